@@ -1,0 +1,91 @@
+// What the manager wants of a node, and what the node says of itself. Both are whole documents, versioned and
+// idempotent: whoever missed one does the right thing with the next.
+
+import type { Address, CacheMode, ChosenIoBackend, EngineState, HostPort, MembershipRecord } from '../native/index.js'
+
+export type { MembershipRecord, EngineState, CacheMode } from '../native/index.js'
+
+export interface NodePlan {
+  version: number
+  node: string
+  disks: DiskPlan[]
+  engines: EnginePlan[]
+}
+
+export interface DiskPlan {
+  id: string
+  directory: string
+  listen: Address[]
+  replicas: ReplicaPlan[]
+}
+
+export interface ReplicaPlan {
+  volume: string
+  id: string
+  sizeBytes: number
+  secret: string
+  cache: CacheMode
+  /** A replica that is in no plan is left alone: only `absent` removes one. */
+  desired: 'present' | 'absent'
+}
+
+export interface EnginePlan {
+  volume: string
+  sizeBytes: number
+  secret: string
+  attachment: number
+  record: MembershipRecord
+  replicas: { id: string; address: Address }[]
+  nbd: HostPort
+  lateMs: number
+}
+
+export interface NodeReport {
+  /** Of the plan that this report answers; 0 before the first. */
+  version: number
+  node: string
+  disks: DiskReport[]
+  engines: EngineReport[]
+  processes: ProcessReport[]
+}
+
+export interface DiskReport {
+  id: string
+  state: 'starting' | 'ready' | 'failed'
+  message: string
+  ioBackend?: ChosenIoBackend
+  addresses: Address[]
+  totalBytes: number
+  freeBytes: number
+  replicas: ReplicaReport[]
+}
+
+export interface ReplicaReport {
+  volume: string
+  id: string
+  directory: string
+  state: 'creating' | 'ready' | 'removed' | 'failed'
+  message: string
+}
+
+export interface EngineReport {
+  volume: string
+  attachment: number
+  run: number
+  state: EngineState
+  message: string
+  members: string[]
+  generation: number
+  nbd?: HostPort
+  ioBackend?: ChosenIoBackend
+  replicas: { id: string; state: string; reason: string }[]
+}
+
+export interface ProcessReport {
+  pid: number
+  kind: 'engine' | 'disk-host'
+  volume?: string
+  disk?: string
+  restarts: number
+  startedAt: string
+}

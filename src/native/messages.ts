@@ -1,0 +1,203 @@
+// The documents that go through the addon's door. They are JSON text there; these are their types. The C++ side writes
+// the same fields in native/napi, native/engine and native/replica.
+
+/** What the caller asks for; the addon says in an `io-backend` event what it took and why. */
+export type IoBackend = 'auto' | 'uring' | 'epoll'
+export type ChosenIoBackend = 'uring' | 'epoll'
+
+/** Grows each time a volume is attached (attachment, given by the store) or its engine starts (run, by the supervisor). */
+export interface Epoch {
+  attachment: number
+  run: number
+}
+
+/** Who the in-sync replicas are, since which generation. Generation 0 without members: the volume was never started. */
+export interface MembershipRecord {
+  epoch: Epoch
+  generation: number
+  members: string[]
+  snapshot: string
+}
+
+/** `unix:/path` or `tcp:host:port`. */
+export type Address = string
+
+export interface HostPort {
+  host: string
+  port: number
+}
+
+export interface EngineConfig {
+  volume: string
+  sizeBytes: number
+  /** 64 hex digits: the key of the volume's challenge and response with its replicas. */
+  secret: string
+  epoch: Epoch
+  record: MembershipRecord
+  replicas: { id: string; address: Address }[]
+  nbd: HostPort
+  ioBackend: IoBackend
+  lateMs: number
+  startWaitMs: number
+  /** Where the io back end is probed with one real read and fsync. */
+  dataDirectory: string
+}
+
+export interface DiskHostConfig {
+  disk: string
+  directory: string
+  listen: Address[]
+  ioBackend: IoBackend
+}
+
+// ---------------------------------------------------------------- events
+
+export interface IoBackendEvent {
+  event: 'io-backend'
+  backend: ChosenIoBackend
+  reason: string
+}
+
+export type LogLevel = 'info' | 'warn' | 'error'
+
+export interface LogEvent {
+  event: 'log'
+  level: LogLevel
+  message: string
+  [field: string]: unknown
+}
+
+export interface StoppedEvent {
+  event: 'stopped'
+  clean: boolean
+}
+
+/** The engine goes on only when the store holds this record; see RecordAnswer. */
+export interface RecordEvent {
+  event: 'record'
+  question: number
+  record: MembershipRecord
+}
+
+export type EngineState = 'starting' | 'serving' | 'degraded' | 'waiting' | 'refused' | 'stopping' | 'stopped'
+
+export interface EngineStateEvent {
+  event: 'state'
+  state: EngineState
+  message: string
+  members: string[]
+  generation: number
+}
+
+export interface ServingEvent {
+  event: 'serving'
+  nbd: HostPort
+}
+
+export type ReplicaConnectionState = 'connecting' | 'member' | 'left' | 'suspect'
+
+export interface ReplicaStateEvent {
+  event: 'replica'
+  id: string
+  state: ReplicaConnectionState
+  reason: string
+}
+
+export interface ListeningEvent {
+  event: 'listening'
+  addresses: Address[]
+}
+
+/** The disk directory cannot be used. */
+export interface FailedEvent {
+  event: 'failed'
+  code: string
+  message: string
+}
+
+export type EngineEvent =
+  | IoBackendEvent
+  | LogEvent
+  | RecordEvent
+  | EngineStateEvent
+  | ServingEvent
+  | ReplicaStateEvent
+  | StoppedEvent
+
+export type DiskHostEvent = IoBackendEvent | LogEvent | ListeningEvent | FailedEvent | StoppedEvent
+
+// ---------------------------------------------------------------- requests, answers
+
+export interface ErrorDocument {
+  code: string
+  message: string
+}
+
+/** Each request gets exactly one. */
+export type Reply = { reply: number; result: unknown } | { reply: number; error: ErrorDocument }
+
+export type RecordAnswer = { answer: number; ok: true } | { answer: number; ok: false; message: string }
+
+export type CacheMode = 'buffered' | 'direct'
+
+export interface DiskReplica {
+  volume: string
+  id: string
+  directory: string
+  sizeBytes: number
+  allocatedBytes: number
+  state: 'open' | 'closed' | 'failed'
+  error: string
+}
+
+/** op → what is asked with it, and what comes back. */
+export interface EngineRequests {
+  stop: { parameters: object; result: object }
+  counters: { parameters: object; result: EngineCounters }
+  status: { parameters: object; result: object }
+}
+
+export interface DiskHostRequests {
+  'create-replica': {
+    parameters: { volume: string; id: string; sizeBytes: number; secret: string; cache: CacheMode }
+    result: { directory: string }
+  }
+  'remove-replica': { parameters: { volume: string; id: string }; result: object }
+  'list-replicas': { parameters: object; result: { replicas: DiskReplica[] } }
+  space: { parameters: object; result: { totalBytes: number; freeBytes: number } }
+  counters: { parameters: object; result: DiskCounters }
+  stop: { parameters: object; result: object }
+}
+
+// ---------------------------------------------------------------- counters
+
+export const operationNames = ['read', 'write', 'flush', 'unmap', 'zero', 'status'] as const
+export type OperationName = (typeof operationNames)[number]
+
+export interface OperationCounters {
+  count: number
+  bytes: number
+  errors: number
+  /** Plain counts, not cumulative. One more than the bounds: the last bucket has none. */
+  latency: { sumSeconds: number; buckets: number[] }
+}
+
+export type OperationTable = Record<OperationName, OperationCounters>
+
+export interface EngineCounters {
+  volume: string
+  ioBackend: ChosenIoBackend
+  inFlight: number
+  connections: number
+  heldBytes: number
+  bucketBoundsSeconds: number[]
+  operations: OperationTable
+  replicas: { id: string; state: ReplicaConnectionState; inFlight: number; operations: OperationTable }[]
+}
+
+export interface DiskCounters {
+  disk: string
+  ioBackend: ChosenIoBackend
+  bucketBoundsSeconds: number[]
+  replicas: { volume: string; id: string; operations: OperationTable }[]
+}
