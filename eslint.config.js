@@ -1,14 +1,14 @@
-import js from '@eslint/js';
-import tseslint from 'typescript-eslint';
+import js from '@eslint/js'
+import tseslint from 'typescript-eslint'
 
 const noDefaultExports = {
   selector: 'ExportDefaultDeclaration',
   message: 'Export by name: a default export has a different name in every file that imports it.',
-};
+}
 const noEnums = {
   selector: 'TSEnumDeclaration',
   message: 'Use a union type or a const object instead of an enum.',
-};
+}
 
 export default tseslint.config(
   { ignores: ['dist/', 'build/', 'native/', 'data/', '.tap/', 'coverage/', 'node_modules/'] },
@@ -22,10 +22,7 @@ export default tseslint.config(
       '@typescript-eslint/no-floating-promises': 'error',
       '@typescript-eslint/switch-exhaustiveness-check': 'error',
       '@typescript-eslint/consistent-type-imports': ['error', { fixStyle: 'inline-type-imports' }],
-      '@typescript-eslint/restrict-template-expressions': [
-        'error',
-        { allowNumber: true, allowBoolean: true },
-      ],
+      '@typescript-eslint/restrict-template-expressions': ['error', { allowNumber: true, allowBoolean: true }],
       '@typescript-eslint/no-confusing-void-expression': ['error', { ignoreArrowShorthand: true }],
       'no-restricted-syntax': ['error', noDefaultExports, noEnums],
       'no-console': 'error',
@@ -54,4 +51,4 @@ export default tseslint.config(
       },
     },
   },
-);
+)
