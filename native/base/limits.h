@@ -1,0 +1,57 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/units.h"
+
+// Every bound on what comes from outside, each with its reason. A length is checked against these
+// before memory is taken for it.
+namespace ankole {
+
+// 64 TiB: what an ext4 file of 4 KiB blocks and the 32-bit block index of the maps still address
+// with room (16 TiB is ext4's own limit of one file, reported when a layer cannot be made).
+inline constexpr uint64_t kVolumeBytesMax = 64 * kTiB;
+// Smaller volumes are useless to a file system and make alignment rules awkward.
+inline constexpr uint64_t kVolumeBytesMin = 1 * kMiB;
+// A volume's name is a DNS label (RFC 1123), as Kubernetes wants it.
+inline constexpr size_t kVolumeNameBytesMax = 63;
+
+// One piece of data on the replication protocol and in the engine. Larger requests of an initiator
+// are cut at the front end, so that one request holds a bounded buffer.
+inline constexpr uint32_t kDataBytesMax = 1 * kMiB;
+// Payload of a frame: the data and one CRC32C for each block that it touches.
+inline constexpr uint32_t kPayloadBytesMax =
+    kDataBytesMax + (kDataBytesMax / kBlockBytes + 1) * 4 + 4;
+// Payload of HELLO, records and other control frames: a record with all members fits many times.
+inline constexpr uint32_t kControlPayloadBytesMax = 8 * kKiB;
+
+// Replicas of one volume: more copies than anybody pays for, and small enough for fixed arrays.
+inline constexpr size_t kReplicasMax = 8;
+// Operations in flight in one engine, all front ends together. 16 connections of 128 and room.
+inline constexpr size_t kEngineOperationsMax = 2048;
+// What one engine may have outstanding at one replica; bounds the disk host's memory for it.
+inline constexpr size_t kSessionOperationsMax = 2048;
+// Connections to one disk host; each costs an inbox chunk. 8 nodes × 128 volumes.
+inline constexpr size_t kDiskHostSessionsMax = 1024;
+// Layers of a replica: 16-bit index of the block map, less the reserved values.
+inline constexpr size_t kLayersMax = 65'000;
+
+// Front-end connections of one engine, and what each may pin in buffers. A client that stops
+// reading, or sends half a request and waits, holds at most kConnectionBufferBytesMax for as long
+// as it likes and no other client's; all together kConnectionsMax × kConnectionBufferBytesMax.
+inline constexpr size_t kConnectionsMax = 16;
+inline constexpr size_t kConnectionBufferBytesMax = 16 * kMiB;
+inline constexpr size_t kConnectionOperationsMax = 128;
+// A client that does not finish its handshake in this time is closed, so that idle strangers do not
+// use up kConnectionsMax.
+inline constexpr uint64_t kHandshakeTimeoutNs = 10 * kNsPerSecond;
+
+// Metadata JSON on a replica's disk; Longhorn's largest (labels) are a few KiB.
+inline constexpr size_t kMetadataBytesMax = 1 * kMiB;
+// Control JSON between TypeScript and the core.
+inline constexpr size_t kControlJsonBytesMax = 4 * kMiB;
+// Nesting of any JSON: our own documents need 5.
+inline constexpr int kJsonDepthMax = 32;
+
+}  // namespace ankole

@@ -1,0 +1,101 @@
+#include <unistd.h>
+
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <random>
+#include <vector>
+
+#include "base/test.h"
+
+// Runs the registered native tests: `tests [SUBSTRING]…` runs those whose «suite.name» contains one
+// of the words, all without any. The last line counts them.
+namespace ankole::test {
+namespace {
+
+struct Entry {
+  std::string name;
+  Function function;
+};
+
+std::vector<Entry>& Entries() {
+  static std::vector<Entry> entries;
+  return entries;
+}
+
+bool failed = false;
+std::string skipped;
+std::vector<std::string> directories;
+
+}  // namespace
+
+Registration::Registration(const char* suite, const char* name, Function function) {
+  Entries().push_back({std::string(suite) + "." + name, function});
+}
+
+void Fail(const char* file, int line, const std::string& message) {
+  failed = true;
+  std::printf("    %s:%d: %s\n", file, line, message.c_str());
+}
+
+void Skip(const std::string& reason) { skipped = reason; }
+
+std::string TemporaryDirectory() {
+  const char* base = std::getenv("TMPDIR");
+  std::string path = std::string(base != nullptr ? base : "/tmp") + "/ankole-test-XXXXXX";
+  if (mkdtemp(path.data()) == nullptr) {
+    std::perror("mkdtemp");
+    std::exit(2);
+  }
+  directories.push_back(path);
+  return path;
+}
+
+unsigned long Seed() {
+  static const unsigned long seed = [] {
+    const char* given = std::getenv("ANKOLE_TEST_SEED");
+    return given != nullptr ? std::strtoul(given, nullptr, 10)
+                            : static_cast<unsigned long>(std::random_device()());
+  }();
+  return seed;
+}
+
+int Main(int argc, char** argv) {
+  int passed = 0;
+  int failures = 0;
+  int skips = 0;
+  for (const Entry& entry : Entries()) {
+    bool wanted = argc < 2;
+    for (int i = 1; i < argc; ++i) wanted |= entry.name.find(argv[i]) != std::string::npos;
+    if (!wanted) continue;
+    failed = false;
+    skipped.clear();
+    const auto start = std::chrono::steady_clock::now();
+    std::fflush(stdout);
+    entry.function();
+    const auto ms = std::chrono::duration_cast<std::chrono::milliseconds>(
+                        std::chrono::steady_clock::now() - start)
+                        .count();
+    for (const std::string& directory : directories) std::filesystem::remove_all(directory);
+    directories.clear();
+    if (failed) {
+      ++failures;
+      std::printf("not ok %s (%lld ms, ANKOLE_TEST_SEED=%lu)\n", entry.name.c_str(),
+                  static_cast<long long>(ms), Seed());
+    } else if (!skipped.empty()) {
+      ++skips;
+      std::printf("skip %s: %s\n", entry.name.c_str(), skipped.c_str());
+    } else {
+      ++passed;
+      std::printf("ok %s (%lld ms)\n", entry.name.c_str(), static_cast<long long>(ms));
+    }
+    std::fflush(stdout);
+  }
+  std::printf("native: %d passed, %d failed, %d skipped\n", passed, failures, skips);
+  return failures == 0 && passed > 0 ? 0 : 1;
+}
+
+}  // namespace ankole::test
+
+int main(int argc, char** argv) { return ankole::test::Main(argc, argv); }

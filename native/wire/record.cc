@@ -1,0 +1,141 @@
+#include "wire/record.h"
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+
+#include "base/bytes.h"
+
+namespace ankole::wire {
+namespace {
+
+// Offsets within an encoded record.
+constexpr size_t kAttachmentAt = 0;
+constexpr size_t kRunAt = 8;
+constexpr size_t kGenerationAt = 16;
+constexpr size_t kCountAt = 24;       // u8
+constexpr size_t kNameLengthAt = 25;  // u8
+constexpr size_t kIdsAt = 32;         // kReplicasMax × u64
+constexpr size_t kNameAt = 96;        // kSnapshotNameBytesMax bytes, then one zero byte
+static_assert(kIdsAt + kReplicasMax * 8 == kNameAt);
+static_assert(kNameAt + kSnapshotNameBytesMax + 1 == kEncodedRecordBytes);
+
+}  // namespace
+
+std::string ReplicaIdText(ReplicaId id) {
+  char text[17];
+  std::snprintf(text, sizeof(text), "%016llx", static_cast<unsigned long long>(id));
+  return text;
+}
+
+Result<ReplicaId> ParseReplicaId(const std::string& text) {
+  ReplicaId id = 0;
+  bool good = text.size() == 16;
+  for (const char c : text) {
+    if (c >= '0' && c <= '9') {
+      id = id << 4 | static_cast<uint64_t>(c - '0');
+    } else if (c >= 'a' && c <= 'f') {
+      id = id << 4 | static_cast<uint64_t>(c - 'a' + 10);
+    } else {
+      good = false;
+    }
+  }
+  if (!good || id == 0) {
+    return Status(ErrorCode::kInvalidArgument,
+                  "'" + text.substr(0, 32) + "' is no replica id (16 lower hex digits, not all 0)");
+  }
+  return id;
+}
+
+bool Members::Contains(ReplicaId id) const {
+  return std::find(ids.begin(), ids.begin() + count, id) != ids.begin() + count;
+}
+
+void Members::Add(ReplicaId id) {
+  if (Contains(id)) return;
+  CHECK(count < kReplicasMax);
+  ids[count++] = id;
+  std::sort(ids.begin(), ids.begin() + count);
+}
+
+void Members::Remove(ReplicaId id) {
+  const auto end = std::remove(ids.begin(), ids.begin() + count, id);
+  std::fill(end, ids.end(), 0);
+  count = static_cast<uint8_t>(end - ids.begin());
+}
+
+bool Newer(const Record& a, const Record& b) {
+  if (a.epoch != b.epoch) return a.epoch > b.epoch;
+  return a.generation > b.generation;
+}
+
+void EncodeRecord(const Record& record, std::span<std::byte, kEncodedRecordBytes> to) {
+  CHECK(record.newest_snapshot.size() <= kSnapshotNameBytesMax);
+  std::byte* out = to.data();
+  std::memset(out, 0, to.size());
+  StoreLittle(out + kAttachmentAt, record.epoch.attachment);
+  StoreLittle(out + kRunAt, record.epoch.run);
+  StoreLittle(out + kGenerationAt, record.generation);
+  StoreLittle(out + kCountAt, record.members.count);
+  StoreLittle(out + kNameLengthAt, static_cast<uint8_t>(record.newest_snapshot.size()));
+  for (size_t i = 0; i < record.members.count; ++i) {
+    StoreLittle(out + kIdsAt + 8 * i, record.members.ids[i]);
+  }
+  std::memcpy(out + kNameAt, record.newest_snapshot.data(), record.newest_snapshot.size());
+}
+
+Result<Record> DecodeRecord(std::span<const std::byte, kEncodedRecordBytes> from) {
+  const std::byte* in = from.data();
+  Record record;
+  record.epoch.attachment = LoadLittle<uint64_t>(in + kAttachmentAt);
+  record.epoch.run = LoadLittle<uint64_t>(in + kRunAt);
+  record.generation = LoadLittle<uint64_t>(in + kGenerationAt);
+  const auto count = LoadLittle<uint8_t>(in + kCountAt);
+  const auto name_length = LoadLittle<uint8_t>(in + kNameLengthAt);
+  if (count > kReplicasMax) return Status(ErrorCode::kCorrupt, "record: too many members");
+  if (name_length > kSnapshotNameBytesMax) {
+    return Status(ErrorCode::kCorrupt, "record: snapshot name too long");
+  }
+  ReplicaId previous = 0;
+  for (size_t i = 0; i < count; ++i) {
+    const auto id = LoadLittle<uint64_t>(in + kIdsAt + 8 * i);
+    if (id <= previous) return Status(ErrorCode::kCorrupt, "record: members not in order");
+    record.members.Add(id);
+    previous = id;
+  }
+  for (size_t i = 0; i < name_length; ++i) {
+    const char c = static_cast<char>(in[kNameAt + i]);
+    if (c < 0x21 || c > 0x7e || c == '/') {
+      return Status(ErrorCode::kCorrupt, "record: snapshot name has a character that none has");
+    }
+    record.newest_snapshot.push_back(c);
+  }
+  return record;
+}
+
+void EncodeRecordPair(const RecordPair& pair, std::span<std::byte, kEncodedRecordPairBytes> to) {
+  EncodeRecord(pair.current, to.first<kEncodedRecordBytes>());
+  EncodeRecord(pair.complete, to.last<kEncodedRecordBytes>());
+}
+
+Result<RecordPair> DecodeRecordPair(std::span<const std::byte, kEncodedRecordPairBytes> from) {
+  Result<Record> current = DecodeRecord(from.first<kEncodedRecordBytes>());
+  if (!current.ok()) return current.status();
+  Result<Record> complete = DecodeRecord(from.last<kEncodedRecordBytes>());
+  if (!complete.ok()) return complete.status().Within("last complete");
+  return RecordPair{current.Take(), complete.Take()};
+}
+
+std::string Describe(const Record& record) {
+  if (!record.exists()) return "no record";
+  std::string text = "epoch " + std::to_string(record.epoch.attachment) + "." +
+                     std::to_string(record.epoch.run) + " generation " +
+                     std::to_string(record.generation) + " members [";
+  for (size_t i = 0; i < record.members.count; ++i) {
+    if (i > 0) text += ", ";
+    text += ReplicaIdText(record.members.ids[i]);
+  }
+  return text + "]";
+}
+
+}  // namespace ankole::wire
