@@ -1,1 +1,3 @@
 export * from './messages.js'
+export * from './addon.js'
+export * from './requests.js'

@@ -116,13 +116,7 @@ export interface FailedEvent {
 }
 
 export type EngineEvent =
-  | IoBackendEvent
-  | LogEvent
-  | RecordEvent
-  | EngineStateEvent
-  | ServingEvent
-  | ReplicaStateEvent
-  | StoppedEvent
+  IoBackendEvent | LogEvent | RecordEvent | EngineStateEvent | ServingEvent | ReplicaStateEvent | StoppedEvent
 
 export type DiskHostEvent = IoBackendEvent | LogEvent | ListeningEvent | FailedEvent | StoppedEvent
 

@@ -1,0 +1,5 @@
+// The engine process. Started by the supervisor, which see.
+
+import { runChild } from '../supervisor/child.js'
+
+runChild('engine')
