@@ -1,16 +1,5 @@
-import type { MembershipRecord } from './plan.js'
-
 export type * from './plan.js'
-
-/** Where complete records are kept: the manager's store. */
-export interface RecordStore {
-  /** Resolves once the record is durable; rejects if the attachment is stale. */
-  store(volume: string, record: MembershipRecord): Promise<void>
-}
-
-/** The part of pino's logger that is used here. */
-export interface Logger {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
-}
+export { Agent, type AgentOptions } from './agent.js'
+export { newerRecord, type RecordStore } from './engine.js'
+export type { Logger } from './log.js'
+export { socketDirectory, socketPath } from './sockets.js'

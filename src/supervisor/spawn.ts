@@ -5,10 +5,10 @@ import type { DiskHostEvent, EngineEvent, Reply } from '../native/index.js'
 import type { ChildMessage, ParentMessage } from './child.js'
 
 export interface ChildListeners {
-  onEvent(event: EngineEvent | DiskHostEvent | Reply): void
-  onOutput(line: string): void
+  onEvent: (event: EngineEvent | DiskHostEvent | Reply) => void
+  onOutput: (line: string) => void
   /** Called once, after the process is gone and all it sent was heard; never before `spawnChild` has returned. */
-  onGone(reason: string): void
+  onGone: (reason: string) => void
 }
 
 export interface ChildHandle {

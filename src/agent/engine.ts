@@ -1,0 +1,246 @@
+// One engine of the plan: keeps its process wanted, answers its questions, and holds what it said of itself.
+
+import {
+  RequestError,
+  Requests,
+  type EngineCounters,
+  type EngineEvent,
+  type EngineRequests,
+  type IoBackend,
+  type LogEvent,
+  type MembershipRecord,
+  type RecordAnswer,
+  type RecordEvent,
+  type StoppedEvent,
+} from '../native/index.js'
+import { engineKey, type ProcessIdentity, type ProcessKey, type SupervisorClient } from '../supervisor/index.js'
+import { endMessage, logEvent, type Logger } from './log.js'
+import type { EnginePlan, EngineReport } from './plan.js'
+
+/** Where complete records are kept: the manager's store. */
+export interface RecordStore {
+  /** Resolves once the record is durable; rejects if the attachment is stale. */
+  store(volume: string, record: MembershipRecord): Promise<void>
+}
+
+export interface EngineContext {
+  supervisor: SupervisorClient
+  recordStore: RecordStore
+  log: Logger
+  ioBackend: IoBackend
+  dataDirectory: string
+  changed: () => void
+}
+
+type EngineIdentity = Extract<ProcessIdentity, { kind: 'engine' }>
+
+/** How long a start waits for its replicas before it is refused. */
+const startWaitMs = 30_000
+
+export class EngineController {
+  readonly key: ProcessKey
+  readonly requests: Requests<EngineRequests>
+  #plan: EnginePlan
+  /** The newest that the store is known to hold: a later start of this attachment goes on from it. */
+  #record: MembershipRecord
+  #process: EngineIdentity | undefined
+  #report: EngineReport
+  /** Invariant: set once `leave` was called, and then never unset but by `follow`. */
+  #leaving: Promise<void> | undefined
+  /** The store sees the records of a volume in the order of the questions. */
+  #answering: Promise<void> = Promise.resolve()
+
+  constructor(
+    private readonly context: EngineContext,
+    plan: EnginePlan,
+  ) {
+    this.#plan = plan
+    this.#record = plan.record
+    this.#report = reportOfStart(plan)
+    this.key = engineKey(plan.volume)
+    this.requests = new Requests((document) => context.supervisor.post(this.key, document))
+  }
+
+  report(): EngineReport {
+    return structuredClone(this.#report)
+  }
+
+  /** Level-triggered: any plan may come at any time, the same one again too. */
+  follow(plan: EnginePlan): void {
+    if (plan.attachment !== this.#plan.attachment) {
+      this.#report = reportOfStart(plan)
+      this.#record = plan.record
+    }
+    this.#plan = plan
+    this.#record = newerRecord(this.#record, plan.record)
+    this.#leaving = undefined
+    this.#want()
+  }
+
+  /** Clean; resolves when the process is gone, true if the engine is still not wanted then. */
+  async leave(limitMs?: number): Promise<boolean> {
+    if (this.#leaving === undefined || limitMs !== undefined) {
+      this.#set({ state: 'stopping', message: 'detaching' })
+      this.#leaving = this.context.supervisor.stop(this.key, limitMs)
+    }
+    const leaving = this.#leaving
+    await leaving
+    return this.#leaving === leaving
+  }
+
+  get leaving(): boolean {
+    return this.#leaving !== undefined
+  }
+
+  counters(limitMs: number): Promise<EngineCounters> {
+    return this.requests.send('counters', {}, limitMs)
+  }
+
+  onStarted(process: EngineIdentity): void {
+    this.#process = process
+    const { message } = this.#report
+    this.#replace({ ...reportOfStart(this.#plan), message, attachment: process.attachment, run: process.run })
+  }
+
+  onExited(process: EngineIdentity, reason: string, restartInMs: number | undefined): void {
+    if (this.#process?.pid === process.pid) this.#process = undefined
+    this.requests.abandon(`engine ${this.#plan.volume} ${reason}`)
+    // An engine of an earlier attachment ends because this one is to follow it.
+    if (process.attachment === this.#plan.attachment) this.#afterEnd(reason, restartInMs)
+  }
+
+  onSpawnFailed(reason: string, restartInMs: number | undefined): void {
+    this.#afterEnd(reason, restartInMs)
+  }
+
+  onEvent(process: EngineIdentity, event: EngineEvent): void {
+    switch (event.event) {
+      case 'log':
+        logEvent(this.context.log, this.#subject(process), event)
+        return
+      case 'record':
+        this.#answering = this.#answering.then(() => this.#answer(process, event))
+        return
+      case 'stopped':
+        if (!event.clean) this.context.log.warn(this.#subject(process), 'the engine did not stop clean')
+        return
+      case 'io-backend':
+      case 'state':
+      case 'serving':
+      case 'replica':
+        // The report is that of the planned attachment; the engine of an earlier one is about to end.
+        if (process.attachment === this.#plan.attachment) this.#onReport(process, event)
+        return
+    }
+  }
+
+  #onReport(process: EngineIdentity, event: Exclude<EngineEvent, LogEvent | RecordEvent | StoppedEvent>): void {
+    switch (event.event) {
+      case 'io-backend':
+        this.#set({ ioBackend: event.backend })
+        break
+      case 'state':
+        this.#onState(process, event)
+        break
+      case 'serving':
+        this.#set({ nbd: event.nbd })
+        break
+      case 'replica': {
+        const { id, state, reason } = event
+        const others = this.#report.replicas.filter((replica) => replica.id !== id)
+        this.#set({ replicas: [...others, { id, state, reason }] })
+        break
+      }
+    }
+  }
+
+  #onState(process: EngineIdentity, event: Extract<EngineEvent, { event: 'state' }>): void {
+    const { state, message, members, generation } = event
+    if (state !== this.#report.state || message !== this.#report.message) {
+      const trouble = state === 'degraded' || state === 'waiting' || state === 'refused'
+      const line = message === '' ? `volume is ${state}` : `volume is ${state}: ${message}`
+      this.context.log[trouble ? 'warn' : 'info']({ ...this.#subject(process), members, generation }, line)
+    }
+    this.#set({ state, message, members, generation })
+  }
+
+  #want(): void {
+    const { volume, sizeBytes, secret, attachment, replicas, nbd, lateMs } = this.#plan
+    const { ioBackend, dataDirectory } = this.context
+    const config = {
+      ...{ volume, sizeBytes, secret, record: this.#record, replicas, nbd, lateMs },
+      ...{ ioBackend, startWaitMs, dataDirectory },
+    }
+    try {
+      this.context.supervisor.start({ kind: 'engine', volume, attachment, config })
+    } catch (error) {
+      this.#set({ state: 'refused', message: messageOf(error) })
+    }
+  }
+
+  /** Answered only when the store said that it is durable. */
+  async #answer(process: EngineIdentity, { question, record }: RecordEvent): Promise<void> {
+    const { volume } = this.#plan
+    let answer: RecordAnswer
+    try {
+      await this.context.recordStore.store(volume, record)
+      answer = { answer: question, ok: true }
+      this.#record = newerRecord(this.#record, record)
+      if (this.#leaving === undefined && process.attachment === this.#plan.attachment) this.#want()
+    } catch (error) {
+      answer = { answer: question, ok: false, message: messageOf(error) }
+      this.context.log.warn(
+        { ...this.#subject(process), generation: record.generation },
+        `the store did not take the record: ${answer.message}`,
+      )
+    }
+    // A question dies with the process that asked: the next run numbers its own from one.
+    if (this.#process?.pid === process.pid) this.context.supervisor.post(this.key, answer)
+  }
+
+  #afterEnd(reason: string, restartInMs: number | undefined): void {
+    if (this.#leaving !== undefined) return
+    const message = endMessage('the engine process', reason, restartInMs)
+    this.context.log.warn({ volume: this.#plan.volume }, message)
+    const report = { ...this.#report }
+    delete report.nbd
+    // What the engine refused for is worth more to the reader than that it ended after it.
+    this.#replace(report.state === 'refused' ? report : { ...report, state: 'starting', message })
+  }
+
+  #subject({ volume, pid }: EngineIdentity): object {
+    return { volume, enginePid: pid }
+  }
+
+  #set(change: Partial<EngineReport>): void {
+    this.#replace({ ...this.#report, ...change })
+  }
+
+  #replace(report: EngineReport): void {
+    const before = JSON.stringify(this.#report)
+    this.#report = report
+    if (JSON.stringify(report) !== before) this.context.changed()
+  }
+}
+
+/** By epoch, then generation. Of equal ones the first stays. */
+export function newerRecord(one: MembershipRecord, other: MembershipRecord): MembershipRecord {
+  const order =
+    other.epoch.attachment - one.epoch.attachment ||
+    other.epoch.run - one.epoch.run ||
+    other.generation - one.generation
+  return order > 0 ? other : one
+}
+
+function reportOfStart({ volume, attachment, record, replicas }: EnginePlan): EngineReport {
+  return {
+    ...{ volume, attachment, run: 0, state: 'starting', message: '' },
+    ...{ members: record.members, generation: record.generation },
+    replicas: replicas.map(({ id }) => ({ id, state: 'connecting', reason: '' })),
+  }
+}
+
+export function messageOf(error: unknown): string {
+  if (error instanceof RequestError) return `${error.message} (${error.code})`
+  return error instanceof Error ? error.message : String(error)
+}
