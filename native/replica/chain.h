@@ -1,0 +1,41 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "base/result.h"
+#include "io/file_system.h"
+#include "replica/block_map.h"
+#include "replica/layer.h"
+#include "replica/metadata.h"
+
+namespace ankole::replica {
+
+// The layers of a replica, open, from the bottom (0) to the head.
+class Chain {
+ public:
+  // Opens the layers' files and checks them against the metadata; `layers` from the head down, as
+  // ResolveChain gives it.
+  static Result<Chain> Open(io::FileSystem& files, const std::string& directory,
+                            const VolumeMeta& volume, const std::vector<LayerMeta>& layers,
+                            bool direct);
+  void Close(io::FileSystem& files);
+
+  uint64_t size_bytes() const { return size_bytes_; }
+  uint16_t head_index() const { return static_cast<uint16_t>(layers_.size() - 1); }
+  bool head_alone() const { return layers_.size() == 1; }
+  Layer& head() { return layers_.back(); }
+  Layer& layer(uint16_t index) { return layers_[index]; }
+  std::vector<Layer>& layers() { return layers_; }
+
+  // Fills the map from the extents and masks of all layers but the bottom, which is its default.
+  // The head's mask must be in place already.
+  Status BuildMap(io::FileSystem& files, const std::string& directory, BlockMap* map);
+
+ private:
+  std::vector<Layer> layers_;
+  uint64_t size_bytes_ = 0;
+};
+
+}  // namespace ankole::replica

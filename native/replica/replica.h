@@ -1,0 +1,198 @@
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "base/buffer_pool.h"
+#include "base/intrusive_list.h"
+#include "base/result.h"
+#include "io/file_system.h"
+#include "io/reactor.h"
+#include "replica/block_map.h"
+#include "replica/chain.h"
+#include "replica/mask_file.h"
+#include "replica/metadata.h"
+#include "replica/operation.h"
+#include "replica/record_file.h"
+#include "wire/record.h"
+
+// A replica on disk: a directory as docs/internals/replica-format.md describes it.
+namespace ankole::replica {
+
+// What can be told of a replica without opening it.
+struct ReplicaDescription {
+  Identity identity;
+  uint64_t size_bytes = 0;
+  uint64_t allocated_bytes = 0;  // what the directory's files take up
+  bool unclean = false;          // the last stop was, or it is open now
+  bool sync_failed = false;      // marked by rule 1
+  wire::RecordPair record;
+  wire::Epoch welcomed;
+};
+
+// An open replica. Opened, closed, created and destroyed by blocking functions that are run in an
+// io::Job; in between owned by the reactor's thread. It does no range locking: operations that are in
+// flight at the same time touch different 4 KiB blocks (kFlush, kStatus and kRecord aside), which the
+// engine sees to (rule 4).
+class Replica {
+ public:
+  // --- blocking ------------------------------------------------------------------------------------
+
+  // Makes the replica at `directory`, whole or not at all: it is built beside and renamed.
+  // kAlreadyExists; kUnsupported where the file system has no FIEMAP or no 4 KiB blocks.
+  static Status Create(io::FileSystem& files, const std::string& directory, const Identity& identity,
+                       uint64_t size_bytes);
+  // kBusy while another process (or this one) has it open. Writes nothing to the directory but a
+  // missing lock file.
+  static Result<std::unique_ptr<Replica>> Open(io::FileSystem& files, io::Reactor& reactor,
+                                               const std::string& directory);
+  // Ends its life; in_flight() is 0. With `clean` everything is flushed and the replica is marked as
+  // stopped clean; that is the engine's word that it is equal to the other members. The lock is let
+  // go in any case. On failure the replica counts as stopped unclean.
+  static Status Close(std::unique_ptr<Replica> replica, bool clean);
+  // Renames it aside, then deletes it. kBusy while it is open. kOk when there is none.
+  static Status Destroy(io::FileSystem& files, const std::string& directory);
+  static Result<ReplicaDescription> Describe(io::FileSystem& files, const std::string& directory);
+  // Deletes what a Create or Destroy that was cut short left in the directory of replicas. To be
+  // called before replicas are opened there.
+  static Status RemoveLeftovers(io::FileSystem& files, const std::string& replicas_directory);
+
+  // --- on the reactor's thread -----------------------------------------------------------------------
+
+  ~Replica();  // without Close: as after a crash, but the lock goes last
+  Replica(const Replica&) = delete;
+  Replica& operator=(const Replica&) = delete;
+
+  // Takes the operation; `done` will run exactly once, later. What the submitter got wrong (range,
+  // alignment) is answered with kInvalidArgument or kOutOfRange.
+  //
+  // kIoError: the medium failed. kNoSpace: the disk is full, nothing else is wrong. kSuspect: an
+  // earlier flush failed (rule 1); so it is answered to writes and flushes for good.
+  void Submit(ReplicaOperation* operation);
+  // Submitted and not done.
+  size_t in_flight() const { return in_flight_; }
+
+  const Identity& identity() const { return identity_; }
+  const std::string& directory() const { return directory_; }
+  uint64_t size_bytes() const { return chain_.size_bytes(); }
+  // What is durable: changes when an operation of kRecord is done.
+  const wire::RecordPair& record() const { return record_state_.record; }
+  const wire::Epoch& welcomed() const { return record_state_.welcomed; }
+  // The stop before this opening was not clean: what was not flushed may be lost, and members may
+  // differ.
+  bool unclean() const { return unclean_; }
+  // It was not, and the machine booted since: acknowledged writes may be lost (rule 7).
+  bool rebooted() const { return rebooted_; }
+  // A flush or durable write failed, in this process or an earlier one (rules 1 and 7).
+  bool sync_failed() const { return sync_failed_; }
+  // Why, for logs: the marker's text or the error.
+  const std::string& sync_failure() const { return sync_failure_; }
+
+ private:
+  using List = IntrusiveList<ReplicaOperation, &ReplicaOperation::node>;
+  enum class DirtyState { kClean, kMarking, kDirty };
+
+  Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory);
+
+  // replica.cc: the way of an operation.
+  ErrorCode Check(const ReplicaOperation& operation) const;
+  void Finish(ReplicaOperation* operation, ErrorCode status);
+  void FinishLater(ReplicaOperation* operation, ErrorCode status);
+  void FinishDeferred();
+  // Runs `proceed` now, or when the replica is marked dirty.
+  void WhenDirty(ReplicaOperation* operation, void (*proceed)(ReplicaOperation*));
+  // Runs `proceed` now, or when a chunk of that size is free; it is operation->scratch then.
+  void WithScratch(ReplicaOperation* operation, size_t bytes, void (*proceed)(ReplicaOperation*));
+  void ReleaseScratch(ReplicaOperation* operation);
+  // Marks the failure durably (rule 1), then finishes with kIoError.
+  void FinishSyncFailed(ReplicaOperation* operation, int64_t result);
+  void Latch(const std::string& reason);
+
+  // read_write.cc
+  void StartRead(ReplicaOperation* operation);
+  void IssueReads(ReplicaOperation* operation);
+  void StartWrite(ReplicaOperation* operation);
+  void IssueEdgeReads(ReplicaOperation* operation);
+  void IssueWrite(ReplicaOperation* operation, bool durable);
+  void ReadLane(ReplicaOperation* operation, int lane, uint16_t layer, uint64_t offset_bytes,
+                uint64_t length_bytes);
+  static void ReadLaneDone(io::Operation* lane);
+  static void EdgeLaneDone(io::Operation* lane);
+  static void WriteLaneDone(io::Operation* lane);
+
+  // zero.cc
+  void StartZero(ReplicaOperation* operation);
+  void StartMaskBatch();
+  static void ZeroWork(io::Job* job);
+  static void ZeroDone(io::Operation* job);
+  static void MaskWork(io::Job* job);
+  static void MaskDone(io::Operation* job);
+
+  // maintenance.cc: flush, record, status.
+  void StartFlush();
+  static void FlushWork(io::Job* job);
+  static void FlushDone(io::Operation* job);
+  void StartRecord();
+  static void RecordWork(io::Job* job);
+  static void RecordDone(io::Operation* job);
+  void StartStatus();
+  static void StatusWork(io::Job* job);
+  static void StatusDone(io::Operation* job);
+  Status WriteFailedMarker(const std::string& reason);
+
+  io::FileSystem& files_;
+  io::Reactor& reactor_;
+  const std::string directory_;
+  io::File lock_;
+  Identity identity_;
+  VolumeMeta volume_meta_;
+  Chain chain_;
+  BlockMap map_;
+  MaskFile masks_;  // of the head; not there while the head is alone
+  std::unique_ptr<BufferPool> scratch_;  // with layers under the head, or direct I/O
+  bool direct_ = false;
+  std::string boot_id_;
+  bool unclean_ = false;
+  bool rebooted_ = false;
+  bool sync_failed_ = false;
+  std::string sync_failure_;
+
+  size_t in_flight_ = 0;
+  DirtyState dirty_ = DirtyState::kClean;
+  List dirty_waiters_;
+  List scratch_waiters_;
+  List finished_;  // to be answered at the end of this turn
+  io::Task finish_task_;
+
+  // One flush runs, all that are asked for meanwhile share the next (rule 1).
+  List flush_running_;
+  List flush_waiters_;
+  io::Job flush_job_;
+  Status flush_outcome_;
+
+  // Records and the dirty mark are written one after the other.
+  RecordFile record_file_;
+  RecordState record_state_;  // what is durable
+  RecordState record_next_;   // what the job writes
+  ReplicaOperation* record_operation_ = nullptr;  // null while the job marks the replica dirty
+  List record_waiters_;
+  io::Job record_job_;
+  bool record_busy_ = false;
+  Status record_outcome_;
+  bool meta_dirty_written_ = false;
+
+  // Bits of masks are set and synced by one job at a time, for all that wait.
+  List mask_running_;
+  List mask_waiters_;
+  io::Job mask_job_;
+  Status mask_outcome_;
+
+  ReplicaOperation* status_operation_ = nullptr;
+  List status_waiters_;
+  io::Job status_job_;
+  std::vector<io::FileExtent> status_extents_;
+  Status status_outcome_;
+};
+
+}  // namespace ankole::replica
