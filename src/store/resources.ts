@@ -1,0 +1,133 @@
+// What the store holds. The schemas are the single source: types, validation of what is read back, and later the custom
+// resource definitions. Durable facts only; what can be seen again by looking is in the node's report.
+
+import { Type, type Static, type TSchema } from 'typebox'
+
+const Id = Type.String({ pattern: '^[0-9a-f]{16}$' })
+const Count = Type.Integer({ minimum: 0 })
+
+export const Metadata = Type.Object({
+  name: Type.String({ minLength: 1, maxLength: 253 }),
+  /** Never used again, so that a volume of the same name made later is another volume. */
+  uid: Type.String({ minLength: 1 }),
+  /** Opaque: compare for equality only. */
+  resourceVersion: Type.String(),
+  creationTimestamp: Type.String(),
+  /** Set once: the resource is being taken down, and goes when its controller has cleaned up. */
+  deletionTimestamp: Type.Optional(Type.String()),
+})
+export type Metadata = Static<typeof Metadata>
+
+export const Disk = Type.Object({
+  id: Type.String({ minLength: 1, maxLength: 63 }),
+  path: Type.String({ minLength: 1 }),
+  allowScheduling: Type.Boolean(),
+  /** Where its disk host listens for engines, by TCP; kept so that an engine finds it again after a restart. */
+  replicationPort: Type.Optional(Type.Integer({ minimum: 1, maximum: 65535 })),
+})
+export type Disk = Static<typeof Disk>
+
+export const Node = Type.Object({
+  metadata: Metadata,
+  spec: Type.Object({
+    /** Other nodes reach it here. */
+    address: Type.String({ minLength: 1 }),
+    allowScheduling: Type.Boolean(),
+    disks: Type.Array(Disk),
+  }),
+})
+export type Node = Static<typeof Node>
+
+export const MembershipRecord = Type.Object({
+  epoch: Type.Object({ attachment: Count, run: Count }),
+  generation: Count,
+  members: Type.Array(Id),
+  snapshot: Type.String(),
+})
+export type MembershipRecord = Static<typeof MembershipRecord>
+
+export const cacheModes = ['buffered', 'direct'] as const
+export type CacheMode = (typeof cacheModes)[number]
+
+export const volumeStates = [
+  'creating',
+  'detached',
+  'attaching',
+  'attached',
+  'detaching',
+  'deleting',
+  'faulted',
+] as const
+export const VolumeState = Type.Enum(volumeStates)
+export type VolumeState = (typeof volumeStates)[number]
+
+export const robustnesses = ['healthy', 'degraded', 'faulted', 'unknown'] as const
+export const Robustness = Type.Enum(robustnesses)
+export type Robustness = (typeof robustnesses)[number]
+
+export const replicaStates = [
+  'creating',
+  'ready',
+  'connecting',
+  'member',
+  'left',
+  'suspect',
+  'failed',
+  'removing',
+  'unknown',
+] as const
+export const ReplicaState = Type.Enum(replicaStates)
+export type ReplicaState = (typeof replicaStates)[number]
+
+export const Volume = Type.Object({
+  metadata: Metadata,
+  spec: Type.Object({
+    sizeBytes: Type.Integer({ minimum: 4096 }),
+    numberOfReplicas: Type.Integer({ minimum: 1 }),
+    cache: Type.Enum(cacheModes),
+    /** Where the volume should be attached; null: nowhere. */
+    nodeID: Type.Union([Type.String(), Type.Null()]),
+  }),
+  /** Key of the challenge and response between engine and replicas: 32 random bytes. Leaves neither by API nor by log. */
+  secret: Type.String({ pattern: '^[0-9a-f]{64}$' }),
+  nbdPort: Type.Integer({ minimum: 1, maximum: 65535 }),
+  replicas: Type.Array(
+    Type.Object({
+      id: Id,
+      node: Type.String(),
+      disk: Type.String(),
+    }),
+  ),
+  membership: Type.Object({
+    /** The highest attachment given. Invariant: record.epoch.attachment <= attachment. */
+    attachment: Count,
+    /** The node that this attachment was given to, until its engine is known to have ended. */
+    node: Type.Union([Type.String(), Type.Null()]),
+    record: MembershipRecord,
+  }),
+  status: Type.Object({
+    state: VolumeState,
+    robustness: Robustness,
+    message: Type.String(),
+    replicas: Type.Array(
+      Type.Object({ id: Id, state: ReplicaState, directory: Type.String(), message: Type.String() }),
+    ),
+  }),
+})
+export type Volume = Static<typeof Volume>
+
+export const StoreIdentity = Type.Object({
+  metadata: Metadata,
+  /** Random; a restored store gets a new one. */
+  storeId: Type.String({ minLength: 1 }),
+})
+export type StoreIdentity = Static<typeof StoreIdentity>
+
+export interface Resources {
+  Node: Node
+  Volume: Volume
+  StoreIdentity: StoreIdentity
+}
+export type Kind = keyof Resources
+
+export const resourceSchemas: Record<Kind, TSchema> = { Node, Volume, StoreIdentity }

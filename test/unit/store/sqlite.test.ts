@@ -1,0 +1,103 @@
+import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import Database from 'better-sqlite3'
+import t from 'tap'
+import { openDatabase } from '../../../src/store/database.js'
+import { SqliteStore } from '../../../src/store/index.js'
+import { aVolume } from './builders.js'
+import { storeSuite } from './suite.js'
+
+void t.test('the suite that every store passes', (t) => {
+  storeSuite(t, (t) => {
+    const path = join(t.testdir(), 'ankole.db')
+    const under = {
+      store: SqliteStore.open(path),
+      reopen: async () => {
+        await under.store.close()
+        under.store = SqliteStore.open(path)
+        return under.store
+      },
+    }
+    return Promise.resolve(under)
+  })
+  t.end()
+})
+
+void t.test('a commit is on stable storage when it returns', (t) => {
+  const database = openDatabase(join(t.testdir(), 'ankole.db'))
+  t.equal(database.pragma('journal_mode', { simple: true }), 'wal')
+  t.equal(database.pragma('synchronous', { simple: true }), 2, 'FULL')
+  database.close()
+  t.end()
+})
+
+void t.test('a second one is refused while the first is open, and let in after', async (t) => {
+  const path = join(t.testdir(), 'ankole.db')
+  const first = SqliteStore.open(path)
+  t.throws(() => SqliteStore.open(path), { code: 'data-directory-in-use', message: path })
+  await first.close()
+  await SqliteStore.open(path).close()
+})
+
+void t.test('a file that is no database is named and left as it is', (t) => {
+  const path = join(t.testdir(), 'ankole.db')
+  writeFileSync(path, 'these are not the bytes of a database, but they are many enough '.repeat(100))
+  const before = readFileSync(path)
+  t.throws(() => SqliteStore.open(path), { code: 'store-corrupt', message: path })
+  t.ok(readFileSync(path).equals(before))
+  t.end()
+})
+
+void t.test('a database of another program is refused and left as it is', (t) => {
+  const path = join(t.testdir(), 'ankole.db')
+  const foreign = new Database(path)
+  foreign.exec('CREATE TABLE song (title TEXT)')
+  foreign.close()
+  t.throws(() => SqliteStore.open(path), { code: 'store-foreign', message: path })
+  const again = new Database(path)
+  t.same(again.prepare('SELECT name FROM sqlite_master').pluck().all(), ['song'])
+  again.close()
+  t.end()
+})
+
+void t.test('a store of a newer release is refused', async (t) => {
+  const path = join(t.testdir(), 'ankole.db')
+  await SqliteStore.open(path).close()
+  const database = new Database(path)
+  database.exec("INSERT INTO migration (version, name, applied) VALUES (999, 'later', '')")
+  database.close()
+  t.throws(() => SqliteStore.open(path), { code: 'store-newer', message: '999' })
+})
+
+void t.test('a store with torn pages is refused', async (t) => {
+  const path = join(t.testdir(), 'ankole.db')
+  const store = SqliteStore.open(path)
+  for (let i = 0; i < 200; ++i) await store.create('Volume', aVolume(`volume-${i}`))
+  await store.close()
+  const bytes = readFileSync(path)
+  bytes.fill(0xa5, 4096, 4096 * 8)
+  writeFileSync(path, bytes)
+  t.throws(() => SqliteStore.open(path), { code: 'store-corrupt', message: path })
+})
+
+void t.test('a document that is not as its schema says is corruption, and told so', async (t) => {
+  const path = join(t.testdir(), 'ankole.db')
+  const store = SqliteStore.open(path)
+  await store.create('Volume', aVolume('demo'))
+  await store.close()
+  const database = new Database(path)
+  database.exec(`UPDATE resource SET document = '{"metadata":{}}'`)
+  database.close()
+  const again = SqliteStore.open(path)
+  await t.rejects(again.get('Volume', 'demo'), { code: 'store-corrupt', message: path })
+  await again.close()
+})
+
+void t.test('a directory that cannot hold the store is named', (t) => {
+  const path = join(t.testdir(), 'missing', 'ankole.db')
+  t.throws(() => SqliteStore.open(path), { code: 'data-directory-unusable', message: path })
+  mkdirSync(join(path, '..'))
+  appendFileSync(path, '')
+  t.doesNotThrow(() => void SqliteStore.open(path).close(), 'an empty file is a store not yet written')
+  t.end()
+})
