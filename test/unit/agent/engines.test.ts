@@ -1,0 +1,236 @@
+import t from 'tap'
+import { newerRecord } from '../../../src/agent/index.js'
+import type { EngineSpec } from '../../../src/supervisor/index.js'
+import { aDisk, aNode, aPlan, aRecord, anEnginePlan, settled } from './builders.js'
+
+const engine = 'engine/demo'
+
+t.test('an engine of the plan is started with what the plan says', (t) => {
+  const { agent, supervisor } = aNode(t)
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  t.match(supervisor.specs.get(engine), {
+    volume: 'demo',
+    attachment: 3,
+    config: { volume: 'demo', record: { generation: 0 }, nbd: { port: 10810 }, lateMs: 1000, ioBackend: 'auto' },
+  })
+  t.match(agent.report().engines, [
+    { volume: 'demo', attachment: 3, run: 1, state: 'starting', replicas: [{ id: 'aa', state: 'connecting' }] },
+  ])
+  t.end()
+})
+
+t.test('what the engine says of itself is in the report', (t) => {
+  const { agent, supervisor, lines } = aNode(t)
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  supervisor.say(engine, { event: 'io-backend', backend: 'epoll', reason: 'io_uring is forbidden' })
+  supervisor.say(engine, { event: 'replica', id: 'aa', state: 'member', reason: '' })
+  supervisor.say(engine, { event: 'serving', nbd: { host: '127.0.0.1', port: 10810 } })
+  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 1 })
+  supervisor.say(engine, { event: 'log', level: 'warn', message: 'a bad frame', peer: '127.0.0.1' })
+  t.match(agent.report().engines, [
+    {
+      ...{ state: 'serving', members: ['aa'], generation: 1, ioBackend: 'epoll', nbd: { port: 10810 } },
+      replicas: [{ id: 'aa', state: 'member' }],
+    },
+  ])
+  const line = lines.find(({ message }) => message === 'a bad frame')
+  t.match(line, { level: 'warn', fields: { peer: '127.0.0.1', volume: 'demo' } })
+  t.end()
+})
+
+t.test('a record is answered for only when the store holds it', async (t) => {
+  const { agent, supervisor, stored, storing } = aNode(t)
+  let finish: () => void = () => undefined
+  storing.take = () => new Promise((resolve) => (finish = resolve))
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  supervisor.say(engine, { event: 'record', question: 7, record: aRecord(1) })
+  await settled()
+  t.strictSame(supervisor.posts, [])
+  finish()
+  await settled()
+  t.strictSame(supervisor.posts, [{ key: engine, message: { answer: 7, ok: true } }])
+  t.match(stored, [{ volume: 'demo', record: { generation: 1 } }])
+})
+
+t.test('a record that the store refuses is answered with the reason', async (t) => {
+  const { agent, supervisor, stored, storing } = aNode(t)
+  storing.take = () => Promise.reject(new Error('attachment 3 is stale'))
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  supervisor.say(engine, { event: 'record', question: 7, record: aRecord(1) })
+  await settled()
+  t.strictSame(supervisor.posts, [{ key: engine, message: { answer: 7, ok: false, message: 'attachment 3 is stale' } }])
+  t.strictSame(stored, [])
+  t.equal((supervisor.specs.get(engine) as EngineSpec).config.record.generation, 0)
+})
+
+t.test('records reach the store in the order of the questions', async (t) => {
+  const { agent, supervisor, stored, storing } = aNode(t)
+  const finish: (() => void)[] = []
+  storing.take = () => new Promise((resolve) => finish.push(resolve))
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  supervisor.say(engine, { event: 'record', question: 1, record: aRecord(1) })
+  supervisor.say(engine, { event: 'record', question: 2, record: aRecord(2) })
+  await settled()
+  t.equal(finish.length, 1, 'the second waits for the first')
+  finish[0]!()
+  await settled()
+  finish[1]!()
+  await settled()
+  t.match(stored, [{ record: { generation: 1 } }, { record: { generation: 2 } }])
+})
+
+t.test('an answer is not given to a later engine than the one that asked', async (t) => {
+  const { agent, supervisor, storing } = aNode(t)
+  let finish: () => void = () => undefined
+  storing.take = () => new Promise((resolve) => (finish = resolve))
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  supervisor.say(engine, { event: 'record', question: 1, record: aRecord(1) })
+  await settled()
+  supervisor.end(engine, 'was ended by SIGKILL', 0)
+  supervisor.run(engine)
+  finish()
+  await settled()
+  t.strictSame(supervisor.posts, [])
+})
+
+t.test('the next run goes on from the newest record that the store holds', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  supervisor.say(engine, { event: 'record', question: 1, record: aRecord(4) })
+  await settled()
+  const config = (): EngineSpec['config'] => (supervisor.specs.get(engine) as EngineSpec).config
+  t.equal(config().record.generation, 4)
+  agent.apply(aPlan({ engines: [anEnginePlan({ record: aRecord(2) })] }))
+  t.equal(config().record.generation, 4, 'an older plan does not take it back')
+  agent.apply(aPlan({ engines: [anEnginePlan({ record: aRecord(5) })] }))
+  t.equal(config().record.generation, 5)
+})
+
+t.test('an engine that died is reported as starting, with what happened, and serves nowhere', (t) => {
+  const { agent, supervisor } = aNode(t)
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  supervisor.say(engine, { event: 'serving', nbd: { host: '127.0.0.1', port: 10810 } })
+  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 1 })
+  supervisor.end(engine, 'was ended by SIGSEGV', 200)
+  const [report] = agent.report().engines
+  t.match(report, {
+    state: 'starting',
+    message: 'the engine process was ended by SIGSEGV, starting it again in 200 ms',
+  })
+  t.notOk('nbd' in report!)
+  supervisor.run(engine)
+  t.match(agent.report().engines, [{ run: 2, state: 'starting' }])
+  t.end()
+})
+
+t.test('why an engine refused to start outlives its process', (t) => {
+  const { agent, supervisor } = aNode(t)
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  const message = 'port 10810 is in use'
+  supervisor.say(engine, { event: 'state', state: 'refused', message, members: [], generation: 0 })
+  supervisor.end(engine, 'exited with code 1', 200)
+  t.match(agent.report().engines, [{ state: 'refused', message }])
+  supervisor.run(engine)
+  t.match(agent.report().engines, [{ state: 'starting', message }])
+  t.end()
+})
+
+t.test('another attachment makes another engine, and the old one is not heard any more', async (t) => {
+  const { agent, supervisor, lines } = aNode(t)
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  const old = supervisor.processes.get(engine)!
+  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 9 })
+  const record = aRecord(1, { attachment: 4, run: 1 })
+  agent.apply(aPlan({ engines: [anEnginePlan({ attachment: 4, record })] }))
+  t.match(agent.report().engines, [{ attachment: 4, run: 1, state: 'starting', generation: 1 }])
+  supervisor.say(engine, { event: 'state', state: 'stopped', message: '', members: [], generation: 9 }, old)
+  t.match(agent.report().engines, [{ attachment: 4, state: 'starting', generation: 1 }])
+  t.strictSame(
+    lines.filter(({ message }) => message.includes('starting it again')),
+    [],
+  )
+  t.match(supervisor.specs.get(engine), { attachment: 4, config: { record } })
+  await settled()
+})
+
+t.test('an engine that leaves the plan is stopped clean, and reported until it is gone', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  let gone: () => void = () => undefined
+  supervisor.stopping = () => new Promise((resolve) => (gone = resolve))
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  agent.apply(aPlan({ version: 2 }))
+  agent.apply(aPlan({ version: 3 }))
+  t.match(agent.report().engines, [{ volume: 'demo', state: 'stopping' }])
+  t.equal(supervisor.stops.length, 1)
+  gone()
+  await settled()
+  t.strictSame(agent.report().engines, [])
+})
+
+t.test('an engine that is wanted again while it stops stays in the report', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  let gone: () => void = () => undefined
+  supervisor.stopping = () => new Promise((resolve) => (gone = resolve))
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  agent.apply(aPlan({ version: 2 }))
+  agent.apply(aPlan({ version: 3, engines: [anEnginePlan({ attachment: 4 })] }))
+  gone()
+  supervisor.stopping = () => Promise.resolve()
+  await settled()
+  t.match(agent.report().engines, [{ volume: 'demo', attachment: 4 }])
+})
+
+t.test('counters come from who answers, and who is silent is left out', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  supervisor.answers['counters'] = (_, key) => (key === engine ? { result: { volume: 'demo' } } : undefined)
+  agent.apply(aPlan({ disks: [aDisk()], engines: [anEnginePlan(), anEnginePlan({ volume: 'silent' })] }))
+  t.match(await agent.counters(), { engines: [{ volume: 'demo' }], disks: [] })
+})
+
+t.test('a node stops its engines before the disk hosts that they need', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  agent.apply(aPlan({ disks: [aDisk()], engines: [anEnginePlan()] }))
+  await agent.stop()
+  t.match(supervisor.stops, [{ key: engine }, { key: 'disk-host/disk-1' }])
+  t.ok(supervisor.stops.reduce((sum, { limitMs }) => sum + limitMs!, 0) < 5000)
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  t.strictSame(agent.report().engines, [], 'no plan is followed after that')
+})
+
+t.test('several changes at once are told once', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  let calls = 0
+  const forget = agent.onChange(() => calls++)
+  agent.apply(aPlan({ disks: [aDisk()], engines: [anEnginePlan()] }))
+  supervisor.say(engine, { event: 'state', state: 'waiting', message: 'for aa', members: [], generation: 0 })
+  await settled()
+  t.equal(calls, 1)
+  supervisor.say(engine, { event: 'state', state: 'waiting', message: 'for aa', members: [], generation: 0 })
+  await settled()
+  t.equal(calls, 1, 'nothing is new')
+  forget()
+  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 1 })
+  await settled()
+  t.equal(calls, 1)
+})
+
+t.test('the plan of another node is not followed', (t) => {
+  const { agent, supervisor, lines } = aNode(t)
+  agent.apply({ ...aPlan({ engines: [anEnginePlan()] }), node: 'node-2' })
+  t.equal(supervisor.specs.size, 0)
+  t.match(lines, [{ level: 'error' }])
+  t.end()
+})
+
+t.test('records are ordered by attachment, run, generation', (t) => {
+  const order = [
+    aRecord(9, { attachment: 1, run: 9 }),
+    aRecord(1, { attachment: 2, run: 1 }),
+    aRecord(2, { attachment: 2, run: 1 }),
+    aRecord(1, { attachment: 2, run: 2 }),
+  ]
+  for (const [i, one] of order.entries()) {
+    for (const [j, other] of order.entries()) t.equal(newerRecord(one, other), i >= j ? one : other)
+  }
+  t.end()
+})
