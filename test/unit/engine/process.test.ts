@@ -1,7 +1,7 @@
 // The engine and disk host processes as they are, over an addon that is a script: what the real one does is the matter of
 // test/integration.
 
-import { cpSync, mkdirSync, writeFileSync } from 'node:fs'
+import { cpSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { fork, type ChildProcess } from 'node:child_process'
@@ -74,6 +74,11 @@ function aChild(t: Test, kind: 'engine' | 'replica', addon?: string): Child {
   }
 }
 
+function catchesSigterm(pid: number): boolean {
+  const caught = /^SigCgt:\s*([0-9a-f]+)$/m.exec(readFileSync(`/proc/${pid}/status`, 'utf8'))?.[1] ?? '0'
+  return (BigInt(`0x${caught}`) & (1n << 14n)) !== 0n
+}
+
 for (const [folder, kind] of [
   ['engine', 'engine'],
   ['replica', 'disk-host'],
@@ -116,8 +121,7 @@ for (const [folder, kind] of [
 
   t.test(`${kind}: SIGTERM before there is anything to stop ends it`, async (t) => {
     const child = aChild(t, folder, obedient)
-    child.process.send({ type: 'post', message: { request: 1, op: 'status' } }) // Ignored, but then it listens.
-    await new Promise((resolve) => setTimeout(resolve, 300))
+    while (!catchesSigterm(child.process.pid!)) await new Promise((resolve) => setTimeout(resolve, 5))
     child.process.kill('SIGTERM')
     t.match(await child.ended, { code: 0 })
   })
