@@ -1,0 +1,213 @@
+// REST /v1: volumes, nodes, processes. Handlers say what is wanted, wait for the manager, and show the result.
+import { checkName, parseSize, type Manager } from '../manager/index.js'
+import type { Volume } from '../store/index.js'
+import { AnkoleError } from './errors.js'
+import {
+  AttachmentView,
+  AttachVolume,
+  CreateVolume,
+  DeleteVolume,
+  DeletionView,
+  DetachVolume,
+  ErrorView,
+  NodeList,
+  ProcessList,
+  timeoutSecondsDefault,
+  VolumeList,
+  VolumeName,
+  VolumeView,
+} from './schemas.js'
+import type { Server } from './server.js'
+import { attachmentView, nodeViews, processViews, volumeView, type Reports } from './views.js'
+
+export interface RouteOptions {
+  /** Throws not-ready until there is one. */
+  manager: () => Manager
+  /** The node that the manager runs on. */
+  node: string
+  nbdHost: string
+}
+
+const errors = { '4xx': ErrorView, '5xx': ErrorView }
+const replicasDefault = 3
+
+export function addRoutes(server: Server, { manager: current, node, nbdHost }: RouteOptions): void {
+  const reports = (): Reports =>
+    new Map(
+      current()
+        .nodes()
+        .flatMap(({ node, report }) => (report ? [[node.metadata.name, report] as const] : [])),
+    )
+  const view = (volume: Volume): VolumeView => volumeView(volume, nbdHost)
+
+  server.get(
+    '/v1/volumes',
+    { schema: { summary: 'All volumes', tags: ['volumes'], response: { 200: VolumeList, ...errors } } },
+    () => ({ volumes: current().volumes().map(view) }),
+  )
+
+  server.post(
+    '/v1/volumes',
+    {
+      schema: {
+        summary: 'Create a volume, and wait until its replicas are made',
+        tags: ['volumes'],
+        body: CreateVolume,
+        response: { 201: VolumeView, ...errors },
+      },
+    },
+    async ({ body }, reply) => {
+      const manager = current()
+      const { metadata } = await manager.createVolume({
+        name: checkName(body.name),
+        sizeBytes: parseSize(body.size),
+        numberOfReplicas: body.numberOfReplicas ?? replicasDefault,
+        cache: body.cache ?? 'buffered',
+      })
+      const volume = await made(manager, metadata.name, milliseconds(body.timeoutSeconds))
+      return reply.code(201).send(view(volume))
+    },
+  )
+
+  server.get(
+    '/v1/volumes/:name',
+    {
+      schema: {
+        summary: 'One volume',
+        tags: ['volumes'],
+        params: VolumeName,
+        response: { 200: VolumeView, ...errors },
+      },
+    },
+    ({ params }) => view(current().volume(params.name)),
+  )
+
+  server.delete(
+    '/v1/volumes/:name',
+    {
+      schema: {
+        summary: 'Delete a volume with all its data, and wait until it is gone',
+        tags: ['volumes'],
+        params: VolumeName,
+        querystring: DeleteVolume,
+        response: { 200: DeletionView, ...errors },
+      },
+    },
+    async ({ params: { name }, query }) => {
+      const manager = current()
+      const { metadata } = await manager.delete(name, query.force ?? false)
+      return manager.waitFor(`end of volume ${name}`, milliseconds(query.timeoutSeconds), () => {
+        const volume = manager.volumes().find((volume) => volume.metadata.uid === metadata.uid)
+        return volume ? undefined : ({ name, deleted: true } as const)
+      })
+    },
+  )
+
+  server.post(
+    '/v1/volumes/:name/attach',
+    {
+      schema: {
+        summary: 'Attach a volume, and wait until it serves; attaching it again changes nothing',
+        tags: ['volumes'],
+        params: VolumeName,
+        body: AttachVolume,
+        response: { 200: AttachmentView, ...errors },
+      },
+    },
+    async ({ params: { name }, body }) => {
+      const manager = current()
+      await manager.attach(name, body.node)
+      return attachmentView(await attached(manager, name, milliseconds(body.timeoutSeconds)), nbdHost)
+    },
+  )
+
+  server.post(
+    '/v1/volumes/:name/detach',
+    {
+      schema: {
+        summary: 'Detach a volume, and wait until its engine has stopped clean',
+        tags: ['volumes'],
+        params: VolumeName,
+        body: DetachVolume,
+        response: { 200: VolumeView, ...errors },
+      },
+    },
+    async ({ params: { name }, body }) => {
+      const manager = current()
+      await manager.detach(name)
+      const timeoutMs = milliseconds(body.timeoutSeconds)
+      return view(
+        await waiting(manager, name, 'detached', timeoutMs, ({ membership, status }) => {
+          return membership.node === null && status.state !== 'detaching' && status.state !== 'attaching'
+        }),
+      )
+    },
+  )
+
+  server.get(
+    '/v1/nodes',
+    { schema: { summary: 'All nodes with their disks', tags: ['nodes'], response: { 200: NodeList, ...errors } } },
+    () => {
+      const nodes = current().nodes()
+      return {
+        nodes: nodeViews(
+          nodes.map(({ node }) => node),
+          current().volumes(),
+          reports(),
+        ),
+      }
+    },
+  )
+
+  server.get(
+    '/v1/processes',
+    { schema: { summary: 'All processes of Ankole', tags: ['nodes'], response: { 200: ProcessList, ...errors } } },
+    () => ({ processes: processViews(node, reports()) }),
+  )
+}
+
+function made(manager: Manager, name: string, timeoutMs: number): Promise<Volume> {
+  return waiting(manager, name, 'created', timeoutMs, (volume) => {
+    if (volume.status.state === 'faulted') throw faulted(volume, 'created')
+    return volume.status.state !== 'creating'
+  })
+}
+
+function attached(manager: Manager, name: string, timeoutMs: number): Promise<Volume> {
+  return waiting(manager, name, 'attached', timeoutMs, (volume) => {
+    if (volume.spec.nodeID === null) throw new AnkoleError('cancelled', `Volume ${name} was detached meanwhile.`)
+    if (volume.status.state === 'faulted') throw faulted(volume, 'attached')
+    return volume.status.state === 'attached'
+  })
+}
+
+/** Where the time runs out the volume's own message says what it waits for. */
+async function waiting(
+  manager: Manager,
+  name: string,
+  what: string,
+  timeoutMs: number,
+  done: (volume: Volume) => boolean,
+): Promise<Volume> {
+  try {
+    return await manager.waitFor(`${what} volume ${name}`, timeoutMs, () => {
+      const volume = manager.volume(name)
+      return done(volume) ? volume : undefined
+    })
+  } catch (error) {
+    if (!(error instanceof AnkoleError) || error.code !== 'timed-out') throw error
+    const { state, message } = manager.volume(name).status
+    throw new AnkoleError(
+      'timed-out',
+      `Volume ${name} is not ${what} after ${timeoutMs / 1000} s: it is ${state}${message === '' ? '' : `, ${message}`}.`,
+    )
+  }
+}
+
+function faulted({ metadata, status }: Volume, what: string): AnkoleError {
+  return new AnkoleError('volume-faulted', `Volume ${metadata.name} cannot be ${what} now: ${status.message}.`)
+}
+
+function milliseconds(seconds: number | undefined): number {
+  return (seconds ?? timeoutSecondsDefault) * 1000
+}

@@ -1,0 +1,135 @@
+// What goes through REST: the single source of the types, of what is accepted and of the OpenAPI document. A field that
+// is not named here does not leave the process, the volumes' secrets above all.
+import { Type, type Static, type TProperties } from 'typebox'
+import { cacheModes, replicaStates, robustnesses, volumeStates } from '../store/index.js'
+
+/** Unknown fields are refused: a misspelt one would otherwise be a wish that nobody heard. */
+function Strict<P extends TProperties>(properties: P, options: object = {}) {
+  return Type.Object(properties, { additionalProperties: false, ...options })
+}
+
+const nullable = <T extends Parameters<typeof Type.Union>[0][number]>(type: T) => Type.Union([type, Type.Null()])
+
+export const timeoutSecondsDefault = 30
+
+const TimeoutSeconds = Type.Optional(
+  Type.Number({
+    minimum: 0,
+    maximum: 600,
+    description: `How long to wait until it is done; ${timeoutSecondsDefault} if not given. What was asked for stays asked for.`,
+  }),
+)
+
+export const ErrorView = Type.Object({
+  error: Type.Object({
+    code: Type.String({ description: 'One of docs/reference/errors.md' }),
+    message: Type.String({ description: 'Names the object, the operation and the cause' }),
+    action: Type.String({ description: 'What to do' }),
+  }),
+})
+export type ErrorView = Static<typeof ErrorView>
+
+export const ReplicaView = Type.Object({
+  id: Type.String(),
+  node: Type.String(),
+  disk: Type.String(),
+  directory: Type.String({ description: 'Where its files are on the node; empty until it is made' }),
+  state: Type.Enum(replicaStates),
+  message: Type.String(),
+})
+
+export const VolumeView = Type.Object({
+  name: Type.String(),
+  sizeBytes: Type.Integer(),
+  numberOfReplicas: Type.Integer(),
+  cache: Type.Enum(cacheModes),
+  createdAt: Type.String(),
+  state: Type.Enum(volumeStates),
+  robustness: Type.Enum(robustnesses),
+  message: Type.String({ description: 'Why it is in this state, where there is more to say' }),
+  warnings: Type.Array(Type.String(), { description: 'What the owner should know of how it is set up' }),
+  node: nullable(Type.String({ description: 'Where it is attached, or to be attached' })),
+  attachment: Type.Integer({ description: 'Grows with each attachment' }),
+  generation: Type.Integer({ description: 'Grows with each change of the in-sync replicas' }),
+  nbd: nullable(Type.Object({ uri: Type.String() })),
+  replicas: Type.Array(ReplicaView),
+})
+export type VolumeView = Static<typeof VolumeView>
+
+export const AttachmentView = Type.Object({
+  volume: Type.String(),
+  node: Type.String(),
+  nbd: Type.Object({ uri: Type.String() }),
+})
+export type AttachmentView = Static<typeof AttachmentView>
+
+export const DeletionView = Type.Object({ name: Type.String(), deleted: Type.Literal(true) })
+export type DeletionView = Static<typeof DeletionView>
+
+export const DiskView = Type.Object({
+  id: Type.String(),
+  directory: Type.String(),
+  state: Type.Enum(['starting', 'ready', 'failed', 'unknown']),
+  message: Type.String(),
+  ioBackend: nullable(Type.String()),
+  allowScheduling: Type.Boolean(),
+  totalBytes: Type.Integer(),
+  freeBytes: Type.Integer(),
+  scheduledBytes: Type.Integer({ description: 'Sum of the sizes of the volumes with a replica here' }),
+})
+
+export const NodeView = Type.Object({
+  name: Type.String(),
+  address: Type.String(),
+  allowScheduling: Type.Boolean(),
+  disks: Type.Array(DiskView),
+})
+export type NodeView = Static<typeof NodeView>
+
+export const ProcessView = Type.Object({
+  pid: Type.Integer(),
+  kind: Type.Enum(['manager', 'engine', 'disk-host']),
+  node: Type.String(),
+  volume: Type.Optional(Type.String()),
+  disk: Type.Optional(Type.String()),
+  restarts: Type.Integer(),
+  startedAt: Type.String(),
+})
+export type ProcessView = Static<typeof ProcessView>
+
+export const VolumeList = Type.Object({ volumes: Type.Array(VolumeView) })
+export type VolumeList = Static<typeof VolumeList>
+export const NodeList = Type.Object({ nodes: Type.Array(NodeView) })
+export type NodeList = Static<typeof NodeList>
+export const ProcessList = Type.Object({ processes: Type.Array(ProcessView) })
+export type ProcessList = Static<typeof ProcessList>
+
+export const HealthView = Type.Object({ status: Type.Enum(['ok', 'starting']) })
+
+export const VolumeName = Type.Object({ name: Type.String() })
+
+export const CreateVolume = Strict({
+  name: Type.String({ description: '1 to 63 lower-case letters, digits and hyphens' }),
+  size: Type.Union([Type.String(), Type.Integer()], {
+    description: 'With a unit (512MiB, 10GiB, 10G), or bytes: a multiple of 4096',
+  }),
+  numberOfReplicas: Type.Optional(Type.Integer({ description: '3 if not given' })),
+  cache: Type.Optional(Type.Enum(cacheModes, { description: 'buffered if not given' })),
+  timeoutSeconds: TimeoutSeconds,
+})
+export type CreateVolume = Static<typeof CreateVolume>
+
+export const AttachVolume = Strict({
+  node: Type.Optional(Type.String({ description: 'Not needed where there is one node' })),
+  timeoutSeconds: TimeoutSeconds,
+})
+export type AttachVolume = Static<typeof AttachVolume>
+
+export const DetachVolume = Strict({ timeoutSeconds: TimeoutSeconds })
+export type DetachVolume = Static<typeof DetachVolume>
+
+export const DeleteVolume = Strict({
+  force: Type.Optional(Type.Boolean({ description: 'Also while clients are connected' })),
+  timeoutSeconds: TimeoutSeconds,
+})
+export type DeleteVolume = Static<typeof DeleteVolume>

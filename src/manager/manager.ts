@@ -1,0 +1,391 @@
+// Decides: reads what is wanted and what the nodes report, writes the store and the nodes' plans. The only writer of the
+// store. One pass looks at every volume; passes follow each other, never overlap, and run whenever something changed.
+import { randomBytes } from 'node:crypto'
+import type { EngineReport, NodePlan, NodeReport } from '../agent/index.js'
+import type { DiskCounters, EngineCounters } from '../native/index.js'
+import { AnkoleError, messageOf } from '../api/errors.js'
+import {
+  giveAttachment,
+  modify,
+  type CacheMode,
+  type Draft,
+  type Node,
+  type Store,
+  type Volume,
+  type WatchEvent,
+} from '../store/index.js'
+import { nodePlan, type PlanOptions } from './node-plan.js'
+import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './observation.js'
+import { count, place } from './placement.js'
+import { freePort, nbdPortFirst } from './ports.js'
+import { checkName, checkReplicas } from './volume-spec.js'
+import { assess, type Assessment } from './volume-state.js'
+
+/** The part of a node's agent that the manager needs. */
+export interface NodeAgent {
+  apply(plan: NodePlan): void
+  report(): NodeReport
+  onChange(listener: (report: NodeReport) => void): () => void
+  /** Leaves out who does not answer in time. */
+  counters(): Promise<{ engines: EngineCounters[]; disks: DiskCounters[] }>
+}
+
+export interface Logger {
+  info(fields: object, message: string): void
+  warn(fields: object, message: string): void
+  error(fields: object, message: string): void
+}
+
+export interface ManagerOptions {
+  store: Store
+  agents: ReadonlyMap<string, NodeAgent>
+  plan: PlanOptions
+  log: Logger
+}
+
+export interface VolumeRequest {
+  name: string
+  sizeBytes: number
+  numberOfReplicas: number
+  cache: CacheMode
+}
+
+/** After something failed, and while a volume waits for its disks. */
+const lookAgainMs = 1000
+
+export class Manager {
+  readonly #options: ManagerOptions
+  readonly #volumes = new Map<string, Volume>()
+  readonly #nodes = new Map<string, Node>()
+  readonly #plans = new Map<string, NodePlan>()
+  readonly #waitingSince = new Map<string, number>()
+  readonly #listeners = new Set<() => void>()
+  readonly #endings: (() => void)[] = []
+  #dirty = false
+  #pass: Promise<void> | null = null
+  #creating: Promise<unknown> = Promise.resolve()
+  #timer: NodeJS.Timeout | null = null
+  #stopped = false
+
+  /** The agents' supervisors have just started: what engines there were before have ended. */
+  static async start(options: ManagerOptions): Promise<Manager> {
+    const manager = new Manager(options)
+    await manager.#releaseEnded()
+    const { store, agents } = options
+    manager.#endings.push(
+      store.watch('Node', (event) => manager.#onNode(event)),
+      store.watch('Volume', (event) => manager.#onVolume(event)),
+      ...[...agents.values()].map((agent) => agent.onChange(() => manager.#look())),
+    )
+    manager.#look()
+    return manager
+  }
+
+  private constructor(options: ManagerOptions) {
+    this.#options = options
+  }
+
+  /** Ends all decisions; what runs goes on running. */
+  async stop(): Promise<void> {
+    this.#stopped = true
+    for (const end of this.#endings) end()
+    if (this.#timer) clearTimeout(this.#timer)
+    await this.#pass
+    this.#tell()
+  }
+
+  volumes(): Volume[] {
+    return [...this.#volumes.values()].sort((a, b) => (a.metadata.name < b.metadata.name ? -1 : 1))
+  }
+
+  volume(name: string): Volume {
+    const volume = this.#volumes.get(name)
+    if (volume) return volume
+    throw new AnkoleError('not-found', `Volume ${JSON.stringify(name)} does not exist.`)
+  }
+
+  nodes(): { node: Node; report: NodeReport | undefined }[] {
+    return [...this.#nodes.values()].map((node) => ({ node, report: this.report(node.metadata.name) }))
+  }
+
+  report(node: string): NodeReport | undefined {
+    return this.#options.agents.get(node)?.report()
+  }
+
+  engine(volume: Volume): EngineReport | undefined {
+    return observeEngine(volume, this.#reports())
+  }
+
+  /** Placed and stored when it resolves; its replicas are made after that. */
+  createVolume(request: VolumeRequest): Promise<Volume> {
+    const created = this.#creating.then(() => this.#create(request))
+    this.#creating = created.catch(() => undefined)
+    return created
+  }
+
+  /** Asks for the volume to be attached to the node; without one to where it is, or to the only node. */
+  attach(name: string, node?: string): Promise<Volume> {
+    return this.#change(name, (volume) => {
+      const wanted = node ?? volume.spec.nodeID ?? this.#defaultNode()
+      if (!this.#nodes.has(wanted)) throw new AnkoleError('not-found', `Node ${JSON.stringify(wanted)} does not exist.`)
+      if (volume.metadata.deletionTimestamp !== undefined) throw deleting(name, 'attached')
+      if (volume.spec.nodeID === wanted) return false
+      const held = volume.spec.nodeID ?? volume.membership.node
+      if (held !== null && held !== wanted) {
+        throw new AnkoleError(
+          'volume-attached',
+          `Volume ${name} cannot be attached to ${wanted}: it is attached to ${held}.`,
+        )
+      }
+      volume.spec.nodeID = wanted
+      return true
+    })
+  }
+
+  detach(name: string): Promise<Volume> {
+    return this.#change(name, (volume) => {
+      if (volume.spec.nodeID === null) return false
+      volume.spec.nodeID = null
+      return true
+    })
+  }
+
+  /** Refuses while clients are connected, unless forced: what they wrote would be gone under their hands. */
+  async delete(name: string, force: boolean): Promise<Volume> {
+    const volume = this.volume(name)
+    if (!force && volume.status.state === 'attached') await this.#refuseWithClients(volume)
+    return this.#change(name, (volume) => {
+      if (volume.metadata.deletionTimestamp !== undefined) return false
+      volume.metadata.deletionTimestamp = new Date().toISOString()
+      volume.spec.nodeID = null
+      return true
+    })
+  }
+
+  /**
+   * Resolves with what `check` first returns other than undefined; asks it now and after each change. Rejects with what
+   * it throws, and with timed-out.
+   */
+  waitFor<T>(what: string, timeoutMs: number, check: () => T | undefined): Promise<T> {
+    return new Promise((resolve, reject) => {
+      const end = (): void => {
+        clearTimeout(timer)
+        this.#listeners.delete(look)
+      }
+      const look = (): void => {
+        try {
+          if (this.#stopped) throw new AnkoleError('unavailable', `Ankole is stopping; it was not waited for ${what}.`)
+          const result = check()
+          if (result === undefined) return
+          end()
+          resolve(result)
+        } catch (error) {
+          end()
+          reject(error instanceof Error ? error : new Error(String(error)))
+        }
+      }
+      const timer = setTimeout(() => {
+        end()
+        reject(new AnkoleError('timed-out', `After ${timeoutMs / 1000} s there is still no ${what}.`))
+      }, timeoutMs)
+      this.#listeners.add(look)
+      look()
+    })
+  }
+
+  async #create({ name, sizeBytes, numberOfReplicas, cache }: VolumeRequest): Promise<Volume> {
+    checkName(name)
+    checkReplicas(numberOfReplicas)
+    if (this.#volumes.get(name)?.metadata.deletionTimestamp !== undefined) throw deleting(name, 'created')
+    if (this.#volumes.has(name)) throw new AnkoleError('already-exists', `Volume ${name} exists already.`)
+    const cluster = clusterNodes(this.#nodes.values(), this.#volumes.values(), this.#reports())
+    const placement = place(cluster, { sizeBytes, numberOfReplicas })
+    if (!placement.placed) {
+      throw new AnkoleError('cannot-place', `Volume ${name} cannot be created: ${placement.reason}.`)
+    }
+    const taken = new Set(this.volumes().map((volume) => volume.nbdPort))
+    const draft: Draft<'Volume'> = {
+      metadata: { name },
+      spec: { sizeBytes, numberOfReplicas, cache, nodeID: null },
+      secret: randomBytes(32).toString('hex'),
+      nbdPort: await freePort(this.#options.plan.nbdHost, nbdPortFirst, taken),
+      replicas: placement.replicas.map((where) => ({ id: randomBytes(8).toString('hex'), ...where })),
+      membership: {
+        attachment: 0,
+        node: null,
+        record: { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' },
+      },
+      status: { state: 'creating', robustness: 'unknown', message: '', replicas: [] },
+    }
+    const volume = await this.#options.store.create('Volume', draft)
+    this.#options.log.info({ volume: name, sizeBytes, replicas: volume.replicas }, 'volume created')
+    return volume
+  }
+
+  async #refuseWithClients({ metadata: { name }, membership }: Volume): Promise<void> {
+    const counters = await this.#options.agents.get(membership.node ?? '')?.counters()
+    const engine = counters?.engines.find((engine) => engine.volume === name)
+    if (engine?.connections === 0) return
+    const cause = engine
+      ? `${count(engine.connections, 'client connection')} to it ${engine.connections === 1 ? 'is' : 'are'} open`
+      : 'its engine does not say whether clients are connected'
+    throw new AnkoleError('volume-in-use', `Volume ${name} cannot be deleted: ${cause}.`)
+  }
+
+  #defaultNode(): string {
+    const [first, second] = [...this.#nodes.keys()]
+    if (first !== undefined && second === undefined) return first
+    throw new AnkoleError('invalid-argument', 'Name the node to attach to: there is not exactly one.')
+  }
+
+  #change(name: string, change: (volume: Volume) => boolean): Promise<Volume> {
+    this.volume(name) // one message for what is not there
+    return modify(this.#options.store, 'Volume', name, change)
+  }
+
+  #reports(): Map<string, NodeReport> {
+    return new Map([...this.#options.agents].map(([name, agent]) => [name, agent.report()]))
+  }
+
+  async #releaseEnded(): Promise<void> {
+    const { store, agents } = this.#options
+    for (const { metadata } of await store.list('Volume')) {
+      await modify(store, 'Volume', metadata.name, ({ membership }) => {
+        if (membership.node === null || !agents.has(membership.node)) return false
+        membership.node = null
+        return true
+      })
+    }
+  }
+
+  #onNode({ type, resource }: WatchEvent<'Node'>): void {
+    if (type === 'deleted') this.#nodes.delete(resource.metadata.name)
+    else this.#nodes.set(resource.metadata.name, resource)
+    this.#look()
+  }
+
+  #onVolume({ type, resource }: WatchEvent<'Volume'>): void {
+    if (type === 'deleted') this.#volumes.delete(resource.metadata.name)
+    else this.#volumes.set(resource.metadata.name, resource)
+    this.#look()
+    this.#tell()
+  }
+
+  #tell(): void {
+    for (const listener of [...this.#listeners]) listener()
+  }
+
+  /** Asks for a pass; one that runs already is followed by another. */
+  #look(): void {
+    this.#dirty = true
+    if (this.#pass || this.#stopped) return
+    this.#pass = this.#passes().finally(() => {
+      this.#pass = null
+    })
+  }
+
+  async #passes(): Promise<void> {
+    // Not before the caller's own work is done: several changes in one turn are one pass.
+    await new Promise((resolve) => setImmediate(resolve))
+    while (this.#dirty && !this.#stopped) {
+      this.#dirty = false
+      const reports = this.#reports()
+      for (const name of [...this.#volumes.keys()]) {
+        const volume = this.#volumes.get(name) // as it is now: it may have changed while others were looked at
+        if (volume) await this.#bringNearer(volume, reports)
+      }
+      this.#writePlans()
+    }
+  }
+
+  async #bringNearer(volume: Volume, reports: ReadonlyMap<string, NodeReport>): Promise<void> {
+    const { name } = volume.metadata
+    try {
+      const node = volume.membership.node
+      const assessment = assess(volume, {
+        replicas: observeReplicas(volume, reports),
+        engine: observeEngine(volume, reports),
+        engineEnded: node !== null && engineEnded(volume, this.#plans.get(node), reports.get(node)),
+        waitedMs: this.#waitedMs(volume),
+      })
+      await this.#carryOut(volume, assessment)
+    } catch (error) {
+      this.#lookLater()
+      if (error instanceof AnkoleError && (error.code === 'conflict' || error.code === 'not-found')) return
+      this.#options.log.error({ volume: name }, `volume cannot be brought nearer to its goal: ${messageOf(error)}`)
+    }
+  }
+
+  #waitedMs({ metadata: { name }, spec, membership }: Volume): number {
+    if (spec.nodeID === null || membership.node !== null) {
+      this.#waitingSince.delete(name)
+      return 0
+    }
+    const since = this.#waitingSince.get(name) ?? performance.now()
+    this.#waitingSince.set(name, since)
+    this.#lookLater()
+    return performance.now() - since
+  }
+
+  async #carryOut(volume: Volume, { status, step }: Assessment): Promise<void> {
+    const { store, log } = this.#options
+    const { name, resourceVersion } = volume.metadata
+    const node = volume.spec.nodeID
+    let next: Volume = { ...volume, status }
+    switch (step) {
+      case 'none':
+        break
+      case 'give-attachment':
+        if (node !== null) next = giveAttachment(next, node)
+        break
+      case 'release-attachment':
+        next = { ...next, membership: { ...next.membership, node: null } }
+        break
+      case 'forget':
+        await store.delete('Volume', name, resourceVersion)
+        log.info({ volume: name }, 'volume deleted')
+        return
+    }
+    if (JSON.stringify(next) === JSON.stringify(volume)) return
+    await store.update('Volume', next)
+    this.#logTransition(volume, next)
+  }
+
+  #logTransition(before: Volume, { metadata, nbdPort, spec, status }: Volume): void {
+    const { log, plan } = this.#options
+    if (before.status.state === status.state) return
+    const fields = { volume: metadata.name, ...(spec.nodeID === null ? {} : { node: spec.nodeID }) }
+    if (status.state === 'attached') {
+      log.info({ ...fields, nbd: `nbd://${plan.nbdHost}:${nbdPort}/${metadata.name}` }, 'volume attached')
+    } else if (status.state === 'detached') {
+      log.info(fields, 'volume detached')
+    } else if (status.state === 'faulted') {
+      log.warn(fields, `volume faulted: ${status.message}`)
+    }
+  }
+
+  #writePlans(): void {
+    for (const [name, agent] of this.#options.agents) {
+      const node = this.#nodes.get(name)
+      if (!node) continue
+      const before = this.#plans.get(name)
+      const wanted = nodePlan(node, this.#volumes.values(), this.#options.plan)
+      if (before && JSON.stringify({ ...wanted, version: before.version }) === JSON.stringify(before)) continue
+      const plan = { ...wanted, version: (before?.version ?? 0) + 1 }
+      this.#plans.set(name, plan)
+      agent.apply(plan)
+      this.#look() // the report may answer the new plan without any other change in it
+    }
+  }
+
+  #lookLater(): void {
+    this.#timer ??= setTimeout(() => {
+      this.#timer = null
+      this.#look()
+    }, lookAgainMs)
+  }
+}
+
+function deleting(name: string, wanted: string): AnkoleError {
+  return new AnkoleError('volume-deleting', `Volume ${name} cannot be ${wanted}: it is being deleted.`)
+}

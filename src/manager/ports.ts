@@ -1,0 +1,28 @@
+import { createServer } from 'node:net'
+import { AnkoleError } from '../api/errors.js'
+
+export const nbdPortFirst = 10810
+export const replicationPortFirst = 10700
+const portLast = 65535
+
+/** The first port from `first` on that is neither taken in the store nor in use on this machine now. */
+export async function freePort(host: string, first: number, taken: ReadonlySet<number>): Promise<number> {
+  for (let port = first; port <= portLast; ++port) {
+    if (!taken.has(port) && (await canListen(host, port))) return port
+  }
+  throw new AnkoleError('cannot-place', `No TCP port from ${first} to ${portLast} is free on ${host}.`)
+}
+
+function canListen(host: string, port: number): Promise<boolean> {
+  return new Promise((resolve) => {
+    const server = createServer()
+    server.once('error', () => {
+      resolve(false)
+    })
+    server.listen({ host, port, exclusive: true }, () => {
+      server.close(() => {
+        resolve(true)
+      })
+    })
+  })
+}

@@ -1,0 +1,82 @@
+// The door for what users ask of a volume: names and sizes, read and checked once.
+import { AnkoleError } from '../api/errors.js'
+
+const KiB = 1024
+const blockBytes = 4 * KiB
+const sizeBytesMin = KiB ** 2
+const sizeBytesMax = 64 * KiB ** 4
+
+/** As a DNS label, so that the name fits Kubernetes, an iSCSI name, a file name and a URI without escaping. */
+const namePattern = /^[a-z0-9]([-a-z0-9]*[a-z0-9])?$/
+const nameLengthMax = 63
+
+export const replicasMax = 16
+
+/** Throws invalid-name. */
+export function checkName(name: string): string {
+  const problem = nameProblem(name)
+  if (problem === null) return name
+  throw new AnkoleError('invalid-name', `${JSON.stringify(name.slice(0, 80))} cannot name a volume: ${problem}.`)
+}
+
+function nameProblem(name: string): string | null {
+  if (name === '') return 'it is empty'
+  if (name.length > nameLengthMax) return `it has ${name.length} characters, ${nameLengthMax} is the most`
+  if (namePattern.test(name)) return null
+  const stranger = /[^-a-z0-9]/.exec(name)?.[0]
+  if (stranger !== undefined) return `it contains ${JSON.stringify(stranger)}`
+  return 'it begins or ends with a hyphen'
+}
+
+const unitBytes: Record<string, number> = { '': 1, b: 1 }
+for (const [index, letter] of ['k', 'm', 'g', 't'].entries()) {
+  for (const suffix of ['i', 'ib']) unitBytes[letter + suffix] = KiB ** (index + 1)
+  for (const suffix of ['', 'b']) unitBytes[letter + suffix] = 1000 ** (index + 1)
+}
+
+/**
+ * «1GiB», «512Mi», «1.5TiB», «10G» (decimal, as in Kubernetes) or plain bytes. What is given in units is rounded up to
+ * whole blocks; plain bytes must be a multiple of the block. Throws invalid-size.
+ */
+export function parseSize(size: string | number): number {
+  const text = String(size).trim()
+  const match = /^(\d{1,20}(?:\.\d{1,9})?)\s*([a-z]{0,3})$/i.exec(text)
+  const factor = unitBytes[match?.[2]?.toLowerCase() ?? '?']
+  const number = match?.[1]
+  if (number === undefined || factor === undefined) {
+    throw new AnkoleError('invalid-size', `${JSON.stringify(text.slice(0, 80))} is not a size.`)
+  }
+  const bytes = Number(number) * factor
+  return checkSize(factor === 1 ? bytes : Math.ceil(bytes / blockBytes) * blockBytes, text)
+}
+
+function checkSize(bytes: number, text: string): number {
+  const problem =
+    bytes < sizeBytesMin
+      ? 'too small: 1MiB is the least'
+      : bytes > sizeBytesMax
+        ? 'too large: 64TiB is the most'
+        : bytes % blockBytes !== 0
+          ? `not a multiple of ${blockBytes} bytes: the next one is ${Math.ceil(bytes / blockBytes) * blockBytes}`
+          : null
+  if (problem === null) return bytes
+  throw new AnkoleError('invalid-size', `A volume of ${text} cannot be made, it is ${problem}.`)
+}
+
+/** Throws invalid-argument. */
+export function checkReplicas(count: number): number {
+  if (Number.isInteger(count) && count >= 1 && count <= replicasMax) return count
+  throw new AnkoleError('invalid-argument', `A volume has 1 to ${replicasMax} replicas, not ${count}.`)
+}
+
+/** For people: «1 GiB», «1.5 TiB», «10 MiB». */
+export function formatBytes(bytes: number): string {
+  const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']
+  let value = bytes
+  let unit = 0
+  while (value >= KiB && unit < units.length - 1) {
+    value /= KiB
+    unit += 1
+  }
+  return `${Number(value.toFixed(value >= 100 ? 0 : 1))} ${units[unit] ?? ''}`
+}

@@ -1,0 +1,280 @@
+// What /metrics shows, gathered at the scrape. Names follow Prometheus' conventions: base units, _total, and labels of
+// bounded size: volumes, replicas, disks and nodes by name, no process numbers.
+import type { NodeReport } from '../agent/index.js'
+import {
+  operationNames,
+  type DiskCounters,
+  type EngineCounters,
+  type OperationCounters,
+  type OperationTable,
+} from '../native/index.js'
+import { replicaStates, robustnesses, volumeStates, type Node, type Volume } from '../store/index.js'
+import { contentType, Exposition, type Labels } from './exposition.js'
+import { processUsage } from './processes.js'
+
+export interface MetricsSource {
+  volumes(): Volume[]
+  nodes(): { node: Node; report: NodeReport | undefined }[]
+}
+
+export interface CountersSource {
+  counters(): Promise<{ engines: EngineCounters[]; disks: DiskCounters[] }>
+}
+
+export interface MetricsOptions {
+  /** Null until the manager has started. */
+  source: () => MetricsSource | null
+  agents: ReadonlyMap<string, CountersSource>
+  /** The node of this process. */
+  node: string
+  version: string
+}
+
+/** A scrape goes on without who is silent for so long: Prometheus gives up after 10 s by default. */
+const countersWaitMs = 2000
+
+export function createMetrics(options: MetricsOptions): { contentType: string; text: () => Promise<string> } {
+  return { contentType, text: () => collect(options) }
+}
+
+async function collect({ source, agents, node, version }: MetricsOptions): Promise<string> {
+  const shown = new Exposition()
+  shown.gauge('ankole_build_info', 'The release of Ankole that runs; always 1.', { version }, 1)
+  const cluster = source()
+  const nodes = cluster?.nodes() ?? []
+  addVolumes(shown, cluster?.volumes() ?? [])
+  for (const { node, report } of nodes) if (report) addDisks(shown, node.metadata.name, report)
+  const places = placesOf(cluster?.volumes() ?? [])
+  const answers = await Promise.all([...agents].map(([node, agent]) => countersOf(node, agent)))
+  for (const { node, counters } of answers) {
+    shown.gauge(
+      'ankole_node_counters_up',
+      'Whether the node gave its counters to this scrape.',
+      { node },
+      counters === undefined ? 0 : 1,
+    )
+    for (const engine of counters?.engines ?? []) addEngine(shown, engine, places)
+    for (const disk of counters?.disks ?? []) addDiskCounters(shown, node, disk)
+  }
+  await addProcesses(shown, node, nodes)
+  return shown.text()
+}
+
+async function countersOf(node: string, agent: CountersSource) {
+  let timer: NodeJS.Timeout | undefined
+  const late = new Promise<undefined>((resolve) => {
+    timer = setTimeout(resolve, countersWaitMs, undefined)
+  })
+  try {
+    return { node, counters: await Promise.race([agent.counters(), late]) }
+  } catch {
+    return { node, counters: undefined }
+  } finally {
+    clearTimeout(timer)
+  }
+}
+
+function addVolumes(shown: Exposition, volumes: readonly Volume[]): void {
+  for (const { metadata, spec, membership, status, replicas } of volumes) {
+    const volume = metadata.name
+    shown.gauge('ankole_volume_size_bytes', 'Size of the volume.', { volume }, spec.sizeBytes)
+    shown.state(
+      'ankole_volume_state',
+      'The state of the volume: 1 for the one it is in.',
+      'state',
+      volumeStates,
+      { volume },
+      status.state,
+    )
+    shown.state(
+      'ankole_volume_robustness',
+      'The robustness of the volume: 1 for the one it has.',
+      'robustness',
+      robustnesses,
+      { volume },
+      status.robustness,
+    )
+    shown.counter(
+      'ankole_volume_attachments_total',
+      'How often the volume was attached.',
+      { volume },
+      membership.attachment,
+    )
+    shown.gauge(
+      'ankole_volume_generation',
+      'Grows with each change of the in-sync replicas.',
+      { volume },
+      membership.record.generation,
+    )
+    for (const { id, node, disk } of replicas) {
+      const state = status.replicas.find((replica) => replica.id === id)?.state ?? 'unknown'
+      const labels = { volume, replica: id, node, disk }
+      shown.state(
+        'ankole_replica_state',
+        'The state of the replica: 1 for the one it is in.',
+        'state',
+        replicaStates,
+        labels,
+        state,
+      )
+    }
+  }
+}
+
+function addDisks(shown: Exposition, node: string, report: NodeReport): void {
+  for (const { id: disk, state, totalBytes, freeBytes, ioBackend } of report.disks) {
+    const labels = { node, disk }
+    shown.state(
+      'ankole_disk_state',
+      'The state of the disk: 1 for the one it is in.',
+      'state',
+      ['starting', 'ready', 'failed'],
+      labels,
+      state,
+    )
+    shown.gauge('ankole_disk_size_bytes', 'Size of the file system that the disk is on.', labels, totalBytes)
+    shown.gauge('ankole_disk_free_bytes', 'Free space of the file system that the disk is on.', labels, freeBytes)
+    if (ioBackend !== undefined) {
+      shown.gauge(
+        'ankole_io_backend_info',
+        'The io back end that a process chose; always 1.',
+        { node, kind: 'disk-host', disk, backend: ioBackend },
+        1,
+      )
+    }
+  }
+  for (const { volume, ioBackend } of report.engines) {
+    if (ioBackend === undefined) continue
+    shown.gauge(
+      'ankole_io_backend_info',
+      'The io back end that a process chose; always 1.',
+      { node, kind: 'engine', volume, backend: ioBackend },
+      1,
+    )
+  }
+}
+
+type Places = ReadonlyMap<string, Labels>
+
+function placesOf(volumes: readonly Volume[]): Places {
+  return new Map(volumes.flatMap(({ replicas }) => replicas.map(({ id, node, disk }) => [id, { node, disk }] as const)))
+}
+
+function addEngine(shown: Exposition, engine: EngineCounters, places: Places): void {
+  const { volume, bucketBoundsSeconds: bounds } = engine
+  const labels = { volume }
+  addOperations(shown, 'ankole_volume', "the volume's clients", labels, engine.operations, bounds)
+  shown.gauge('ankole_volume_in_flight', 'Operations that the volume works on.', labels, engine.inFlight)
+  shown.gauge('ankole_volume_connections', 'Client connections to the volume.', labels, engine.connections)
+  shown.gauge('ankole_volume_held_bytes', 'Buffers that the volume holds for its clients.', labels, engine.heldBytes)
+  for (const { id, inFlight, operations } of engine.replicas) {
+    const of = { volume, replica: id, ...places.get(id) }
+    addOperations(shown, 'ankole_replica', 'the engine to one replica', of, operations, bounds)
+    shown.gauge('ankole_replica_in_flight', 'Operations that the replica has not answered yet.', of, inFlight)
+  }
+}
+
+/** Summed over the replicas of a disk: theirs are told apart as their engines see them. */
+function addDiskCounters(shown: Exposition, node: string, counters: DiskCounters): void {
+  const sum: Partial<OperationTable> = {}
+  for (const { operations } of counters.replicas) {
+    for (const name of operationNames) {
+      const one = operations[name] as OperationCounters | undefined
+      if (one) sum[name] = addUp(sum[name], one)
+    }
+  }
+  addOperations(
+    shown,
+    'ankole_disk',
+    'engines, as the disk host sees them',
+    { node, disk: counters.disk },
+    sum,
+    counters.bucketBoundsSeconds,
+  )
+}
+
+function addUp(a: OperationCounters | undefined, b: OperationCounters): OperationCounters {
+  if (!a) return b
+  return {
+    count: a.count + b.count,
+    bytes: a.bytes + b.bytes,
+    errors: a.errors + b.errors,
+    latency: {
+      sumSeconds: a.latency.sumSeconds + b.latency.sumSeconds,
+      buckets: a.latency.buckets.map((count, index) => count + (b.latency.buckets[index] ?? 0)),
+    },
+  }
+}
+
+function addOperations(
+  shown: Exposition,
+  prefix: string,
+  whose: string,
+  of: Labels,
+  operations: Partial<OperationTable>,
+  bounds: readonly number[],
+): void {
+  for (const operation of operationNames) {
+    const counters = operations[operation]
+    if (!counters) continue
+    const labels = { ...of, operation }
+    shown.counter(
+      `${prefix}_operations_total`,
+      `Finished operations of ${whose}, with those that failed.`,
+      labels,
+      counters.count,
+    )
+    shown.counter(`${prefix}_bytes_total`, `Bytes of the operations of ${whose}.`, labels, counters.bytes)
+    shown.counter(`${prefix}_errors_total`, `Failed operations of ${whose}.`, labels, counters.errors)
+    shown.histogram(
+      `${prefix}_operation_duration_seconds`,
+      `Time that operations of ${whose} took.`,
+      labels,
+      bounds,
+      counters.latency,
+    )
+  }
+}
+
+async function addProcesses(
+  shown: Exposition,
+  node: string,
+  nodes: { node: Node; report: NodeReport | undefined }[],
+): Promise<void> {
+  const own = { pid: process.pid, labels: { node, kind: 'manager' } as Labels, restarts: 0 }
+  const children = nodes.flatMap(({ node, report }) =>
+    (report?.processes ?? []).map(({ pid, kind, volume, disk, restarts }) => ({
+      pid,
+      restarts,
+      labels: {
+        ...{ node: node.metadata.name, kind },
+        ...(volume === undefined ? {} : { volume }),
+        ...(disk === undefined ? {} : { disk }),
+      },
+    })),
+  )
+  const all = [own, ...children]
+  const usages = await Promise.all(all.map(({ pid }) => processUsage(pid)))
+  for (const [index, { labels, restarts }] of all.entries()) {
+    shown.counter(
+      'ankole_process_restarts_total',
+      'How often the process was started again after it ended.',
+      labels,
+      restarts,
+    )
+    const usage = usages[index]
+    if (!usage) continue
+    shown.gauge(
+      'ankole_process_pss_bytes',
+      'Memory of the process, shared pages by its share of them.',
+      labels,
+      usage.pssBytes,
+    )
+    shown.counter(
+      'ankole_process_cpu_seconds_total',
+      'CPU time of the process, user and system.',
+      labels,
+      usage.cpuSeconds,
+    )
+  }
+}
