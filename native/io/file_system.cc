@@ -1,0 +1,62 @@
+#include "io/file_system.h"
+
+#include <algorithm>
+
+namespace ankole::io {
+namespace {
+
+std::string DirectoryOf(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return ".";
+  return slash == 0 ? "/" : path.substr(0, slash);
+}
+
+}  // namespace
+
+Result<std::string> ReadWholeFile(FileSystem& files, const std::string& path, size_t bytes_max) {
+  Result<File> opened = files.Open(path, {});
+  if (!opened.ok()) return opened.status();
+  const File file = opened.value();
+  // Grown step by step: the size that stat gives is not known to be true by the time of the read.
+  std::string content;
+  Status status;
+  for (;;) {
+    constexpr size_t kStepBytes = 16 * 1024;
+    const size_t before = content.size();
+    const size_t step = std::min(kStepBytes, bytes_max + 1 - before);
+    content.resize(before + step);
+    Result<size_t> read = files.ReadAt(file, before, content.data() + before, step);
+    if (!read.ok()) {
+      status = read.status();
+      break;
+    }
+    content.resize(before + read.value());
+    if (content.size() > bytes_max) {
+      status = {ErrorCode::kCorrupt, path + ": larger than the " + std::to_string(bytes_max) +
+                                         " bytes that it may have"};
+      break;
+    }
+    if (read.value() < step) break;
+  }
+  files.Close(file);
+  if (!status.ok()) return status;
+  return content;
+}
+
+Status ReplaceFile(FileSystem& files, const std::string& path, const std::string& content) {
+  const std::string aside = path + ".tmp";
+  Result<File> opened = files.Open(aside, {.write = true, .create = true, .truncate = true});
+  if (!opened.ok()) return opened.status();
+  Status status = files.WriteAt(opened.value(), 0, content.data(), content.size());
+  if (status.ok()) status = files.Sync(opened.value());
+  files.Close(opened.value());
+  if (status.ok()) status = files.Rename(aside, path);
+  if (!status.ok()) {
+    const Status removed = files.Remove(aside);
+    (void)removed;  // the first failure is the one to report
+    return status;
+  }
+  return files.SyncDirectory(DirectoryOf(path));
+}
+
+}  // namespace ankole::io

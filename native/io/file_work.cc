@@ -1,0 +1,102 @@
+#include "io/file_work.h"
+
+#include <sys/uio.h>
+#include <unistd.h>
+
+#include <cerrno>
+#include <cstddef>
+
+#include "base/units.h"
+
+namespace ankole::io {
+namespace {
+
+struct Rest {
+  iovec vectors[4];
+  int count;
+  off_t offset_bytes;
+  explicit Rest(const FileOperation* operation)
+      : count(SkipBytes(operation->vectors, operation->vectors_count, operation->finished_bytes,
+                        vectors)),
+        offset_bytes(static_cast<off_t>(operation->offset_bytes + operation->finished_bytes)) {}
+};
+
+}  // namespace
+
+uint64_t TotalBytes(const iovec* vectors, int vectors_count) {
+  uint64_t total = 0;
+  for (int i = 0; i < vectors_count; ++i) total += vectors[i].iov_len;
+  return total;
+}
+
+int SkipBytes(const iovec* vectors, int vectors_count, uint64_t skip_bytes, iovec* rest) {
+  int count = 0;
+  for (int i = 0; i < vectors_count; ++i) {
+    if (skip_bytes >= vectors[i].iov_len) {
+      skip_bytes -= vectors[i].iov_len;
+      continue;
+    }
+    rest[count].iov_base = static_cast<std::byte*>(vectors[i].iov_base) + skip_bytes;
+    rest[count].iov_len = vectors[i].iov_len - skip_bytes;
+    skip_bytes = 0;
+    ++count;
+  }
+  return count;
+}
+
+std::optional<int64_t> TryReadCached(FileOperation* operation) {
+  const uint64_t total = TotalBytes(operation->vectors, operation->vectors_count);
+  while (operation->finished_bytes < total) {
+    const Rest rest(operation);
+    const ssize_t got =
+        preadv2(operation->file.fd, rest.vectors, rest.count, rest.offset_bytes, RWF_NOWAIT);
+    if (got == 0) break;
+    if (got > 0) {
+      operation->finished_bytes += static_cast<size_t>(got);
+      continue;
+    }
+    if (errno == EINTR) continue;
+    // EAGAIN: not cached. EOPNOTSUPP: the file system does not know RWF_NOWAIT. Anything else is
+    // for the blocking read to find again, and to report.
+    return std::nullopt;
+  }
+  return static_cast<int64_t>(operation->finished_bytes);
+}
+
+int64_t ReadBlocking(FileOperation* operation) {
+  const uint64_t total = TotalBytes(operation->vectors, operation->vectors_count);
+  while (operation->finished_bytes < total) {
+    const Rest rest(operation);
+    const ssize_t got = preadv(operation->file.fd, rest.vectors, rest.count, rest.offset_bytes);
+    if (got < 0 && errno == EINTR) continue;
+    if (got < 0) return -errno;
+    operation->finished_bytes += static_cast<size_t>(got);
+    // An O_DIRECT read that ends unaligned met the end of the file; going on there is EINVAL.
+    if (got == 0 || (operation->direct && got % kSectorBytes != 0)) break;
+  }
+  return static_cast<int64_t>(operation->finished_bytes);
+}
+
+int64_t WriteBlocking(FileOperation* operation) {
+  const uint64_t total = TotalBytes(operation->vectors, operation->vectors_count);
+  bool sync_after = false;
+  while (operation->finished_bytes < total) {
+    const Rest rest(operation);
+    const ssize_t put = pwritev2(operation->file.fd, rest.vectors, rest.count, rest.offset_bytes,
+                                 operation->durable && !sync_after ? RWF_DSYNC : 0);
+    if (put < 0 && errno == EINTR) continue;
+    if (put < 0 && errno == EOPNOTSUPP && operation->durable && !sync_after) {
+      sync_after = true;
+      continue;
+    }
+    if (put < 0) return -errno;
+    if (put == 0) return -EIO;
+    operation->finished_bytes += static_cast<size_t>(put);
+  }
+  while (sync_after && fdatasync(operation->file.fd) < 0) {
+    if (errno != EINTR) return -errno;
+  }
+  return static_cast<int64_t>(operation->finished_bytes);
+}
+
+}  // namespace ankole::io
