@@ -31,7 +31,8 @@ t.test('in every state, for every input', (t) => {
       if (input === 'stop') t.match(next, /^(absent|stopping)$/, `what was told to stop is not wanted: ${what}`)
       if (input === 'start' || input === 'restart')
         t.match(next, /^(running|backing-off|replacing)$/, `is wanted: ${what}`)
-      if (state === 'stopping' && input !== 'start' && input !== 'restart') t.notOk(forks, `stays stopped: ${what}`)
+      if ((state === 'stopping' || state === 'absent') && input !== 'start' && input !== 'restart')
+        t.notOk(forks, `stays stopped: ${what}`)
       if (state === 'backing-off' && next !== 'backing-off' && input !== 'due') {
         t.ok(actions.includes('cancel-back-off'), `no timer is left: ${what}`)
       }

@@ -38,6 +38,8 @@ t.test('what a dying child said is heard, on the channel and on standard error',
     restartPace: { ...quick, baseMs: 60_000, maxMs: 60_000 },
   })
   supervisor.start(anEngine('demo'))
+  await eventually(started)
+  Atomics.wait(new Int32Array(new SharedArrayBuffer(4)), 0, 0, 500) // Its words and its end are there together then.
   const first = await eventually(exited)
   const before = events.slice(0, events.indexOf(first))
   t.ok(before.some(said('last words')))
