@@ -1,9 +1,11 @@
 #pragma once
 
 #include <cstdint>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "base/limits.h"
 #include "base/result.h"
 #include "io/file_system.h"
 #include "replica/block_map.h"
@@ -12,17 +14,21 @@
 
 namespace ankole::replica {
 
+// Reads the layers' .meta files from the head down to the bottom.
+Result<std::vector<LayerMeta>> ReadChain(io::FileSystem& files, const std::string& directory,
+                                         const VolumeMeta& volume);
+
 // The layers of a replica, open, from the bottom (0) to the head.
 class Chain {
  public:
-  // Opens the layers' files and checks them against the metadata; `layers` from the head down, as
-  // ResolveChain gives it.
+  // Opens the layers' files and checks them against the metadata; `layers` from the head down.
   static Result<Chain> Open(io::FileSystem& files, const std::string& directory,
                             const VolumeMeta& volume, const std::vector<LayerMeta>& layers,
                             bool direct);
   void Close(io::FileSystem& files);
 
   uint64_t size_bytes() const { return size_bytes_; }
+  uint64_t blocks() const { return DivideUp(size_bytes_, kBlockBytes); }
   uint16_t head_index() const { return static_cast<uint16_t>(layers_.size() - 1); }
   bool head_alone() const { return layers_.size() == 1; }
   Layer& head() { return layers_.back(); }
@@ -30,7 +36,6 @@ class Chain {
   std::vector<Layer>& layers() { return layers_; }
 
   // Fills the map from the extents and masks of all layers but the bottom, which is its default.
-  // The head's mask must be in place already.
   Status BuildMap(io::FileSystem& files, const std::string& directory, BlockMap* map);
 
  private:

@@ -2,8 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
-#include <string>
 #include <functional>
+#include <string>
 
 #include "base/result.h"
 #include "base/units.h"
@@ -23,33 +23,38 @@ inline constexpr uint64_t kMaskSectorBlocks = kMaskBitsBytes * 8;
 class MaskFile {
  public:
   MaskFile() = default;
-  ~MaskFile();
+  ~MaskFile();  // CHECKs that it was closed
   MaskFile(MaskFile&& other) noexcept;
   MaskFile& operator=(MaskFile&& other) noexcept;
 
-  // Opens the file, or makes it with its space taken (UNMAP must work on a full disk); durable, its
-  // name too.
-  static Result<MaskFile> OpenOrCreate(io::FileSystem& files, const std::string& directory,
-                                       const std::string& layer_name, uint64_t volume_blocks);
-  // Calls `each` for the runs of set bits of the file, if there is one.
-  static Status ForEachRun(io::FileSystem& files, const std::string& path, uint64_t volume_blocks,
-                           const std::function<void(uint64_t block, uint64_t blocks)>& each);
+  // kNotFound where there is none, kCorrupt where a sector's checksum does not match.
+  static Result<MaskFile> Open(io::FileSystem& files, const std::string& path,
+                               uint64_t volume_blocks);
+  // Makes the file with its space taken, as UNMAP must work on a full disk; durable, its name too.
+  static Result<MaskFile> Create(io::FileSystem& files, const std::string& directory,
+                                 const std::string& name, uint64_t volume_blocks);
   void Close(io::FileSystem& files);
   bool open() const { return file_.valid(); }
+
   bool Get(uint64_t block) const;
-  // Sets the bits and writes the sectors that changed. They are durable after Sync.
+  // Calls `each` for the runs of set bits, in order.
+  void ForEachRun(const std::function<void(uint64_t block, uint64_t blocks)>& each) const;
+  // Sets the bits and writes the sectors that changed. They are durable after Sync. Once it failed, the
+  // image may be ahead of the file, and it fails for good.
   Status Set(io::FileSystem& files, uint64_t block, uint64_t blocks);
-  // No effect when nothing was written since the last.
+  // Does nothing when nothing was written since the last.
   Status Sync(io::FileSystem& files);
 
  private:
-  Status Load(io::FileSystem& files, const std::string& path);
+  Status Reserve(uint64_t volume_blocks);
+  Status Load(io::FileSystem& files);
 
   io::File file_;
-  uint8_t* sectors_ = nullptr;  // the file's image, in reserved memory
+  uint8_t* image_ = nullptr;  // the file's content, in reserved memory that is taken by first use
   size_t bytes_ = 0;
   uint64_t blocks_ = 0;
   bool unsynced_ = false;
+  bool failed_ = false;
 };
 
 }  // namespace ankole::replica

@@ -40,17 +40,24 @@ struct ReplicaOperation {
 
   // --- the replica's while submitted ---
   static constexpr int kLanes = 4;  // parts of one read that are in flight at a time
+  struct Lane : io::FileOperation {  // owner: the operation, null while the lane is free
+    std::byte* memory = nullptr;
+    uint64_t expected_bytes = 0;
+  };
   Replica* replica = nullptr;
   ListNode node;                  // on one of the replica's lists
   void (*proceed)(ReplicaOperation*) = nullptr;  // what follows the wait that it is in
-  io::FileOperation lanes[kLanes];
+  Lane lanes[kLanes];
   int lanes_busy = 0;
   uint64_t next_bytes = 0;        // kRead: where the next part starts
-  std::byte* buffer = nullptr;    // what the file I/O uses: `data`, or the scratch chunk
+  std::byte* buffer = nullptr;    // what the file I/O uses: `data`, or memory of `scratch`
   uint64_t buffer_offset_bytes = 0;  // where in the volume `buffer` starts
   uint64_t buffer_length_bytes = 0;
   BufferPool::Chunk* scratch = nullptr;
-  uint16_t edge_layers[2] = {};   // kZero, kUnmap: where the partial blocks at the ends lie
+  size_t scratch_bytes = 0;       // what it waits for
+  bool merge_first = false;       // kWrite: the first and the last block are read and merged
+  bool merge_last = false;
+  bool sync_failed = false;       // kZero, kUnmap: what failed was the sync
   io::Job job;
 };
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "base/buffer_pool.h"
 #include "base/intrusive_list.h"
@@ -95,6 +96,12 @@ class Replica {
 
   Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory);
 
+  // lifecycle.cc
+  Status Load();
+  Status OpenMasks();
+  Status MarkClean();
+  Status WriteFailedMarker(const std::string& reason);
+
   // replica.cc: the way of an operation.
   ErrorCode Check(const ReplicaOperation& operation) const;
   void Finish(ReplicaOperation* operation, ErrorCode status);
@@ -111,19 +118,25 @@ class Replica {
 
   // read_write.cc
   void StartRead(ReplicaOperation* operation);
-  void IssueReads(ReplicaOperation* operation);
-  void StartWrite(ReplicaOperation* operation);
-  void IssueEdgeReads(ReplicaOperation* operation);
-  void IssueWrite(ReplicaOperation* operation, bool durable);
+  bool IssueReads(ReplicaOperation* operation);
+  void EndRead(ReplicaOperation* operation);
   void ReadLane(ReplicaOperation* operation, int lane, uint16_t layer, uint64_t offset_bytes,
                 uint64_t length_bytes);
   static void ReadLaneDone(io::Operation* lane);
-  static void EdgeLaneDone(io::Operation* lane);
+  bool NeedsMerge(uint64_t block, bool partial) const;
+  void StartWrite(ReplicaOperation* operation);
+  void StartMerge(ReplicaOperation* operation);
+  void EndMerge(ReplicaOperation* operation);
+  void IssueWrite(ReplicaOperation* operation, bool durable);
+  static void MergeLaneDone(io::Operation* lane);
   static void WriteLaneDone(io::Operation* lane);
 
   // zero.cc
+  struct ZeroPlan;
+  ZeroPlan Plan(const ReplicaOperation& operation) const;
   void StartZero(ReplicaOperation* operation);
-  void StartMaskBatch();
+  void StartMasks();
+  Status ZeroOverLayers(ReplicaOperation* operation);
   static void ZeroWork(io::Job* job);
   static void ZeroDone(io::Operation* job);
   static void MaskWork(io::Job* job);
@@ -137,9 +150,10 @@ class Replica {
   static void RecordWork(io::Job* job);
   static void RecordDone(io::Operation* job);
   void StartStatus();
+  void RunStatus(ReplicaOperation* operation);
+  Status CollectExtents(ReplicaOperation* operation);
   static void StatusWork(io::Job* job);
   static void StatusDone(io::Operation* job);
-  Status WriteFailedMarker(const std::string& reason);
 
   io::FileSystem& files_;
   io::Reactor& reactor_;
@@ -180,17 +194,20 @@ class Replica {
   io::Job record_job_;
   bool record_busy_ = false;
   Status record_outcome_;
-  bool meta_dirty_written_ = false;
+  bool record_sync_failed_ = false;
 
   // Bits of masks are set and synced by one job at a time, for all that wait.
   List mask_running_;
   List mask_waiters_;
   io::Job mask_job_;
   Status mask_outcome_;
+  bool mask_sync_failed_ = false;
 
+  // One at a time, as extents need memory.
   ReplicaOperation* status_operation_ = nullptr;
   List status_waiters_;
   io::Job status_job_;
+  size_t status_runs_ = 0;
   std::vector<io::FileExtent> status_extents_;
   Status status_outcome_;
 };

@@ -1,0 +1,345 @@
+#include <algorithm>
+
+#include "base/limits.h"
+#include "replica/replica.h"
+
+// The blocking life of a replica: create, open, close, destroy, describe.
+namespace ankole::replica {
+namespace {
+
+// Directories that are not replicas yet, or no more.
+constexpr std::string_view kCreatingPrefix = ".creating-";
+constexpr std::string_view kRemovingPrefix = ".removing-";
+constexpr size_t kFailureTextBytesMax = 4096;
+// Merging partial blocks, unaligned memory and the runs of a status: at most this many at a time each,
+// others wait. Memory is taken by first use.
+constexpr size_t kScratchSmallChunks = 32;
+constexpr size_t kScratchLargeChunks = 4;
+
+std::string Join(const std::string& directory, std::string_view name) {
+  return directory + "/" + std::string(name);
+}
+
+struct PathParts {
+  std::string parent;
+  std::string name;
+};
+
+PathParts Split(const std::string& path) {
+  const size_t slash = path.rfind('/');
+  if (slash == std::string::npos) return {".", path};
+  return {slash == 0 ? "/" : path.substr(0, slash), path.substr(slash + 1)};
+}
+
+// Deletes a directory of files, each of which it can do without. kOk when there is none.
+Status RemoveFlatDirectory(io::FileSystem& files, const std::string& directory) {
+  Result<std::vector<std::string>> names = files.List(directory);
+  if (!names.ok()) {
+    return names.status().code() == ErrorCode::kNotFound ? Status::Ok() : names.status();
+  }
+  for (const std::string& name : names.value()) {
+    RETURN_IF_ERROR(files.Remove(Join(directory, name)));
+  }
+  return files.RemoveDirectory(directory);
+}
+
+Result<io::File> TakeLock(io::FileSystem& files, const std::string& directory) {
+  Result<io::File> lock =
+      files.Open(Join(directory, kLockName), {.write = true, .create = true});
+  if (!lock.ok()) return lock;
+  const Status status = files.TryLock(lock.value());
+  if (status.ok()) return lock;
+  files.Close(lock.value());
+  if (status.code() != ErrorCode::kBusy) return status;
+  return Status(ErrorCode::kBusy, directory + ": the replica is open already");
+}
+
+template <typename T, typename Parser>
+Result<T> ReadJsonFile(io::FileSystem& files, const std::string& path, Parser parse) {
+  const Result<std::string> text = io::ReadWholeFile(files, path, kMetadataBytesMax);
+  if (!text.ok()) return text.status();
+  Result<T> parsed = parse(text.value());
+  if (!parsed.ok()) return parsed.status().Within(path);
+  return parsed;
+}
+
+Result<Identity> ReadIdentity(io::FileSystem& files, const std::string& directory) {
+  return ReadJsonFile<Identity>(files, Join(directory, kIdentityName), Identity::Parse);
+}
+
+Result<VolumeMeta> ReadVolumeMeta(io::FileSystem& files, const std::string& directory) {
+  return ReadJsonFile<VolumeMeta>(files, Join(directory, kVolumeMetaName), VolumeMeta::Parse);
+}
+
+// Whether the marker of rule 1 is there, and what it says. A marker that cannot be read counts.
+bool ReadFailedMarker(io::FileSystem& files, const std::string& directory, std::string* reason) {
+  const std::string path = Join(directory, kFailedName);
+  const Result<std::string> text = io::ReadWholeFile(files, path, kFailureTextBytesMax);
+  if (!text.ok() && text.status().code() == ErrorCode::kNotFound) return false;
+  *reason = text.ok() && !text.value().empty() ? text.value() : "a sync failed in an earlier run";
+  return true;
+}
+
+// Everything a new replica consists of, in a directory that has no name yet that counts.
+Status Fill(io::FileSystem& files, const std::string& directory, const Identity& identity,
+            uint64_t size_bytes) {
+  RETURN_IF_ERROR(ProbeFileSystem(files, directory));
+  Result<io::File> lock =
+      files.Open(Join(directory, kLockName), {.write = true, .create = true});
+  if (!lock.ok()) return lock.status();
+  files.Close(lock.value());
+  RETURN_IF_ERROR(RecordFile::Create(files, Join(directory, kRecordName), RecordState{}));
+
+  LayerMeta head;
+  head.name = HeadName(0);
+  head.created = TimeText(identity.created_seconds);
+  RETURN_IF_ERROR(CreateLayerFile(files, Join(directory, head.name), size_bytes));
+  RETURN_IF_ERROR(io::ReplaceFile(files, Join(directory, head.name + std::string(kMetaSuffix)),
+                                  head.Write()));
+  VolumeMeta volume;
+  volume.size_bytes = size_bytes;
+  volume.head = head.name;
+  RETURN_IF_ERROR(io::ReplaceFile(files, Join(directory, kVolumeMetaName), volume.Write()));
+  RETURN_IF_ERROR(io::ReplaceFile(files, Join(directory, kIdentityName), identity.Write()));
+  return files.SyncDirectory(directory);
+}
+
+}  // namespace
+
+Status Replica::Create(io::FileSystem& files, const std::string& directory,
+                       const Identity& identity, uint64_t size_bytes) {
+  RETURN_IF_ERROR(CheckVolumeName(identity.volume));
+  RETURN_IF_ERROR(CheckVolumeSize(size_bytes));
+  if (identity.id == 0) return Status(ErrorCode::kInvalidArgument, "a replica needs an id");
+  if (identity.cache == CacheMode::kDirect && size_bytes % kBlockBytes != 0) {
+    return Status(ErrorCode::kInvalidArgument,
+                  "cache mode 'direct' needs a size that is a multiple of 4096 bytes");
+  }
+  const PathParts parts = Split(directory);
+  if (files.Info(directory).ok()) {
+    // It may be there by a Create whose last step failed: the name must be durable before it counts.
+    RETURN_IF_ERROR(files.SyncDirectory(parts.parent));
+    return Status(ErrorCode::kAlreadyExists, directory + ": exists already");
+  }
+  const std::string aside = parts.parent + "/" + std::string(kCreatingPrefix) + parts.name;
+  RETURN_IF_ERROR(RemoveFlatDirectory(files, aside));
+  RETURN_IF_ERROR(files.MakeDirectory(aside));
+  Status status = Fill(files, aside, identity, size_bytes);
+  if (status.ok()) status = files.Rename(aside, directory);
+  if (!status.ok()) {
+    // What stays behind is RemoveLeftovers' to delete.
+    (void)RemoveFlatDirectory(files, aside).ok();
+    return status;
+  }
+  return files.SyncDirectory(parts.parent);
+}
+
+Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory)
+    : files_(files), reactor_(reactor), directory_(std::move(directory)) {
+  finish_task_.owner = flush_job_.owner = record_job_.owner = mask_job_.owner =
+      status_job_.owner = this;
+  finish_task_.done = [](io::Operation* task) {
+    static_cast<Replica*>(task->owner)->FinishDeferred();
+  };
+  flush_job_.work = FlushWork;
+  flush_job_.done = FlushDone;
+  record_job_.work = RecordWork;
+  record_job_.done = RecordDone;
+  mask_job_.work = MaskWork;
+  mask_job_.done = MaskDone;
+  status_job_.work = StatusWork;
+  status_job_.done = StatusDone;
+}
+
+Replica::~Replica() {
+  CHECK(in_flight_ == 0);
+  chain_.Close(files_);
+  record_file_.Close(files_);
+  masks_.Close(files_);
+  // The lock outlives the I/O (rule 3).
+  if (lock_.valid()) files_.Close(lock_);
+}
+
+Result<std::unique_ptr<Replica>> Replica::Open(io::FileSystem& files, io::Reactor& reactor,
+                                               const std::string& directory) {
+  if (const Result<io::FileInfo> info = files.Info(directory); !info.ok()) return info.status();
+  std::unique_ptr<Replica> replica(new Replica(files, reactor, directory));
+  Result<io::File> lock = TakeLock(files, directory);
+  if (!lock.ok()) return lock.status();
+  replica->lock_ = lock.value();
+  RETURN_IF_ERROR(replica->Load());
+  return replica;
+}
+
+Status Replica::Load() {
+  Result<Identity> identity = ReadIdentity(files_, directory_);
+  if (!identity.ok()) return identity.status();
+  identity_ = identity.Take();
+  direct_ = identity_.cache == CacheMode::kDirect;
+  Result<VolumeMeta> volume = ReadVolumeMeta(files_, directory_);
+  if (!volume.ok()) return volume.status();
+  volume_meta_ = volume.Take();
+  if (!volume_meta_.backing_file.empty()) {
+    return Status(ErrorCode::kUnsupported,
+                  directory_ + ": has a backing file, which is not supported");
+  }
+  if (volume_meta_.rebuilding) {
+    return Status(ErrorCode::kCorrupt, directory_ + ": was left in the middle of a rebuild");
+  }
+  if (direct_ && volume_meta_.size_bytes % kBlockBytes != 0) {
+    return Status(ErrorCode::kUnsupported,
+                  directory_ + ": cache mode 'direct' needs a size that is a multiple of 4096");
+  }
+  Result<RecordFile> record = RecordFile::Open(files_, Join(directory_, kRecordName));
+  if (!record.ok()) return record.status();
+  record_file_ = record.Take();
+  record_state_ = record_file_.state();
+  sync_failed_ = ReadFailedMarker(files_, directory_, &sync_failure_);
+  Result<std::string> boot_id = files_.BootId();
+  if (!boot_id.ok()) return boot_id.status();
+  boot_id_ = boot_id.Take().substr(0, kBootIdBytesMax);
+
+  // volume.meta says so as well where another program (Longhorn) had it open.
+  unclean_ = !record_state_.clean || volume_meta_.dirty;
+  rebooted_ = unclean_ && record_state_.boot_id != boot_id_;
+  dirty_ = record_state_.clean ? DirtyState::kClean : DirtyState::kDirty;
+
+  Result<std::vector<LayerMeta>> layers = ReadChain(files_, directory_, volume_meta_);
+  if (!layers.ok()) return layers.status();
+  Result<Chain> chain = Chain::Open(files_, directory_, volume_meta_, layers.value(), direct_);
+  if (!chain.ok()) return chain.status();
+  chain_ = chain.Take();
+  // What an earlier process wrote and did not sync, in a layer that was frozen since, too.
+  for (Layer& layer : chain_.layers()) layer.unsynced = unclean_;
+  if (!chain_.head_alone()) {
+    RETURN_IF_ERROR(map_.Reserve(chain_.blocks()));
+    RETURN_IF_ERROR(chain_.BuildMap(files_, directory_, &map_));
+    RETURN_IF_ERROR(OpenMasks());
+  }
+  if (direct_ || !chain_.head_alone()) {
+    Result<std::unique_ptr<BufferPool>> scratch =
+        BufferPool::Create("ankole-scratch", kScratchSmallChunks, 0, kScratchLargeChunks);
+    if (!scratch.ok()) return scratch.status();
+    scratch_ = scratch.Take();
+  }
+  return Status::Ok();
+}
+
+Status Replica::OpenMasks() {
+  const std::string name = chain_.head().meta.name + std::string(kMaskSuffix);
+  Result<MaskFile> masks = MaskFile::Open(files_, Join(directory_, name), chain_.blocks());
+  if (!masks.ok() && masks.status().code() == ErrorCode::kNotFound) {
+    masks = MaskFile::Create(files_, directory_, name, chain_.blocks());
+    // The disk is full: what can be done without masks goes on.
+    if (!masks.ok() && masks.status().code() == ErrorCode::kNoSpace) return Status::Ok();
+  }
+  if (!masks.ok()) return masks.status();
+  masks_ = masks.Take();
+  return Status::Ok();
+}
+
+Status Replica::Close(std::unique_ptr<Replica> replica, bool clean) {
+  CHECK(replica->in_flight_ == 0);
+  return clean ? replica->MarkClean() : Status::Ok();
+}
+
+Status Replica::MarkClean() {
+  if (sync_failed_) {
+    return Status(ErrorCode::kSuspect, directory_ + ": " + sync_failure_);
+  }
+  for (Layer& layer : chain_.layers()) {
+    if (!layer.unsynced) continue;
+    if (const Status status = files_.SyncData(layer.file); !status.ok()) {
+      (void)WriteFailedMarker(status.message()).ok();
+      return Status(ErrorCode::kIoError, status.message());
+    }
+    layer.unsynced = false;
+  }
+  // Longhorn's mark first: the record is what counts here.
+  if (volume_meta_.dirty) {
+    volume_meta_.dirty = false;
+    RETURN_IF_ERROR(
+        io::ReplaceFile(files_, Join(directory_, kVolumeMetaName), volume_meta_.Write()));
+  }
+  if (!record_state_.clean) {
+    record_next_ = record_state_;
+    record_next_.clean = true;
+    bool sync_failed = false;
+    const Status status = record_file_.Write(files_, record_next_, &sync_failed);
+    if (sync_failed) (void)WriteFailedMarker(status.message()).ok();
+    return status;
+  }
+  return Status::Ok();
+}
+
+Status Replica::WriteFailedMarker(const std::string& reason) {
+  Result<io::File> opened =
+      files_.Open(Join(directory_, kFailedName), {.write = true, .create = true});
+  if (!opened.ok()) return opened.status();
+  // The name alone is the mark; the text may find no space.
+  (void)files_
+      .WriteAt(opened.value(), 0, reason.data(), std::min(reason.size(), kFailureTextBytesMax))
+      .ok();
+  const Status synced = files_.Sync(opened.value());
+  files_.Close(opened.value());
+  const Status named = files_.SyncDirectory(directory_);
+  return synced.ok() ? named : synced;
+}
+
+Status Replica::Destroy(io::FileSystem& files, const std::string& directory) {
+  const PathParts parts = Split(directory);
+  const std::string aside = parts.parent + "/" + std::string(kRemovingPrefix) + parts.name;
+  if (const Result<io::FileInfo> info = files.Info(directory); !info.ok()) {
+    if (info.status().code() != ErrorCode::kNotFound) return info.status();
+    // What an earlier call had renamed and not deleted.
+    RETURN_IF_ERROR(RemoveFlatDirectory(files, aside));
+    return files.SyncDirectory(parts.parent);
+  }
+  Result<io::File> lock = TakeLock(files, directory);
+  if (!lock.ok()) return lock.status();
+  Status status = RemoveFlatDirectory(files, aside);
+  if (status.ok()) status = files.Rename(directory, aside);
+  if (status.ok()) status = files.SyncDirectory(parts.parent);
+  if (status.ok()) status = RemoveFlatDirectory(files, aside);
+  files.Close(lock.value());
+  return status;
+}
+
+Result<ReplicaDescription> Replica::Describe(io::FileSystem& files, const std::string& directory) {
+  ReplicaDescription description;
+  Result<Identity> identity = ReadIdentity(files, directory);
+  if (!identity.ok()) return identity.status();
+  description.identity = identity.Take();
+  const Result<VolumeMeta> volume = ReadVolumeMeta(files, directory);
+  if (!volume.ok()) return volume.status();
+  description.size_bytes = volume.value().size_bytes;
+  Result<RecordState> record = RecordFile::Read(files, Join(directory, kRecordName));
+  if (!record.ok()) return record.status();
+  description.record = record.value().record;
+  description.welcomed = record.value().welcomed;
+  description.unclean = !record.value().clean || volume.value().dirty;
+  std::string reason;
+  description.sync_failed = ReadFailedMarker(files, directory, &reason);
+  const Result<std::vector<std::string>> names = files.List(directory);
+  if (!names.ok()) return names.status();
+  for (const std::string& name : names.value()) {
+    const Result<io::FileInfo> info = files.Info(Join(directory, name));
+    // Files aside come and go while the replica is open.
+    if (info.ok()) description.allocated_bytes += info.value().allocated_bytes;
+  }
+  return description;
+}
+
+Status Replica::RemoveLeftovers(io::FileSystem& files, const std::string& replicas_directory) {
+  const Result<std::vector<std::string>> names = files.List(replicas_directory);
+  if (!names.ok()) return names.status();
+  bool removed = false;
+  for (const std::string& name : names.value()) {
+    if (!name.starts_with(kCreatingPrefix) && !name.starts_with(kRemovingPrefix)) continue;
+    RETURN_IF_ERROR(RemoveFlatDirectory(files, Join(replicas_directory, name)));
+    removed = true;
+  }
+  return removed ? files.SyncDirectory(replicas_directory) : Status::Ok();
+}
+
+}  // namespace ankole::replica

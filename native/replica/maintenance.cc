@@ -1,0 +1,233 @@
+#include <algorithm>
+#include <cstring>
+
+#include "base/units.h"
+#include "replica/replica.h"
+
+// Flush, the record and the dirty mark, and status.
+namespace ankole::replica {
+namespace {
+
+// A part of the range of a kStatus that lies in one layer; kept in scratch memory.
+struct StatusRun {
+  io::File file;  // not valid: masked
+  uint64_t offset_bytes;
+  uint64_t length_bytes;
+};
+constexpr size_t kStatusRunsMax = BufferPool::kSmallBytes / sizeof(StatusRun);
+// Extents found at a time; what lies beyond is left to the next kStatus.
+constexpr size_t kStatusExtentsMax = 512;
+
+// Adds a run to the operation's extents, joined to the one before where they are of a kind. False when
+// there is no room.
+bool AddExtent(ReplicaOperation* operation, uint64_t length_bytes, bool hole, bool zero) {
+  if (length_bytes == 0) return true;
+  if (operation->extents_count > 0) {
+    BlockExtent& last = operation->extents[operation->extents_count - 1];
+    if (last.hole == hole && last.zero == zero) {
+      last.length_bytes += length_bytes;
+      return true;
+    }
+  }
+  if (operation->extents_count == operation->extents_max) return false;
+  operation->extents[operation->extents_count++] = {length_bytes, hole, zero};
+  return true;
+}
+
+}  // namespace
+
+// --- flush -------------------------------------------------------------------------------------------
+
+// A flush covers every write that was done before it was asked for: those set `unsynced` when they were
+// done, and it starts after.
+void Replica::StartFlush() {
+  if (!flush_running_.empty() || flush_waiters_.empty()) return;
+  bool unsynced = false;
+  for (const Layer& layer : chain_.layers()) unsynced |= layer.unsynced;
+  if (sync_failed_ || !unsynced) {
+    while (ReplicaOperation* operation = flush_waiters_.PopFront()) {
+      FinishLater(operation, sync_failed_ ? ErrorCode::kSuspect : ErrorCode::kOk);
+    }
+    return;
+  }
+  while (ReplicaOperation* operation = flush_waiters_.PopFront()) {
+    flush_running_.PushBack(operation);
+  }
+  for (Layer& layer : chain_.layers()) {
+    layer.syncing = layer.unsynced;
+    layer.unsynced = false;
+  }
+  reactor_.Run(&flush_job_);
+}
+
+void Replica::FlushWork(io::Job* job) {
+  auto* self = static_cast<Replica*>(job->owner);
+  self->flush_outcome_ = Status::Ok();
+  // Masks are synced before the blocks are punched; none is left here.
+  for (size_t i = 0; i < self->chain_.layers().size(); ++i) {
+    const Layer& layer = self->chain_.layers()[i];
+    if (!layer.syncing) continue;
+    self->flush_outcome_ = self->files_.SyncData(layer.file);
+    if (self->flush_outcome_.ok()) continue;
+    (void)self->WriteFailedMarker(self->flush_outcome_.message()).ok();
+    return;
+  }
+}
+
+void Replica::FlushDone(io::Operation* job) {
+  auto* self = static_cast<Replica*>(job->owner);
+  const bool failed = !self->flush_outcome_.ok();
+  if (failed) self->Latch(self->flush_outcome_.message());
+  List batch;
+  while (ReplicaOperation* operation = self->flush_running_.PopFront()) batch.PushBack(operation);
+  self->StartFlush();
+  while (ReplicaOperation* operation = batch.PopFront()) {
+    self->Finish(operation, failed ? ErrorCode::kIoError : ErrorCode::kOk);
+  }
+}
+
+// --- record and dirty mark -----------------------------------------------------------------------------
+
+void Replica::StartRecord() {
+  if (record_busy_) return;
+  record_next_ = record_state_;
+  if (dirty_ == DirtyState::kMarking) {
+    record_operation_ = nullptr;
+    record_next_.clean = false;
+    record_next_.boot_id = boot_id_;
+  } else if ((record_operation_ = record_waiters_.PopFront()) != nullptr) {
+    record_next_.record = record_operation_->record;
+    record_next_.welcomed = record_operation_->welcomed;
+  } else {
+    return;
+  }
+  record_busy_ = true;
+  reactor_.Run(&record_job_);
+}
+
+void Replica::RecordWork(io::Job* job) {
+  auto* self = static_cast<Replica*>(job->owner);
+  self->record_outcome_ =
+      self->record_file_.Write(self->files_, self->record_next_, &self->record_sync_failed_);
+  if (self->record_sync_failed_) {
+    (void)self->WriteFailedMarker(self->record_outcome_.message()).ok();
+  }
+  if (!self->record_outcome_.ok() || self->record_operation_ != nullptr ||
+      self->volume_meta_.dirty) {
+    return;
+  }
+  self->volume_meta_.dirty = true;
+  const Status status =
+      io::ReplaceFile(self->files_, self->directory_ + "/" + std::string(kVolumeMetaName),
+                      self->volume_meta_.Write());
+  if (status.ok()) return;
+  self->volume_meta_.dirty = false;
+  // On a full disk UNMAP must go on; the record, which has its space, holds the mark that counts.
+  if (status.code() != ErrorCode::kNoSpace) self->record_outcome_ = status;
+}
+
+void Replica::RecordDone(io::Operation* job) {
+  auto* self = static_cast<Replica*>(job->owner);
+  const Status outcome = self->record_outcome_;
+  if (self->record_sync_failed_) self->Latch(outcome.message());
+  const ErrorCode code = outcome.ok()                              ? ErrorCode::kOk
+                         : outcome.code() == ErrorCode::kNoSpace   ? ErrorCode::kNoSpace
+                                                                   : ErrorCode::kIoError;
+  ReplicaOperation* operation = self->record_operation_;
+  // The record itself may be durable where only volume.meta failed.
+  self->record_state_ = self->record_file_.state();
+  self->record_busy_ = false;
+  if (operation != nullptr) {
+    self->StartRecord();
+    self->Finish(operation, code);
+    return;
+  }
+  self->dirty_ = outcome.ok() ? DirtyState::kDirty : DirtyState::kClean;
+  List waiters;
+  while (ReplicaOperation* waiter = self->dirty_waiters_.PopFront()) waiters.PushBack(waiter);
+  self->StartRecord();
+  while (ReplicaOperation* waiter = waiters.PopFront()) {
+    if (outcome.ok()) {
+      waiter->proceed(waiter);
+    } else {
+      self->Finish(waiter, code);
+    }
+  }
+}
+
+// --- status ------------------------------------------------------------------------------------------
+
+void Replica::StartStatus() {
+  if (status_operation_ != nullptr || status_waiters_.empty()) return;
+  status_operation_ = status_waiters_.PopFront();
+  status_runs_ = 0;
+  if (chain_.head_alone()) return reactor_.Run(&status_job_);
+  WithScratch(status_operation_, BufferPool::kSmallBytes,
+              [](ReplicaOperation* self) { self->replica->RunStatus(self); });
+}
+
+// Notes which layers the range lies in, as the map is this thread's; the job then asks the files.
+void Replica::RunStatus(ReplicaOperation* operation) {
+  uint64_t at = operation->offset_bytes;
+  const uint64_t end = at + operation->length_bytes;
+  while (at < end && status_runs_ < std::min<size_t>(kStatusRunsMax, operation->extents_max)) {
+    const uint64_t block = at / kBlockBytes;
+    const BlockMap::Run run = map_.Find(block, DivideUp(end, kBlockBytes) - block);
+    const uint64_t run_end = std::min(end, (block + run.blocks) * kBlockBytes);
+    const io::File file =
+        run.layer == BlockMap::kZero ? io::File{} : chain_.layer(run.layer).file;
+    const StatusRun noted = {file, at, run_end - at};
+    std::memcpy(operation->scratch->data + status_runs_ * sizeof(noted), &noted, sizeof(noted));
+    ++status_runs_;
+    at = run_end;
+  }
+  reactor_.Run(&status_job_);
+}
+
+Status Replica::CollectExtents(ReplicaOperation* operation) {
+  const size_t runs = chain_.head_alone() ? 1 : status_runs_;
+  for (size_t i = 0; i < runs; ++i) {
+    StatusRun run = {chain_.head().file, operation->offset_bytes, operation->length_bytes};
+    if (!chain_.head_alone()) {
+      std::memcpy(&run, operation->scratch->data + i * sizeof(run), sizeof(run));
+    }
+    if (!run.file.valid()) {
+      if (!AddExtent(operation, run.length_bytes, true, true)) return Status::Ok();
+      continue;
+    }
+    const uint64_t end = run.offset_bytes + run.length_bytes;
+    uint64_t at = run.offset_bytes;
+    RETURN_IF_ERROR(
+        files_.Extents(run.file, at, end - at, kStatusExtentsMax, &status_extents_));
+    for (const io::FileExtent& extent : status_extents_) {
+      const uint64_t extent_begin = std::max(at, extent.offset_bytes);
+      const uint64_t extent_end = std::min(end, extent.offset_bytes + extent.length_bytes);
+      if (extent_begin >= extent_end) continue;
+      if (!AddExtent(operation, extent_begin - at, true, true) ||
+          !AddExtent(operation, extent_end - extent_begin, false, extent.unwritten)) {
+        return Status::Ok();
+      }
+      at = extent_end;
+    }
+    // There may be more than were asked for.
+    if (status_extents_.size() == kStatusExtentsMax && at < end) return Status::Ok();
+    if (!AddExtent(operation, end - at, true, true)) return Status::Ok();
+  }
+  return Status::Ok();
+}
+
+void Replica::StatusWork(io::Job* job) {
+  auto* self = static_cast<Replica*>(job->owner);
+  self->status_outcome_ = self->CollectExtents(self->status_operation_);
+}
+
+void Replica::StatusDone(io::Operation* job) {
+  auto* self = static_cast<Replica*>(job->owner);
+  ReplicaOperation* operation = self->status_operation_;
+  const ErrorCode code = self->status_outcome_.ok() ? ErrorCode::kOk : ErrorCode::kIoError;
+  self->status_operation_ = nullptr;
+  self->StartStatus();
+  self->Finish(operation, code);
+}
+
+}  // namespace ankole::replica

@@ -1,0 +1,239 @@
+#include <algorithm>
+#include <cstring>
+
+#include "base/units.h"
+#include "replica/replica.h"
+
+// Reads by runs of layers, and writes to the head. Blocks that are written in part while they lie in a
+// lower layer are copied up as a whole.
+namespace ankole::replica {
+namespace {
+
+// O_DIRECT wants memory, offsets and lengths in multiples of the device's logical block.
+bool Aligned(const void* memory) {
+  return reinterpret_cast<uintptr_t>(memory) % kBlockBytes == 0;
+}
+
+// The blocks' starts around a range, and its end, which may be the volume's within a block.
+struct BlockRange {
+  uint64_t begin_bytes;
+  uint64_t end_bytes;
+};
+BlockRange Widen(uint64_t begin_bytes, uint64_t end_bytes, uint64_t size_bytes) {
+  return {RoundDown(begin_bytes, kBlockBytes),
+          std::min(size_bytes, RoundUp(end_bytes, kBlockBytes))};
+}
+
+// From the scratch memory that was read into, where there is one.
+void CopyOut(ReplicaOperation* operation) {
+  if (operation->scratch == nullptr || operation->status != ErrorCode::kOk) return;
+  std::memcpy(operation->data,
+              operation->buffer + (operation->offset_bytes - operation->buffer_offset_bytes),
+              operation->length_bytes);
+}
+
+// Out of space is not a fault of the medium.
+ErrorCode CodeOf(int64_t result) {
+  const ErrorCode code = ErrorCodeFromErrno(static_cast<int>(-result));
+  return code == ErrorCode::kNoSpace ? code : ErrorCode::kIoError;
+}
+
+}  // namespace
+
+// --- reads -----------------------------------------------------------------------------------------
+
+void Replica::StartRead(ReplicaOperation* operation) {
+  const uint64_t begin = operation->offset_bytes;
+  const uint64_t end = begin + operation->length_bytes;
+  const BlockRange wide = Widen(begin, end, size_bytes());
+  operation->next_bytes = 0;
+  if (!direct_ || (Aligned(operation->data) && wide.begin_bytes == begin && wide.end_bytes == end)) {
+    operation->buffer = operation->data;
+    operation->buffer_offset_bytes = begin;
+    operation->buffer_length_bytes = operation->length_bytes;
+    if (IssueReads(operation)) FinishLater(operation, operation->status);
+    return;
+  }
+  operation->buffer_offset_bytes = wide.begin_bytes;
+  operation->buffer_length_bytes = wide.end_bytes - wide.begin_bytes;
+  WithScratch(operation, operation->buffer_length_bytes, [](ReplicaOperation* self) {
+    self->buffer = self->scratch->data;
+    if (self->replica->IssueReads(self)) {
+      CopyOut(self);
+      self->replica->FinishLater(self, self->status);
+    }
+  });
+}
+
+// Starts what the free lanes can take. True when nothing is left to do or to wait for.
+bool Replica::IssueReads(ReplicaOperation* operation) {
+  while (operation->next_bytes < operation->buffer_length_bytes &&
+         operation->status == ErrorCode::kOk) {
+    const uint64_t at = operation->buffer_offset_bytes + operation->next_bytes;
+    const uint64_t end = operation->buffer_offset_bytes + operation->buffer_length_bytes;
+    const uint64_t block = at / kBlockBytes;
+    const BlockMap::Run run = map_.Find(block, DivideUp(end, kBlockBytes) - block);
+    const uint64_t length = std::min(end, (block + run.blocks) * kBlockBytes) - at;
+    if (run.layer == BlockMap::kZero) {
+      std::memset(operation->buffer + operation->next_bytes, 0, length);
+    } else {
+      int lane = 0;
+      while (lane < ReplicaOperation::kLanes && operation->lanes[lane].owner != nullptr) ++lane;
+      if (lane == ReplicaOperation::kLanes) return false;
+      operation->lanes[lane].done = ReadLaneDone;
+      ReadLane(operation, lane, run.layer, at, length);
+    }
+    operation->next_bytes += length;
+  }
+  return operation->lanes_busy == 0;
+}
+
+void Replica::ReadLane(ReplicaOperation* operation, int lane, uint16_t layer,
+                       uint64_t offset_bytes, uint64_t length_bytes) {
+  ReplicaOperation::Lane& read = operation->lanes[lane];
+  read.owner = operation;
+  read.file = chain_.layer(layer).file;
+  read.offset_bytes = offset_bytes;
+  read.memory = operation->buffer + (offset_bytes - operation->buffer_offset_bytes);
+  read.vectors[0] = {read.memory, length_bytes};
+  read.vectors_count = 1;
+  read.direct = direct_;
+  read.durable = false;
+  read.expected_bytes = length_bytes;
+  ++operation->lanes_busy;
+  reactor_.Read(&read);
+}
+
+// Takes the outcome of a lane and frees it.
+static ReplicaOperation* EndLane(io::Operation* lane) {
+  auto* read = static_cast<ReplicaOperation::Lane*>(lane);
+  auto* operation = static_cast<ReplicaOperation*>(lane->owner);
+  lane->owner = nullptr;
+  --operation->lanes_busy;
+  if (lane->result < 0) {
+    operation->status = ErrorCode::kIoError;
+  } else if (static_cast<uint64_t>(lane->result) < read->expected_bytes) {
+    // Past the end of a layer that is shorter than the volume.
+    std::memset(read->memory + lane->result, 0, read->expected_bytes - lane->result);
+  }
+  return operation;
+}
+
+void Replica::ReadLaneDone(io::Operation* lane) {
+  ReplicaOperation* operation = EndLane(lane);
+  if (operation->replica->IssueReads(operation)) operation->replica->EndRead(operation);
+}
+
+void Replica::EndRead(ReplicaOperation* operation) {
+  CopyOut(operation);
+  Finish(operation, operation->status);
+}
+
+// --- writes ------------------------------------------------------------------------------------------
+
+// A block that is written in part is read and written as a whole when it is not in the head, or when
+// the head takes whole blocks only.
+bool Replica::NeedsMerge(uint64_t block, bool partial) const {
+  return partial && (direct_ || map_.Layer(block) != chain_.head_index());
+}
+
+void Replica::StartWrite(ReplicaOperation* operation) {
+  const uint64_t begin = operation->offset_bytes;
+  const uint64_t end = begin + operation->length_bytes;
+  const BlockRange wide = Widen(begin, end, size_bytes());
+  const uint64_t first = begin / kBlockBytes;
+  const uint64_t last = (end - 1) / kBlockBytes;
+  operation->merge_first = NeedsMerge(first, begin != wide.begin_bytes ||
+                                                 (first == last && end != wide.end_bytes));
+  operation->merge_last = first != last && NeedsMerge(last, end != wide.end_bytes);
+  if (!operation->merge_first && !operation->merge_last &&
+      (!direct_ || Aligned(operation->data))) {
+    operation->buffer = operation->data;
+    operation->buffer_offset_bytes = begin;
+    operation->buffer_length_bytes = operation->length_bytes;
+    return IssueWrite(operation, direct_ && operation->durable);
+  }
+  const bool to_end = operation->merge_last || (first == last && operation->merge_first);
+  operation->buffer_offset_bytes = operation->merge_first ? wide.begin_bytes : begin;
+  operation->buffer_length_bytes =
+      (to_end ? wide.end_bytes : end) - operation->buffer_offset_bytes;
+  WithScratch(operation, wide.end_bytes - wide.begin_bytes,
+              [](ReplicaOperation* self) { self->replica->StartMerge(self); });
+}
+
+void Replica::StartMerge(ReplicaOperation* operation) {
+  operation->buffer =
+      operation->scratch->data + operation->buffer_offset_bytes % kBlockBytes;
+  const uint64_t first = operation->offset_bytes / kBlockBytes;
+  const uint64_t last = (operation->offset_bytes + operation->length_bytes - 1) / kBlockBytes;
+  const auto read = [&](int lane, uint64_t block) {
+    const uint64_t begin = block * kBlockBytes;
+    const uint64_t length = std::min<uint64_t>(kBlockBytes, size_bytes() - begin);
+    const uint16_t layer = map_.Layer(block);
+    if (layer == BlockMap::kZero) {
+      std::memset(operation->buffer + (begin - operation->buffer_offset_bytes), 0, length);
+    } else {
+      operation->lanes[lane].done = MergeLaneDone;
+      ReadLane(operation, lane, layer, begin, length);
+    }
+  };
+  if (operation->merge_first) read(0, first);
+  if (operation->merge_last) read(1, last);
+  if (operation->lanes_busy == 0) EndMerge(operation);
+}
+
+void Replica::MergeLaneDone(io::Operation* lane) {
+  ReplicaOperation* operation = EndLane(lane);
+  if (operation->lanes_busy > 0) return;
+  if (operation->status != ErrorCode::kOk) {
+    return operation->replica->Finish(operation, operation->status);
+  }
+  operation->replica->EndMerge(operation);
+}
+
+void Replica::EndMerge(ReplicaOperation* operation) {
+  std::memcpy(operation->buffer + (operation->offset_bytes - operation->buffer_offset_bytes),
+              operation->data, operation->length_bytes);
+  IssueWrite(operation, direct_ && operation->durable);
+}
+
+void Replica::IssueWrite(ReplicaOperation* operation, bool durable) {
+  ReplicaOperation::Lane& write = operation->lanes[0];
+  write.owner = operation;
+  write.done = WriteLaneDone;
+  write.file = chain_.head().file;
+  write.offset_bytes = operation->buffer_offset_bytes;
+  write.vectors[0] = {operation->buffer, operation->buffer_length_bytes};
+  write.vectors_count = 1;
+  write.direct = direct_;
+  write.durable = durable;
+  ++operation->lanes_busy;
+  reactor_.Write(&write);
+}
+
+void Replica::WriteLaneDone(io::Operation* lane) {
+  auto* write = static_cast<ReplicaOperation::Lane*>(lane);
+  auto* operation = static_cast<ReplicaOperation*>(lane->owner);
+  Replica* self = operation->replica;
+  lane->owner = nullptr;
+  --operation->lanes_busy;
+  self->chain_.head().unsynced = true;
+  if (lane->result < 0) {
+    const ErrorCode code = CodeOf(lane->result);
+    // A buffered write is made durable by a second one of the same bytes: what fails then is the sync
+    // alone, «no space» included, and the kernel may have dropped the pages (rule 1).
+    const bool sync_failed =
+        write->durable && !(write->direct && code == ErrorCode::kNoSpace);
+    if (sync_failed) return self->FinishSyncFailed(operation, lane->result);
+    return self->Finish(operation, code);
+  }
+  if (self->map_.reserved()) {
+    const uint64_t first = operation->buffer_offset_bytes / kBlockBytes;
+    const uint64_t end = operation->buffer_offset_bytes + operation->buffer_length_bytes;
+    self->map_.Set(first, DivideUp(end, kBlockBytes) - first, self->chain_.head_index());
+  }
+  if (operation->durable && !write->durable) return self->IssueWrite(operation, true);
+  self->Finish(operation, ErrorCode::kOk);
+}
+
+}  // namespace ankole::replica

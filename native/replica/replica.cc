@@ -1,0 +1,137 @@
+#include "replica/replica.h"
+
+#include "base/limits.h"
+#include "base/units.h"
+
+namespace ankole::replica {
+
+ErrorCode Replica::Check(const ReplicaOperation& operation) const {
+  if (operation.kind == OperationKind::kFlush || operation.kind == OperationKind::kRecord) {
+    return ErrorCode::kOk;
+  }
+  const uint64_t offset = operation.offset_bytes;
+  const uint64_t length = operation.length_bytes;
+  if (length == 0 || offset % kSectorBytes != 0 || length % kSectorBytes != 0) {
+    return ErrorCode::kInvalidArgument;
+  }
+  if (offset >= size_bytes() || length > size_bytes() - offset) return ErrorCode::kOutOfRange;
+  const bool data =
+      operation.kind == OperationKind::kRead || operation.kind == OperationKind::kWrite;
+  if (data && (length > kDataBytesMax || operation.data == nullptr)) {
+    return ErrorCode::kInvalidArgument;
+  }
+  if (operation.kind == OperationKind::kStatus && operation.extents_max == 0) {
+    return ErrorCode::kInvalidArgument;
+  }
+  return ErrorCode::kOk;
+}
+
+void Replica::Submit(ReplicaOperation* operation) {
+  ++in_flight_;
+  operation->replica = this;
+  operation->status = ErrorCode::kOk;
+  operation->extents_count = 0;
+  operation->scratch = nullptr;
+  operation->sync_failed = false;
+  operation->lanes_busy = 0;
+  const ErrorCode wrong = Check(*operation);
+  if (wrong != ErrorCode::kOk) return FinishLater(operation, wrong);
+  switch (operation->kind) {
+    case OperationKind::kRead:
+      return StartRead(operation);
+    case OperationKind::kWrite:
+      return WhenDirty(operation, [](ReplicaOperation* self) { self->replica->StartWrite(self); });
+    case OperationKind::kZero:
+    case OperationKind::kUnmap:
+      return WhenDirty(operation, [](ReplicaOperation* self) { self->replica->StartZero(self); });
+    case OperationKind::kFlush:
+      flush_waiters_.PushBack(operation);
+      return StartFlush();
+    case OperationKind::kStatus:
+      status_waiters_.PushBack(operation);
+      return StartStatus();
+    case OperationKind::kRecord:
+      record_waiters_.PushBack(operation);
+      return StartRecord();
+  }
+  FinishLater(operation, ErrorCode::kInvalidArgument);
+}
+
+// The submitter may close the replica in `done` of the last operation: nothing here is touched after.
+void Replica::Finish(ReplicaOperation* operation, ErrorCode status) {
+  CHECK(in_flight_ > 0 && operation->lanes_busy == 0);
+  if (operation->scratch != nullptr) ReleaseScratch(operation);
+  operation->status = status;
+  --in_flight_;
+  operation->done(operation);
+}
+
+void Replica::FinishLater(ReplicaOperation* operation, ErrorCode status) {
+  operation->status = status;
+  finished_.PushBack(operation);
+  reactor_.Defer(&finish_task_);
+}
+
+void Replica::FinishDeferred() {
+  // What is added meanwhile has its turn later, as FinishLater defers the task again.
+  for (size_t count = finished_.size(); count > 0; --count) {
+    ReplicaOperation* operation = finished_.PopFront();
+    Finish(operation, operation->status);
+  }
+}
+
+void Replica::WhenDirty(ReplicaOperation* operation, void (*proceed)(ReplicaOperation*)) {
+  if (sync_failed_) return FinishLater(operation, ErrorCode::kSuspect);
+  if (dirty_ == DirtyState::kDirty) return proceed(operation);
+  operation->proceed = proceed;
+  dirty_waiters_.PushBack(operation);
+  if (dirty_ == DirtyState::kMarking) return;
+  dirty_ = DirtyState::kMarking;
+  StartRecord();
+}
+
+void Replica::WithScratch(ReplicaOperation* operation, size_t bytes,
+                          void (*proceed)(ReplicaOperation*)) {
+  CHECK(scratch_ != nullptr && bytes <= BufferPool::kLargeBytes);
+  // Those that wait go first.
+  operation->scratch = scratch_waiters_.empty() ? scratch_->Acquire(bytes) : nullptr;
+  if (operation->scratch != nullptr) return proceed(operation);
+  operation->proceed = proceed;
+  operation->scratch_bytes = bytes;
+  scratch_waiters_.PushBack(operation);
+}
+
+void Replica::ReleaseScratch(ReplicaOperation* operation) {
+  BufferPool::Release(operation->scratch);
+  operation->scratch = nullptr;
+  // In order, so that a large request is not passed by small ones for ever.
+  while (ReplicaOperation* waiter = scratch_waiters_.front()) {
+    waiter->scratch = scratch_->Acquire(waiter->scratch_bytes);
+    if (waiter->scratch == nullptr) return;
+    scratch_waiters_.Remove(waiter);
+    waiter->proceed(waiter);
+  }
+}
+
+void Replica::Latch(const std::string& reason) {
+  if (sync_failed_) return;
+  sync_failure_ = reason;
+  sync_failed_ = true;
+}
+
+void Replica::FinishSyncFailed(ReplicaOperation* operation, int64_t result) {
+  Latch(Status::FromErrno(static_cast<int>(-result), "durable write").message());
+  operation->job.owner = operation;
+  operation->job.work = [](io::Job* job) {
+    Replica* self = static_cast<ReplicaOperation*>(job->owner)->replica;
+    // Where not even the mark can be written, the latch holds for this process's life.
+    (void)self->WriteFailedMarker(self->sync_failure_).ok();
+  };
+  operation->job.done = [](io::Operation* job) {
+    auto* self = static_cast<ReplicaOperation*>(job->owner);
+    self->replica->Finish(self, ErrorCode::kIoError);
+  };
+  reactor_.Run(&operation->job);
+}
+
+}  // namespace ankole::replica
