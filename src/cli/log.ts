@@ -1,0 +1,31 @@
+import { pino, type Logger } from 'pino'
+
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
+export const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']
+
+/** To stderr: JSON lines, or short ones where a person reads along. Secrets are cut out whoever logs them. */
+export function createLog(level: LogLevel): Logger {
+  const options = {
+    level,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    redact: { paths: ['secret', '*.secret', '*.*.secret'], censor: '[secret]' },
+  }
+  if (!process.stderr.isTTY) return pino(options, pino.destination({ fd: 2, sync: true }))
+  return pino(options, {
+    write: (line: string) => {
+      process.stderr.write(`${readable(line)}\n`)
+    },
+  })
+}
+
+const names: Record<number, string> = { 20: 'debug', 30: 'info ', 40: 'warn ', 50: 'error' }
+
+/** «07:41:12 info  volume attached  volume=demo node=a» */
+export function readable(line: string): string {
+  const { level, time, msg, ...fields } = JSON.parse(line) as { level: number; time: string; msg?: string }
+  const shown = Object.entries(fields).map(
+    ([name, value]) => `${name}=${typeof value === 'string' ? value : JSON.stringify(value)}`,
+  )
+  return [time.slice(11, 19), names[level] ?? String(level), msg ?? '', ...shown].join(' ')
+}

@@ -1,0 +1,52 @@
+// Values on the command line, checked as they are read.
+import { InvalidArgumentError } from 'commander'
+
+export interface HostPort {
+  host: string
+  port: number
+}
+
+/** «127.0.0.1:9500», «[::1]:9500», «localhost:9500». */
+export function parseHostPort(text: string): HostPort {
+  const match = /^(?:\[([0-9a-f:.]+)\]|([^:[\]\s]+)):(\d{1,5})$/i.exec(text)
+  const host = match?.[1] ?? match?.[2]
+  const port = Number(match?.[3])
+  if (host === undefined || port > 65535) {
+    throw new InvalidArgumentError('Use HOST:PORT, such as 127.0.0.1:9500 or [::1]:9500.')
+  }
+  return { host, port }
+}
+
+export function formatHostPort({ host, port }: HostPort): string {
+  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
+}
+
+const unitMs: Record<string, number> = { ms: 1, s: 1000, m: 60_000 }
+
+/** «500ms», «1s», «1.5s», «2m»; a bare number is seconds. */
+export function parseDurationMs(text: string): number {
+  const match = /^(\d{1,9}(?:\.\d{1,3})?)(ms|s|m)?$/.exec(text)
+  const factor = unitMs[match?.[2] ?? 's']
+  if (!match || factor === undefined) throw new InvalidArgumentError('Use a time such as 500ms, 2s or 1m.')
+  return Math.round(Number(match[1]) * factor)
+}
+
+export function parseTimeoutSeconds(text: string): number {
+  const seconds = parseDurationMs(text) / 1000
+  if (seconds > 600) throw new InvalidArgumentError('10m is the most.')
+  return seconds
+}
+
+export function parseGraceMs(text: string): number {
+  const ms = parseDurationMs(text)
+  if (ms < 100 || ms > 60_000) throw new InvalidArgumentError('Use a time from 100ms to 1m.')
+  return ms
+}
+
+export function parseCount(max: number): (text: string) => number {
+  return (text) => {
+    const count = Number(text)
+    if (/^\d{1,6}$/.test(text) && count >= 1 && count <= max) return count
+    throw new InvalidArgumentError(`Use a number from 1 to ${max}.`)
+  }
+}

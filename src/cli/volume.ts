@@ -1,0 +1,136 @@
+import { Command, Option } from 'commander'
+import type { AttachmentView, DeletionView, VolumeList, VolumeView } from '../api/index.js'
+import { formatBytes, parseSize, replicasMax } from '../manager/index.js'
+import { cacheModes, type CacheMode } from '../store/index.js'
+import { Client } from './client.js'
+import { print, printJson, table } from './output.js'
+import { parseCount, parseTimeoutSeconds } from './values.js'
+
+interface Shared {
+  url: string
+  json?: true
+}
+
+interface Waiting extends Shared {
+  timeout: number
+}
+
+export function volumeCommand(): Command {
+  const volume = new Command('volume').description('Create, list, attach, detach and delete volumes')
+  volume.addCommand(createCommand())
+  volume.addCommand(listCommand())
+  volume.addCommand(attachCommand())
+  volume.addCommand(detachCommand())
+  volume.addCommand(deleteCommand())
+  return volume
+}
+
+function aCommand(name: string, description: string): Command {
+  return new Command(name).description(description).option('--json', 'print JSON')
+}
+
+function timeoutOption(): Option {
+  return new Option('--timeout <time>', 'how long to wait until it is done')
+    .argParser(parseTimeoutSeconds)
+    .default(30, '30s')
+}
+
+function createCommand(): Command {
+  return aCommand('create', 'Create a volume and its replicas')
+    .argument('<name>', '1 to 63 lower-case letters, digits and hyphens')
+    .requiredOption('--size <size>', 'such as 512MiB, 10GiB or 10G')
+    .addOption(
+      new Option('--replicas <n>', 'whole copies, each on a disk of its own')
+        .argParser(parseCount(replicasMax))
+        .default(3),
+    )
+    .addOption(
+      new Option('--cache <mode>', 'how replicas are written: through the page cache, or O_DIRECT')
+        .choices(cacheModes)
+        .default('buffered'),
+    )
+    .addOption(timeoutOption())
+    .addHelpText('after', '\nExample:\n  ankole volume create data --size 10GiB --replicas 3')
+    .action(async (name: string, _: object, command: Command) => {
+      const { url, json, size, replicas, cache, timeout } = command.optsWithGlobals<
+        Waiting & { size: string; replicas: number; cache: CacheMode }
+      >()
+      parseSize(size)
+      const body = { name, size, numberOfReplicas: replicas, cache, timeoutSeconds: timeout }
+      const volume = await new Client(url).post<VolumeView>('/v1/volumes', body)
+      if (json) printJson(volume)
+      else {
+        const places = volume.replicas.map(({ node, disk }) => `${node}/${disk}`).join(', ')
+        print(`Volume ${name} is created: ${formatBytes(volume.sizeBytes)}, with replicas on ${places}.`)
+        for (const warning of volume.warnings) print(`Note: ${warning}.`)
+        print(`Attach it with: ankole volume attach ${name}`)
+      }
+    })
+}
+
+function listCommand(): Command {
+  return aCommand('list', 'List all volumes')
+    .alias('ls')
+    .action(async (_: object, command: Command) => {
+      const { url, json } = command.optsWithGlobals<Shared>()
+      const list = await new Client(url).get<VolumeList>('/v1/volumes')
+      if (json) printJson(list)
+      else print(volumeTable(list.volumes))
+    })
+}
+
+function attachCommand(): Command {
+  return aCommand('attach', 'Start the engine of a volume and print where it is served; again: prints the same')
+    .argument('<name>')
+    .option('--node <node>', 'where to; not needed where there is one node')
+    .addOption(timeoutOption())
+    .action(async (name: string, _: object, command: Command) => {
+      const { url, json, node, timeout } = command.optsWithGlobals<Waiting & { node?: string }>()
+      const body = { timeoutSeconds: timeout, ...(node === undefined ? {} : { node }) }
+      const attachment = await new Client(url).post<AttachmentView>(`${pathOf(name)}/attach`, body)
+      if (json) printJson(attachment)
+      else print(`Volume ${name} is attached to ${attachment.node}: ${attachment.nbd.uri}`)
+    })
+}
+
+function detachCommand(): Command {
+  return aCommand('detach', 'Stop the engine of a volume, clean')
+    .argument('<name>')
+    .addOption(timeoutOption())
+    .action(async (name: string, _: object, command: Command) => {
+      const { url, json, timeout } = command.optsWithGlobals<Waiting>()
+      const volume = await new Client(url).post<VolumeView>(`${pathOf(name)}/detach`, { timeoutSeconds: timeout })
+      if (json) printJson(volume)
+      else print(`Volume ${name} is detached.`)
+    })
+}
+
+function deleteCommand(): Command {
+  return aCommand('delete', 'Delete a volume with all its data; stops its engine first')
+    .alias('rm')
+    .argument('<name>')
+    .option('--force', 'also while clients are connected')
+    .addOption(timeoutOption())
+    .action(async (name: string, _: object, command: Command) => {
+      const { url, json, force, timeout } = command.optsWithGlobals<Waiting & { force?: true }>()
+      const query = `?timeoutSeconds=${timeout}${force ? '&force=true' : ''}`
+      const deletion = await new Client(url).delete<DeletionView>(`${pathOf(name)}${query}`)
+      if (json) printJson(deletion)
+      else print(`Volume ${name} is deleted.`)
+    })
+}
+
+function pathOf(name: string): string {
+  return `/v1/volumes/${encodeURIComponent(name)}`
+}
+
+export function volumeTable(volumes: readonly VolumeView[]): string {
+  if (volumes.length === 0) return 'No volumes. Create one with: ankole volume create NAME --size 1GiB'
+  return table(
+    ['NAME', 'SIZE', 'REPLICAS', 'STATE', 'ROBUSTNESS', 'ADDRESS', 'MESSAGE'],
+    volumes.map(({ name, sizeBytes, replicas, state, robustness, nbd, message }) => {
+      const good = replicas.filter((replica) => replica.state === 'member' || replica.state === 'ready').length
+      return [name, formatBytes(sizeBytes), `${good}/${replicas.length}`, state, robustness, nbd?.uri ?? '-', message]
+    }),
+  )
+}
