@@ -1,0 +1,458 @@
+#include "engine/engine.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "base/crc32c.h"
+
+namespace ankole::engine {
+namespace {
+
+wire::Opcode OpcodeOf(BlockOperation kind) {
+  switch (kind) {
+    case BlockOperation::kRead:
+      return wire::Opcode::kRead;
+    case BlockOperation::kWrite:
+      return wire::Opcode::kWrite;
+    case BlockOperation::kZero:
+      return wire::Opcode::kZero;
+    case BlockOperation::kUnmap:
+      return wire::Opcode::kUnmap;
+    case BlockOperation::kFlush:
+      return wire::Opcode::kFlush;
+    case BlockOperation::kStatus:
+      return wire::Opcode::kStatus;
+  }
+  return wire::Opcode::kPing;
+}
+
+constexpr uint64_t kFullRetryNs = kNsPerSecond;
+
+}  // namespace
+
+Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOptions options,
+               std::unique_ptr<BufferPool> buffers)
+    : reactor_(reactor),
+      observer_(observer),
+      log_(log),
+      options_(std::move(options)),
+      buffers_(std::move(buffers)),
+      pool_(kEngineOperationsMax),
+      locks_(kEngineOperationsMax),
+      complete_(options_.record) {
+  CHECK(options_.replicas.size() <= kReplicasMax);
+  tick_.owner = fail_task_.owner = this;
+  tick_.done = [](io::Operation* operation) { static_cast<Engine*>(operation->owner)->Tick(); };
+  fail_task_.done = [](io::Operation* operation) {
+    auto* self = static_cast<Engine*>(operation->owner);
+    while (self->failed_head_ != nullptr) {
+      BlockRequest* request = self->failed_head_;
+      self->failed_head_ = request->next;
+      request->done(request);
+    }
+  };
+  for (size_t i = 0; i < options_.replicas.size(); ++i) {
+    const EngineOptions::Replica& replica = options_.replicas[i];
+    Link::Options link;
+    link.index = i;
+    link.replica = replica.id;
+    link.address = replica.address;
+    link.volume = options_.volume;
+    link.secret = options_.secret;
+    link.epoch = options_.epoch;
+    links_.push_back(std::unique_ptr<Link>(new Link(reactor_, *this, log_, std::move(link))));
+    heard_.push_back({replica.id, false, {}, "not connected yet"});
+  }
+}
+
+Engine::~Engine() {
+  if (scratch_ != nullptr) munmap(scratch_, kDataBytesMax);
+}
+
+void Engine::Submit(BlockRequest* request) {
+  const bool ranged = request->operation != BlockOperation::kFlush;
+  CHECK(request->offset_bytes % kSectorBytes == 0 && request->length_bytes % kSectorBytes == 0 &&
+        request->length_bytes <= UINT32_MAX && ranged == (request->length_bytes > 0) &&
+        request->offset_bytes + request->length_bytes <= options_.size_bytes);
+  request->submitted_ns = reactor_.NowNs();
+  request->next = nullptr;
+  if (mode_ != Mode::kServing && mode_ != Mode::kChanging) {
+    Fail(request, ErrorCode::kUnavailable);
+    return;
+  }
+  active_ = true;
+  if (!tick_fast_) ArmTick(true);
+  Operation* operation = queue_head_ == nullptr ? pool_.Acquire() : nullptr;
+  if (operation != nullptr) {
+    Begin(operation, request);
+  } else if (queue_tail_ != nullptr) {
+    queue_tail_ = queue_tail_->next = request;
+  } else {
+    queue_head_ = queue_tail_ = request;
+  }
+}
+
+void Engine::Fail(BlockRequest* request, ErrorCode status) {
+  request->status = status;
+  request->next = failed_head_;
+  failed_head_ = request;
+  reactor_.Defer(&fail_task_);
+}
+
+void Engine::Begin(Operation* operation, BlockRequest* request) {
+  operation->engine = this;
+  operation->request = request;
+  operation->kind = request->operation;
+  operation->offset_bytes = request->offset_bytes;
+  operation->length_bytes = static_cast<uint32_t>(request->length_bytes);
+  operation->status = ErrorCode::kOk;
+  operation->table_bytes = 0;
+  if (operation->kind == BlockOperation::kFlush) {
+    Dispatch(operation);
+    return;
+  }
+  if (operation->kind == BlockOperation::kWrite) {
+    CHECK(operation->length_bytes <= kDataBytesMax);
+    auto* table = reinterpret_cast<uint32_t*>(operation->table);
+    Crc32cBlocks(request->data, operation->offset_bytes, operation->length_bytes, table);
+    operation->table_bytes = BlocksTouched(operation->offset_bytes, operation->length_bytes) * 4;
+    operation->table_crc32c = Crc32c(table, operation->table_bytes);
+  }
+  LockRequest& lock = operation->lock;
+  lock.begin_block = operation->offset_bytes / kBlockBytes;
+  lock.end_block = DivideUp(operation->offset_bytes + operation->length_bytes, kBlockBytes);
+  lock.exclusive = operation->is_write();
+  lock.owner = operation;
+  lock.granted = [](LockRequest* granted) {
+    auto* waiter = static_cast<Operation*>(granted->owner);
+    waiter->locked = true;
+    static_cast<Engine*>(waiter->engine)->Dispatch(waiter);
+  };
+  operation->locked = locks_.Acquire(&lock);
+  if (operation->locked) Dispatch(operation);
+}
+
+// Its turn has come: to all members, or to one.
+void Engine::Dispatch(Operation* operation) {
+  operation->tag = ++next_tag_;
+  operation->last_answer_ns = reactor_.NowNs();
+  operation->waiting = operation->answered = operation->failed = 0;
+  for (size_t i = 0; i < links_.size(); ++i) {
+    operation->parts[i].state = MemberPart::State::kUnused;
+  }
+  in_flight_.PushBack(operation);
+  if (!operation->fans_out()) {
+    CHECK(Route(operation));
+    return;
+  }
+  for (size_t i = 0; i < links_.size(); ++i) {
+    if (IsTarget(i)) AddPart(operation, i);
+  }
+  CHECK(operation->waiting > 0);
+}
+
+// Makes the operation wait for this member, and sends it if the link is up.
+bool Engine::AddPart(Operation* operation, size_t index) {
+  MemberPart& part = operation->parts[index];
+  part.state = MemberPart::State::kWaiting;
+  ++operation->waiting;
+  if (!links_[index]->up()) return false;
+  SendPart(operation, index);
+  return true;
+}
+
+void Engine::SendPart(Operation* operation, size_t index) {
+  MemberPart& part = operation->parts[index];
+  Link& link = *links_[index];
+  CHECK(part.state == MemberPart::State::kWaiting && !part.answer_due && !part.frame_out);
+  const BlockRequest& request = *operation->request;
+  wire::Header header;
+  header.opcode = OpcodeOf(operation->kind);
+  if (operation->is_write() && request.force_unit_access) {
+    header.flags |= wire::kFlagForceUnitAccess;
+  }
+  if (operation->kind == BlockOperation::kZero && request.keep_allocated) {
+    header.flags |= wire::kFlagKeepAllocated;
+  }
+  header.tag = operation->tag;
+  header.slot = operation->slot;
+  header.offset_bytes = operation->offset_bytes;
+  header.length_bytes = operation->length_bytes;
+  header.complete_tag = in_flight_.front()->tag - 1;
+  part.frame.table = nullptr;
+  part.frame.table_bytes = part.frame.data_bytes = 0;
+  if (operation->kind == BlockOperation::kWrite) {
+    header.payload_bytes = operation->table_bytes + operation->length_bytes;
+    header.payload_crc32c = operation->table_crc32c;
+    part.frame.table = operation->table;
+    part.frame.table_bytes = operation->table_bytes;
+    part.frame.data = request.data;
+    part.frame.data_bytes = operation->length_bytes;
+  }
+  wire::EncodeHeader(header, part.frame.header);
+  part.frame.owner = &part;
+  part.frame.sent = [](wire::OutgoingFrame* frame) {
+    auto* sent = static_cast<MemberPart*>(frame->owner);
+    static_cast<Engine*>(sent->operation->engine)->OnFrameSent(sent->operation, sent->index);
+  };
+  part.frame_out = part.answer_due = true;
+  part.receiving = false;
+  part.sent_ns = reactor_.NowNs();
+  ++operation->frames_out;
+  ++operation->answers_due;
+  ++link.outstanding;
+  link.Send(&part.frame);
+}
+
+void Engine::OnFrameSent(Operation* operation, size_t index) {
+  MemberPart& part = operation->parts[index];
+  CHECK(part.frame_out);
+  part.frame_out = false;
+  --operation->frames_out;
+  if (operation->request == nullptr) Recycle(operation);
+}
+
+// Sends a read (or a status) to the best member that has not been tried: the one with the least
+// outstanding, and among equals the one whose turn this part of the volume is, as its page cache
+// has it. False when all were tried.
+bool Engine::Route(Operation* operation) {
+  size_t best = SIZE_MAX;
+  bool best_up = false;
+  uint32_t best_outstanding = 0;
+  const size_t count = links_.size();
+  const size_t first = operation->offset_bytes / kRegionBytes % count;
+  for (size_t n = 0; n < count; ++n) {
+    const size_t i = (first + n) % count;
+    const MemberPart& part = operation->parts[i];
+    if (part.state != MemberPart::State::kUnused || part.answer_due || !IsTarget(i)) continue;
+    const Link& link = *links_[i];
+    if (unclean_reader_ != SIZE_MAX && i != unclean_reader_) continue;
+    const bool better = best == SIZE_MAX || (link.up() && !best_up) ||
+                        (link.up() == best_up && link.outstanding < best_outstanding);
+    if (!better) continue;
+    best = i;
+    best_up = link.up();
+    best_outstanding = link.outstanding;
+  }
+  if (best == SIZE_MAX) return false;
+  AddPart(operation, best);
+  return true;
+}
+
+void Engine::PartAnswered(Operation* operation, size_t index, ErrorCode status) {
+  MemberPart& part = operation->parts[index];
+  CHECK(part.state == MemberPart::State::kWaiting);
+  --operation->waiting;
+  operation->last_answer_ns = reactor_.NowNs();
+  if (status == ErrorCode::kOk) {
+    part.state = MemberPart::State::kAnswered;
+    ++operation->answered;
+    // A read that was sent to two members needs one answer.
+    if (!operation->fans_out()) AbandonParts(operation);
+  } else {
+    part.state = MemberPart::State::kFailed;
+    part.error = status;
+    ++operation->failed;
+  }
+  Judge(operation);
+}
+
+void Engine::AbandonParts(Operation* operation) {
+  for (MemberPart& part : operation->parts) {
+    if (part.state != MemberPart::State::kWaiting) continue;
+    part.state = MemberPart::State::kGone;
+    --operation->waiting;
+  }
+}
+
+// The member left, and nothing of its connection is in flight: nobody waits for its answer any
+// more. What that decides is decided by JudgeAll.
+void Engine::PartGone(Operation* operation, size_t index) {
+  MemberPart& part = operation->parts[index];
+  switch (part.state) {
+    case MemberPart::State::kWaiting:
+      --operation->waiting;
+      break;
+    case MemberPart::State::kFailed:
+      --operation->failed;
+      break;
+    case MemberPart::State::kAnswered:
+      --operation->answered;
+      break;
+    case MemberPart::State::kUnused:
+    case MemberPart::State::kGone:
+      return;
+  }
+  part.state = MemberPart::State::kGone;
+  if (!operation->queue_node.linked()) to_judge_.PushBack(operation);
+}
+
+// Judging one may let members leave, and so put others on the list.
+void Engine::JudgeAll() {
+  if (judging_) return;
+  judging_ = true;
+  while (Operation* operation = to_judge_.PopFront()) Judge(operation);
+  judging_ = false;
+}
+
+// Whether the operation has its outcome.
+void Engine::Judge(Operation* operation) {
+  if (operation->waiting > 0) return;
+  if (mode_ == Mode::kRefused) {
+    Finish(operation, ErrorCode::kFenced);
+    return;
+  }
+  if (operation->failed == 0 && operation->answered > 0) {
+    Finish(operation, ErrorCode::kOk);
+    return;
+  }
+  if (operation->fans_out()) {
+    JudgeFailures(operation);
+    return;
+  }
+  ErrorCode error = ErrorCode::kUnavailable;
+  for (const MemberPart& part : operation->parts) {
+    if (part.state == MemberPart::State::kFailed) error = part.error;
+  }
+  // A read error is never passed up while there is another member to ask.
+  if (!Route(operation)) Finish(operation, error);
+}
+
+// All members have answered, at least one with an error.
+void Engine::JudgeFailures(Operation* operation) {
+  wire::Members broken;  // failed otherwise than for want of space
+  wire::Members full;
+  ErrorCode error = ErrorCode::kUnavailable;
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const MemberPart& part = operation->parts[i];
+    if (part.state != MemberPart::State::kFailed) continue;
+    // On its way out already: judged again when it is gone.
+    if (!IsTarget(i)) return;
+    if (part.error == ErrorCode::kNoSpace) {
+      full.Add(links_[i]->replica());
+    } else {
+      broken.Add(links_[i]->replica());
+      error = part.error;
+    }
+  }
+  const std::string failure = std::string("I/O failed: ") + ErrorCodeName(error);
+  if (operation->answered > 0) {
+    // Those that failed leave; that ends their parts, and gives this operation its outcome.
+    wire::Members leaving = broken;
+    for (const wire::ReplicaId id : full.all()) leaving.Add(id);
+    Drop(leaving, broken.count > 0 ? failure : "its disk is full");
+    return;
+  }
+  if (full.count > 0) {
+    // No member has space: nobody leaves for that, the write waits (section 5). Reads go on.
+    if (full_.empty()) {
+      SetMessage("all members are out of space: writes wait until there is room on their disks");
+    }
+    operation->retry_ns = reactor_.NowNs() + kFullRetryNs;
+    full_.PushBack(operation);
+    if (broken.count > 0) Drop(broken, failure);
+    return;
+  }
+  // Everybody failed. What they hold of this range may differ now, so one stays, and the client is
+  // told.
+  if (broken.count > 0) broken.Remove(broken.ids[0]);
+  Finish(operation, error);
+  if (broken.count > 0) Drop(broken, failure);
+}
+
+// The outcome is known. While a record is proposed nothing that changed data is acknowledged.
+void Engine::Finish(Operation* operation, ErrorCode status) {
+  operation->status = status;
+  if (mode_ == Mode::kChanging && operation->fans_out()) {
+    held_.PushBack(operation);
+    return;
+  }
+  Acknowledge(operation);
+}
+
+void Engine::Acknowledge(Operation* operation) {
+  BlockRequest* request = operation->request;
+  in_flight_.Remove(operation);
+  left_over_.PushBack(operation);
+  operation->request = nullptr;
+  if (operation->locked) {
+    operation->locked = false;
+    locks_.Release(&operation->lock);
+  }
+  for (MemberPart& part : operation->parts) part.state = MemberPart::State::kUnused;
+  operation->waiting = operation->answered = operation->failed = 0;
+  Recycle(operation);
+  request->status = operation->status;
+  counters_.Add(request->operation, request->length_bytes, request->status != ErrorCode::kOk,
+                reactor_.NowNs() - request->submitted_ns);
+  request->done(request);
+}
+
+void Engine::Recycle(Operation* operation) {
+  if (!operation->quiet()) return;
+  left_over_.Remove(operation);
+  pool_.Release(operation);
+  DispatchWaiting();
+}
+
+void Engine::DispatchWaiting() {
+  if (queue_head_ == nullptr) return;
+  Operation* operation = pool_.Acquire();
+  if (operation == nullptr) return;
+  BlockRequest* request = queue_head_;
+  queue_head_ = request->next;
+  if (queue_head_ == nullptr) queue_tail_ = nullptr;
+  Begin(operation, request);
+}
+
+void Engine::RetryFull(uint64_t now_ns) {
+  while (!full_.empty() && full_.front()->retry_ns <= now_ns) {
+    Operation* operation = full_.front();
+    if (!operation->quiet()) return;
+    full_.Remove(operation);
+    in_flight_.Remove(operation);
+    if (full_.empty()) SetMessage("");
+    AbandonParts(operation);
+    Dispatch(operation);
+  }
+}
+
+// The connection is gone and with it the frames and the answers.
+void Engine::DetachPart(Operation* operation, size_t index) {
+  MemberPart& part = operation->parts[index];
+  if (part.frame_out) {
+    part.frame_out = false;
+    --operation->frames_out;
+  }
+  if (part.answer_due) {
+    part.answer_due = part.receiving = false;
+    --operation->answers_due;
+    --links_[index]->outstanding;
+  }
+}
+
+Json Engine::CountersJson() const {
+  Json replicas = Json::Array();
+  for (const auto& link : links_) {
+    const bool member = targets().Contains(link->replica());
+    replicas.Append(Json::Object()
+                        .Set("id", wire::ReplicaIdText(link->replica()))
+                        .Set("state", link->gone()           ? "left"
+                                      : member && link->up() ? "member"
+                                                             : "connecting")
+                        .Set("inFlight", link->outstanding)
+                        .Set("operations", link->counters.ToJson()));
+  }
+  return Json::Object()
+      .Set("volume", options_.volume)
+      .Set("ioBackend", io::BackendName(reactor_.backend().backend))
+      .Set("inFlight", static_cast<uint64_t>(in_flight_.size()))
+      .Set("heldBytes", static_cast<uint64_t>(buffers_->held_bytes()))
+      .Set("bucketBoundsSeconds", LatencyHistogram::BoundsSeconds())
+      .Set("operations", counters_.ToJson())
+      .Set("replicas", std::move(replicas));
+}
+
+}  // namespace ankole::engine

@@ -1,0 +1,213 @@
+#pragma once
+
+#include <array>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/block_device.h"
+#include "base/counters.h"
+#include "base/log.h"
+#include "engine/link.h"
+#include "engine/membership.h"
+#include "engine/operation.h"
+#include "engine/range_lock.h"
+#include "io/reactor.h"
+
+namespace ankole::engine {
+
+//   kStarting ─decided▶ kFencing ─welcomed▶ kRecording ─complete▶ kServing ◀─complete─ kChanging
+//        ▲                  │                                        └──member lost──────▲
+//        └──answers changed─┘        any ─fenced▶ kRefused     any ─Stop▶ kStopping ▶ kStopped
+enum class Mode : uint8_t {
+  kStarting,   // asks the replicas who they are (rule 6)
+  kFencing,    // takes those it starts on (rule 3)
+  kRecording,  // writes the first record of this epoch
+  kServing,
+  kChanging,  // a record is proposed and not complete: nothing new is acknowledged (rule 2)
+  kStopping,
+  kStopped,
+  kRefused,  // fenced off by a newer engine; never comes back
+};
+
+struct EngineOptions {
+  struct Replica {
+    wire::ReplicaId id = 0;
+    io::Address address;
+  };
+  std::string volume;
+  uint64_t size_bytes = 0;
+  Secret secret = {};
+  wire::Epoch epoch;
+  wire::Record record;  // the store's; generation 0: none
+  std::vector<Replica> replicas;
+  uint64_t late_ns = kNsPerSecond;
+  uint64_t start_wait_ns = 30 * kNsPerSecond;
+};
+
+// What the engine reports; the internal mode is not for others.
+struct EngineReport {
+  const char* state;    // starting, serving, degraded, waiting, refused, stopping, stopped
+  std::string message;  // for people; why, and for what it waits
+  wire::Record record;  // the last complete one
+};
+
+// The controller of one attached volume: a block device that is replicated to all members and stays
+// one register for each block (rules 1 to 4, 6). One thread, the reactor's.
+class Engine final : public BlockDevice, Link::Owner {
+ public:
+  class Observer {
+   public:
+    virtual void OnReport(const EngineReport& report) = 0;
+    virtual void OnReplica(wire::ReplicaId replica, const char* state,
+                           const std::string& reason) = 0;
+    // The store must hold this record before the engine goes on: AnswerStore with the same number.
+    virtual void OnAskStore(uint64_t question, const wire::Record& record) = 0;
+    // From now on requests are taken.
+    virtual void OnReady() = 0;
+    // All replicas were closed clean, or not.
+    virtual void OnStopped(bool clean) = 0;
+
+   protected:
+    ~Observer() = default;
+  };
+
+  Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOptions options,
+         std::unique_ptr<BufferPool> buffers);
+  ~Engine() override;
+
+  void Start();
+  // After the front ends ended. OnStopped follows, within 3 s.
+  void Stop();
+  void AnswerStore(uint64_t question, const Status& outcome);
+
+  // BlockDevice
+  const std::string& name() const override { return options_.volume; }
+  uint64_t size_bytes() const override { return options_.size_bytes; }
+  BufferPool& buffers() override { return *buffers_; }
+  void Submit(BlockRequest* request) override;
+
+  Mode mode() const { return mode_; }
+  EngineReport Report() const;
+  Json CountersJson() const;
+  size_t in_flight() const { return pool_.used(); }
+
+ private:
+  // --- engine.cc: requests ---
+  void Begin(Operation* operation, BlockRequest* request);
+  void Dispatch(Operation* operation);
+  void DispatchWaiting();
+  bool AddPart(Operation* operation, size_t index);
+  void SendPart(Operation* operation, size_t index);
+  bool Route(Operation* operation);
+  void OnFrameSent(Operation* operation, size_t index);
+  void PartAnswered(Operation* operation, size_t index, ErrorCode status);
+  void AbandonParts(Operation* operation);
+  void PartGone(Operation* operation, size_t index);
+  void JudgeAll();
+  void Judge(Operation* operation);
+  void JudgeFailures(Operation* operation);
+  void Finish(Operation* operation, ErrorCode status);
+  void Acknowledge(Operation* operation);
+  void Recycle(Operation* operation);
+  void RetryFull(uint64_t now_ns);
+  void Fail(BlockRequest* request, ErrorCode status);
+  void DetachPart(Operation* operation, size_t index);
+
+  // --- engine_replies.cc: what comes from the links ---
+  void OnLinkAuthentic(Link& link) override;
+  void OnLinkState(Link& link, bool welcomed, const wire::ReplicaState& state) override;
+  void OnLinkRefused(Link& link, const Status& why) override;
+  void OnLinkReply(Link& link, const wire::Header& header, const std::byte* payload,
+                   std::byte* data) override;
+  std::byte* OnLinkLargeData(Link& link, const wire::Header& header) override;
+  void OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcome) override;
+  void OnLinkLost(Link& link, const Status& why) override;
+  Operation* OperationOf(Link& link, const wire::Header& header);
+  Status TakeAnswer(Operation* operation, const wire::Header& header, const std::byte* payload,
+                    const std::byte* data);
+  Operation* QuietLeftOver();
+  void ReRoute(Link& link);
+  void ReturnedMember(Link& link, const wire::ReplicaState& state);
+  void MemberGone(Link& link);
+
+  // --- engine_membership.cc: starting, changing, stopping, time ---
+  void Evaluate();
+  void Fence(const StartDecision& decision);
+  void AskAgain(const std::string& why);
+  void FencedMember();
+  void Propose(const wire::Members& members);
+  void WriteRecord(Link& link);
+  void RecordWritten(Link& link);
+  void AskStore();
+  void Complete();
+  // Lets members leave; CHECKs that one stays.
+  void Drop(const wire::Members& leaving, const std::string& reason);
+  void Refuse(const std::string& reason);
+  void SetMode(Mode mode, const std::string& message);
+  void SetMessage(const std::string& message);
+  void Tick();
+  void ArmTick(bool fast);
+  void CheckLinks(uint64_t now_ns);
+  void CheckOperations(uint64_t now_ns);
+  void CheckProposal(uint64_t now_ns);
+  void Close();
+  void Closed(bool in_time);
+
+  const wire::Members& targets() const { return proposal_.record.members; }
+  bool IsTarget(size_t index) const { return targets().Contains(links_[index]->replica()); }
+  Link* LinkOf(wire::ReplicaId id);
+  io::Reactor& reactor_;
+  Observer& observer_;
+  LogSink& log_;
+  const EngineOptions options_;
+  std::unique_ptr<BufferPool> buffers_;
+  std::vector<std::unique_ptr<Link>> links_;
+  Mode mode_ = Mode::kStarting;
+  std::string message_;
+
+  // Requests.
+  OperationPool pool_;
+  RangeLock locks_;
+  uint64_t next_tag_ = 0;
+  IntrusiveList<Operation, &Operation::node> in_flight_;  // dispatched, in the order of tags
+  IntrusiveList<Operation, &Operation::node> left_over_;  // answered, but not quiet
+  IntrusiveList<Operation, &Operation::queue_node> to_judge_;
+  bool judging_ = false;
+  IntrusiveList<Operation, &Operation::queue_node> held_;  // done; the record is not complete
+  IntrusiveList<Operation, &Operation::queue_node> full_;  // no member has space
+  BlockRequest* queue_head_ = nullptr;                     // waiting for a slot
+  BlockRequest* queue_tail_ = nullptr;
+  BlockRequest* failed_head_ = nullptr;  // to be answered at the end of this turn
+  io::Task fail_task_;
+  std::byte* scratch_ = nullptr;      // where answers go that nobody wants any more
+  size_t unclean_reader_ = SIZE_MAX;  // after an unclean stop: the one that serves all reads
+  DeviceCounters counters_;
+
+  // Membership.
+  std::vector<Heard> heard_;  // by link
+  StartDecision decision_;
+  uint64_t start_deadline_ns_ = 0;
+  wire::Record complete_;  // the last complete record
+  struct Proposal {
+    wire::Record record;
+    wire::Members written;       // by these members, durably
+    bool outstanding = false;    // not complete
+    uint64_t since_ns = 0;       // when its last step was begun
+    uint64_t question = 0;       // to the store; 0: not asked
+    bool store_refused = false;  // asked again after a while
+  } proposal_;
+  std::array<uint64_t, kReplicasMax> record_sent_ = {};  // generation, by link
+  uint64_t next_question_ = 0;
+  io::Timer tick_;
+  bool tick_fast_ = false;
+  bool active_ = false;  // something happened since the last tick
+  bool trimmed_ = true;
+
+  bool closing_ = false;
+  size_t closes_due_ = 0;
+  bool closes_clean_ = true;
+  uint64_t stop_deadline_ns_ = 0;
+};
+
+}  // namespace ankole::engine

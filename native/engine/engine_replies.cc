@@ -1,0 +1,293 @@
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "engine/engine.h"
+
+// What comes from the links: answers, and news of the connections.
+namespace ankole::engine {
+namespace {
+
+bool Asked(const wire::OutgoingFrame& frame, wire::Opcode opcode) {
+  return frame.header[wire::kOpcodeAt] == static_cast<std::byte>(opcode);
+}
+
+}  // namespace
+
+// The operation that a reply belongs to; null (and the link breaks) when there is none: a peer may
+// send anything.
+Operation* Engine::OperationOf(Link& link, const wire::Header& header) {
+  Operation* operation = pool_.At(header.slot);
+  const bool good = operation != nullptr && operation->tag == header.tag &&
+                    operation->parts[link.index()].answer_due &&
+                    !operation->parts[link.index()].frame_out &&
+                    operation->offset_bytes == header.offset_bytes &&
+                    operation->length_bytes == header.length_bytes &&
+                    Asked(operation->parts[link.index()].frame, header.opcode);
+  if (good) return operation;
+  log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) +
+                                " answered what was not asked; the connection is made anew");
+  link.Break({ErrorCode::kProtocolError, "a reply to nothing that was asked"});
+  return nullptr;
+}
+
+std::byte* Engine::OnLinkLargeData(Link& link, const wire::Header& header) {
+  Operation* operation = OperationOf(link, header);
+  if (operation == nullptr) return nullptr;
+  MemberPart& part = operation->parts[link.index()];
+  bool wanted = part.state == MemberPart::State::kWaiting;
+  for (const MemberPart& other : operation->parts) wanted &= !other.receiving;
+  if (wanted) {
+    part.receiving = true;
+    return operation->request->data;
+  }
+  // Somebody else has answered this read, or is about to.
+  if (part.state == MemberPart::State::kWaiting) {
+    part.state = MemberPart::State::kGone;
+    --operation->waiting;
+  }
+  if (scratch_ == nullptr) {
+    void* memory = mmap(nullptr, kDataBytesMax, PROT_READ | PROT_WRITE,
+                        MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    CHECK(memory != MAP_FAILED);
+    scratch_ = static_cast<std::byte*>(memory);
+  }
+  return scratch_;
+}
+
+void Engine::OnLinkReply(Link& link, const wire::Header& header, const std::byte* payload,
+                         std::byte* data) {
+  Operation* operation = OperationOf(link, header);
+  if (operation == nullptr) return;
+  MemberPart& part = operation->parts[link.index()];
+  const bool wanted = part.state == MemberPart::State::kWaiting;
+  ErrorCode status = header.status;
+  if (wanted && status == ErrorCode::kOk) {
+    const Status taken = TakeAnswer(operation, header, payload, data);
+    if (!taken.ok()) {
+      // Damaged on the way: asked again on a new connection.
+      log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) + ": " +
+                                    taken.message() + "; the connection is made anew");
+      link.Break(taken);
+      return;
+    }
+  }
+  part.answer_due = part.receiving = false;
+  --operation->answers_due;
+  --link.outstanding;
+  link.counters.Add(operation->kind, operation->length_bytes, status != ErrorCode::kOk,
+                    reactor_.NowNs() - part.sent_ns);
+  if (!wanted) {
+    if (operation->request == nullptr) Recycle(operation);
+    return;
+  }
+  PartAnswered(operation, link.index(), status);
+}
+
+// Puts the answer of a read or a status to where the front end wants it.
+Status Engine::TakeAnswer(Operation* operation, const wire::Header& header,
+                          const std::byte* payload, const std::byte* data) {
+  BlockRequest& request = *operation->request;
+  if (operation->kind == BlockOperation::kRead) {
+    if (!header.carries_data() || !wire::DataMatches(header, payload, data)) {
+      return {ErrorCode::kCorrupt, "data read does not match its checksum"};
+    }
+    if (data != request.data) std::memcpy(request.data, data, operation->length_bytes);
+  } else if (operation->kind == BlockOperation::kStatus) {
+    Result<std::vector<BlockExtent>> extents =
+        wire::DecodeExtents({payload, header.payload_bytes}, operation->length_bytes);
+    if (!extents.ok()) return extents.status();
+    request.extents_count =
+        static_cast<uint32_t>(std::min<size_t>(extents.value().size(), request.extents_max));
+    std::copy_n(extents.value().begin(), request.extents_count, request.extents);
+  }
+  return Status::Ok();
+}
+
+void Engine::OnLinkAuthentic(Link& link) {
+  switch (mode_) {
+    case Mode::kStarting:
+      link.Ask();
+      return;
+    case Mode::kFencing:
+    case Mode::kRecording:
+    case Mode::kServing:
+    case Mode::kChanging:
+      if (IsTarget(link.index())) link.Fence();
+      return;
+    case Mode::kStopping:
+    case Mode::kStopped:
+    case Mode::kRefused:
+      return;
+  }
+}
+
+void Engine::OnLinkState(Link& link, bool welcomed, const wire::ReplicaState& state) {
+  Heard& heard = heard_[link.index()];
+  heard.answered = true;
+  heard.state = state;
+  if (state.size_bytes != options_.size_bytes) {
+    heard.answered = false;
+    heard.why_not = "it has " + std::to_string(state.size_bytes) + " bytes, the volume has " +
+                    std::to_string(options_.size_bytes);
+  }
+  if (mode_ == Mode::kStarting) {
+    // A welcome that comes now belongs to a decision that was taken back.
+    if (welcomed) link.Break({ErrorCode::kCancelled, "asking again"});
+    Evaluate();
+  } else if (mode_ == Mode::kFencing && welcomed) {
+    FencedMember();
+  } else if (welcomed) {
+    ReturnedMember(link, state);
+  }
+}
+
+// A member is back after its connection broke (rule 7): it goes on if it holds what it must.
+void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
+  if (!IsTarget(link.index())) return;
+  const wire::Record& holds = state.records.current;
+  const bool knows =
+      holds == complete_ || (proposal_.outstanding && !Newer(holds, proposal_.record));
+  std::string fault;
+  if (state.suspect) fault = "it may have lost what it had acknowledged";
+  if (!knows && mode_ != Mode::kRecording) fault = "it holds another record: " + Describe(holds);
+  if (!heard_[link.index()].answered) fault = heard_[link.index()].why_not;
+  if (!fault.empty() && targets().count > 1) {
+    wire::Members leaving;
+    leaving.Add(link.replica());
+    Drop(leaving, fault);
+    return;
+  }
+  observer_.OnReplica(link.replica(), "member", "");
+  if (proposal_.outstanding) WriteRecord(link);
+  // Under the locks that they still hold, in their order.
+  for (Operation* operation = in_flight_.front(); operation != nullptr;
+       operation = in_flight_.Next(operation)) {
+    MemberPart& part = operation->parts[link.index()];
+    if (part.state == MemberPart::State::kWaiting && !part.answer_due) {
+      SendPart(operation, link.index());
+    }
+  }
+}
+
+void Engine::OnLinkRefused(Link& link, const Status& why) {
+  heard_[link.index()].answered = false;
+  heard_[link.index()].why_not = why.message();
+  if (why.code() == ErrorCode::kFenced) {
+    Refuse("replica " + wire::ReplicaIdText(link.replica()) +
+           " serves a newer engine: " + why.message());
+    return;
+  }
+  log_.Log(LogLevel::kWarn,
+           "replica " + wire::ReplicaIdText(link.replica()) + " refused: " + why.message());
+  if (mode_ == Mode::kStarting) Evaluate();
+}
+
+void Engine::OnLinkLost(Link& link, const Status& why) {
+  const size_t index = link.index();
+  // Left-over ones first, as detaching those in flight may add to them.
+  Operation* next = nullptr;
+  for (Operation* operation = left_over_.front(); operation != nullptr; operation = next) {
+    next = left_over_.Next(operation);
+    DetachPart(operation, index);
+  }
+  for (Operation* operation = in_flight_.front(); operation != nullptr;
+       operation = in_flight_.Next(operation)) {
+    DetachPart(operation, index);
+  }
+  while (Operation* operation = QuietLeftOver()) Recycle(operation);
+  if (link.gone()) {
+    MemberGone(link);
+    return;
+  }
+  if (heard_[index].answered || heard_[index].why_not.empty()) {
+    heard_[index].answered = false;
+    heard_[index].why_not = why.message();
+  } else if (mode_ == Mode::kStarting) {
+    heard_[index].why_not = why.message();
+  }
+  switch (mode_) {
+    case Mode::kStarting:
+      Evaluate();
+      return;
+    case Mode::kFencing:
+      // The answers were given for connections that stand; ask again.
+      FencedMember();
+      return;
+    case Mode::kRecording:
+    case Mode::kServing:
+    case Mode::kChanging:
+      if (!IsTarget(index)) return;
+      observer_.OnReplica(link.replica(), "connecting", why.message());
+      ReRoute(link);
+      ArmTick(true);
+      return;
+    case Mode::kStopping:
+      if (closing_ && closes_due_ > 0 && IsTarget(index)) {
+        closes_clean_ = false;
+        if (--closes_due_ == 0) Closed(true);
+      }
+      return;
+    case Mode::kStopped:
+    case Mode::kRefused:
+      return;
+  }
+}
+
+Operation* Engine::QuietLeftOver() {
+  for (Operation* operation = left_over_.front(); operation != nullptr;
+       operation = left_over_.Next(operation)) {
+    if (operation->quiet()) return operation;
+  }
+  return nullptr;
+}
+
+// Reads that waited for this link go to another member that is up; with none they wait for whoever
+// comes back first.
+void Engine::ReRoute(Link& link) {
+  const size_t index = link.index();
+  for (Operation* operation = in_flight_.front(); operation != nullptr;
+       operation = in_flight_.Next(operation)) {
+    MemberPart& part = operation->parts[index];
+    if (operation->fans_out() || part.state != MemberPart::State::kWaiting) continue;
+    part.state = MemberPart::State::kUnused;
+    --operation->waiting;
+    if (operation->waiting == 0) CHECK(Route(operation));
+  }
+}
+
+void Engine::OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcome) {
+  if (opcode == wire::Opcode::kClose) {
+    if (!closing_) return;
+    closes_clean_ &= outcome.ok();
+    if (!outcome.ok()) {
+      log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) +
+                                    " was not closed clean: " + outcome.message());
+    }
+    CHECK(closes_due_ > 0);
+    if (--closes_due_ == 0) Closed(true);
+    return;
+  }
+  if (opcode != wire::Opcode::kRecord || !IsTarget(link.index())) return;
+  if (outcome.ok()) {
+    RecordWritten(link);
+    return;
+  }
+  if (outcome.code() == ErrorCode::kFenced) {
+    Refuse("replica " + wire::ReplicaIdText(link.replica()) +
+           " serves a newer engine: " + outcome.message());
+    return;
+  }
+  if (targets().count > 1) {
+    wire::Members leaving;
+    leaving.Add(link.replica());
+    Drop(leaving, "it cannot write the record: " + outcome.message());
+    return;
+  }
+  // The last one: tried again by the tick.
+  record_sent_[link.index()] = 0;
+  SetMessage("the last member cannot write the record: " + outcome.message());
+}
+
+}  // namespace ankole::engine

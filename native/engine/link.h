@@ -1,0 +1,163 @@
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <string>
+
+#include "base/counters.h"
+#include "base/log.h"
+#include "io/reactor.h"
+#include "wire/connection.h"
+#include "wire/hello.h"
+
+// The engine's end of the connection to one replica: connects, proves itself, asks, fences, and
+// comes back when the connection breaks. Knows nothing of operations but their frames.
+namespace ankole::engine {
+
+//                       ┌──────────────── kLost (back-off) ───────────────────────────┐
+//                       ▼                                                             │
+//   kDown ─kConnect▶ kConnecting ─kConnected▶ kChallenging ─kChallenged▶ kProving ─kProved▶
+//   kAuthentic
+//                                                                          kAuthentic ─kAsk▶
+//                                                                          kAsking
+//      kAsking ─kAnswered▶ kAuthentic          kAuthentic ─kFence▶ kWelcoming ─kAnswered▶ kUp
+//   any ─kClose▶ kClosing ─kLost▶ kDown;   any ─kLeave▶ kLeaving ─kLost▶ kGone (kDown: at once)
+enum class LinkMode : uint8_t {
+  kDown,
+  kConnecting,
+  kChallenging,
+  kProving,
+  kAuthentic,
+  kAsking,
+  kWelcoming,
+  kUp,
+  kClosing,
+  kLeaving,
+  kGone,
+};
+inline constexpr size_t kLinkModes = 11;
+
+enum class LinkEvent : uint8_t {
+  kConnect,
+  kConnected,
+  kChallenged,
+  kProved,
+  kAsk,
+  kFence,
+  kAnswered,
+  kClose,
+  kLost,  // nothing of the connection is left
+  kLeave,
+};
+inline constexpr size_t kLinkEvents = 10;
+
+// The one transition function. `mode` unchanged where the event means nothing.
+LinkMode NextLinkMode(LinkMode mode, LinkEvent event);
+const char* LinkModeName(LinkMode mode);
+
+class Link final : wire::Connection::Handler {
+ public:
+  class Owner {
+   public:
+    // The replica knows the volume's secret: the owner may Ask or Fence.
+    virtual void OnLinkAuthentic(Link& link) = 0;
+    // The answer to Ask (welcomed: false) or Fence (true; the link is kUp).
+    virtual void OnLinkState(Link& link, bool welcomed, const wire::ReplicaState& state) = 0;
+    // The replica refused: fenced, unknown here, wrong secret, or it speaks nonsense. The link
+    // closes.
+    virtual void OnLinkRefused(Link& link, const Status& why) = 0;
+    // A reply to a frame that was pushed by Send. As wire::Connection::Handler::OnFrame.
+    virtual void OnLinkReply(Link& link, const wire::Header& header, const std::byte* payload,
+                             std::byte* data) = 0;
+    virtual std::byte* OnLinkLargeData(Link& link, const wire::Header& header) = 0;
+    // The reply to SendRecord or SendClose.
+    virtual void OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcome) = 0;
+    // The connection is gone and nothing of it in flight. It is tried again, unless it left.
+    virtual void OnLinkLost(Link& link, const Status& why) = 0;
+
+   protected:
+    ~Owner() = default;
+  };
+
+  struct Options {
+    size_t index = 0;  // in the engine's table
+    wire::ReplicaId replica = 0;
+    io::Address address;
+    std::string volume;
+    Secret secret = {};
+    wire::Epoch epoch;
+  };
+
+  Link(io::Reactor& reactor, Owner& owner, LogSink& log, Options options);
+  ~Link() = default;
+
+  size_t index() const { return options_.index; }
+  wire::ReplicaId replica() const { return options_.replica; }
+  const io::Address& address() const { return options_.address; }
+  LinkMode mode() const { return mode_; }
+  bool up() const { return mode_ == LinkMode::kUp; }
+  bool gone() const { return mode_ == LinkMode::kGone; }
+  // When the connection was lost, or never was; 0 while it is up.
+  uint64_t down_since_ns() const { return down_since_ns_; }
+  const std::string& why_down() const { return why_down_; }
+
+  void Start();
+  void Ask();
+  void Fence();
+  // One of these at a time.
+  void SendRecord(const wire::RecordPair& pair);
+  void SendClose();
+  bool control_outstanding() const { return control_outstanding_; }
+  // Only while up.
+  void Send(wire::OutgoingFrame* frame) { connection_.Push(frame); }
+  // Sends a PING unless one is outstanding.
+  void Ping();
+  // Since when a PING has no answer; 0: none is outstanding.
+  uint64_t ping_sent_ns() const { return ping_sent_ns_; }
+  uint64_t heard_ns() const { return heard_ns_; }
+  // Breaks the connection; it is made anew.
+  void Break(Status why);
+  // Breaks it for good.
+  void Leave(const std::string& why);
+  void Trim() { connection_.Trim(); }
+
+  DeviceCounters counters;
+  uint32_t outstanding = 0;  // the engine's: operations that wait for an answer
+
+ private:
+  bool OnFrame(const wire::Header& header, const std::byte* payload, std::byte* data) override;
+  std::byte* LargeData(const wire::Header& header) override;
+  void OnClosed(const Status& why) override;
+
+  bool Move(LinkEvent event);
+  void Connect();
+  void OnConnected();
+  void SendControl(wire::Opcode opcode, const void* payload, size_t bytes);
+  void OnControlReply(const wire::Header& header, const std::byte* payload);
+  void Refuse(const Status& why);
+  void Lost(const Status& why);
+
+  io::Reactor& reactor_;
+  Owner& owner_;
+  LogSink& log_;
+  const Options options_;
+  wire::Connection connection_;
+  LinkMode mode_ = LinkMode::kDown;
+  uint64_t down_since_ns_ = 0;
+  std::string why_down_ = "not connected yet";
+  uint64_t backoff_ns_ = 0;
+  uint64_t heard_ns_ = 0;
+  uint64_t ping_sent_ns_ = 0;
+  uint64_t control_tag_ = 0;
+  bool control_outstanding_ = false;
+
+  io::ConnectOperation connect_;
+  io::Timer retry_;
+  io::Timer handshake_;
+  wire::OutgoingFrame control_;
+  std::array<std::byte, wire::kReplicaStateBytes> control_payload_;
+  wire::OutgoingFrame ping_;
+  wire::HelloBytes hello_ = {};
+};
+
+}  // namespace ankole::engine
