@@ -1,0 +1,302 @@
+#include "engine/engine_service.h"
+
+#include "base/limits.h"
+#include "nbd/server.h"
+
+namespace ankole::engine {
+namespace {
+
+constexpr int64_t kIntegerMax = (1LL << 53) - 1;  // what JSON's readers keep exact
+constexpr uint64_t kListenRetryNs = kNsPerSecond;
+// Front ends have this long to answer what they took; then their connections are closed.
+constexpr uint64_t kFrontEndStopNs = kNsPerSecond;
+
+Json EventOf(const char* name) { return Json::Object().Set("event", name); }
+
+Result<wire::Epoch> EpochFromJson(const Json& json) {
+  Result<int64_t> attachment = json.Integer("attachment", 0, kIntegerMax);
+  if (!attachment.ok()) return attachment.status().Within("epoch");
+  Result<int64_t> run = json.Integer("run", 0, kIntegerMax);
+  if (!run.ok()) return run.status().Within("epoch");
+  return wire::Epoch{static_cast<uint64_t>(attachment.value()), static_cast<uint64_t>(run.value())};
+}
+
+Json EpochToJson(const wire::Epoch& epoch) {
+  return Json::Object().Set("attachment", epoch.attachment).Set("run", epoch.run);
+}
+
+}  // namespace
+
+Json RecordToJson(const wire::Record& record) {
+  Json members = Json::Array();
+  for (const wire::ReplicaId id : record.members.all()) members.Append(wire::ReplicaIdText(id));
+  return Json::Object()
+      .Set("epoch", EpochToJson(record.epoch))
+      .Set("generation", record.generation)
+      .Set("members", std::move(members))
+      .Set("snapshot", record.newest_snapshot);
+}
+
+Result<wire::Record> RecordFromJson(const Json& json) {
+  wire::Record record;
+  const Json* epoch = json.Find("epoch");
+  if (epoch == nullptr) return Status(ErrorCode::kInvalidArgument, "record: epoch is missing");
+  Result<wire::Epoch> parsed = EpochFromJson(*epoch);
+  if (!parsed.ok()) return parsed.status().Within("record");
+  record.epoch = parsed.value();
+  Result<int64_t> generation = json.Integer("generation", 0, kIntegerMax);
+  if (!generation.ok()) return generation.status().Within("record");
+  record.generation = static_cast<uint64_t>(generation.value());
+  const Json* members = json.Find("members");
+  if (members == nullptr || !members->is_array() || members->items().size() > kReplicasMax) {
+    return Status(ErrorCode::kInvalidArgument, "record: members must be a list of at most " +
+                                                   std::to_string(kReplicasMax) + " replica ids");
+  }
+  for (const Json& item : members->items()) {
+    Result<std::string> text = item.AsString("record: a member");
+    if (!text.ok()) return text.status();
+    Result<wire::ReplicaId> id = wire::ParseReplicaId(text.value());
+    if (!id.ok()) return id.status().Within("record: members");
+    record.members.Add(id.value());
+  }
+  Result<std::string> snapshot = json.String("snapshot", "");
+  if (!snapshot.ok()) return snapshot.status().Within("record");
+  if (snapshot.value().size() > wire::kSnapshotNameBytesMax) {
+    return Status(ErrorCode::kInvalidArgument, "record: snapshot is too long");
+  }
+  record.newest_snapshot = snapshot.Take();
+  return record;
+}
+
+Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
+  if (!config.is_object()) return Status(ErrorCode::kInvalidArgument, "config must be an object");
+  EngineOptions options;
+  Result<std::string> volume = config.String("volume");
+  if (!volume.ok()) return volume.status();
+  options.volume = volume.Take();
+  if (!wire::IsVolumeName(options.volume)) {
+    return Status(ErrorCode::kInvalidArgument,
+                  "volume must be a DNS label of at most 63 characters");
+  }
+  Result<int64_t> size = config.Integer("sizeBytes", static_cast<int64_t>(kVolumeBytesMin),
+                                        static_cast<int64_t>(kVolumeBytesMax));
+  if (!size.ok()) return size.status();
+  options.size_bytes = static_cast<uint64_t>(size.value());
+  if (options.size_bytes % kBlockBytes != 0) {
+    return Status(ErrorCode::kInvalidArgument, "sizeBytes must be a multiple of 4096");
+  }
+  Result<std::string> hex = config.String("secret");
+  if (!hex.ok()) return hex.status();
+  Result<Secret> secret = ParseSecret(hex.value());
+  if (!secret.ok()) return secret.status().Within("secret");
+  options.secret = secret.value();
+  const Json* epoch = config.Find("epoch");
+  if (epoch == nullptr) return Status(ErrorCode::kInvalidArgument, "epoch is missing");
+  Result<wire::Epoch> parsed_epoch = EpochFromJson(*epoch);
+  if (!parsed_epoch.ok()) return parsed_epoch.status();
+  options.epoch = parsed_epoch.value();
+  const Json* record = config.Find("record");
+  if (record == nullptr) return Status(ErrorCode::kInvalidArgument, "record is missing");
+  Result<wire::Record> parsed_record = RecordFromJson(*record);
+  if (!parsed_record.ok()) return parsed_record.status();
+  options.record = parsed_record.Take();
+  const Json* replicas = config.Find("replicas");
+  if (replicas == nullptr || !replicas->is_array() || replicas->items().empty() ||
+      replicas->items().size() > kReplicasMax) {
+    return Status(ErrorCode::kInvalidArgument,
+                  "replicas must be a list of 1 to " + std::to_string(kReplicasMax));
+  }
+  for (const Json& item : replicas->items()) {
+    Result<std::string> id_text = item.String("id");
+    if (!id_text.ok()) return id_text.status().Within("replicas");
+    Result<wire::ReplicaId> id = wire::ParseReplicaId(id_text.value());
+    if (!id.ok()) return id.status().Within("replicas");
+    Result<std::string> address_text = item.String("address");
+    if (!address_text.ok()) return address_text.status().Within("replicas");
+    Result<io::Address> address = io::Address::Parse(address_text.value());
+    if (!address.ok()) return address.status().Within("replicas");
+    for (const EngineOptions::Replica& other : options.replicas) {
+      if (other.id == id.value()) {
+        return Status(ErrorCode::kInvalidArgument,
+                      "replicas: " + id_text.value() + " stands twice");
+      }
+    }
+    options.replicas.push_back({id.value(), address.Take()});
+  }
+  Result<int64_t> late_ms = config.Integer("lateMs", 50, 3'600'000, 1000);
+  if (!late_ms.ok()) return late_ms.status();
+  options.late_ns = static_cast<uint64_t>(late_ms.value()) * kNsPerMs;
+  Result<int64_t> wait_ms = config.Integer("startWaitMs", 0, 3'600'000, 30'000);
+  if (!wait_ms.ok()) return wait_ms.status();
+  options.start_wait_ns = static_cast<uint64_t>(wait_ms.value()) * kNsPerMs;
+  return options;
+}
+
+EngineService::EngineService(io::Reactor& reactor, EventSink& events)
+    : reactor_(reactor), events_(events) {
+  listen_retry_.owner = stop_limit_.owner = this;
+  listen_retry_.done = [](io::Operation* operation) {
+    static_cast<EngineService*>(operation->owner)->Listen();
+  };
+  stop_limit_.done = [](io::Operation* operation) {
+    static_cast<EngineService*>(operation->owner)->nbd_->Abort();
+  };
+}
+
+EngineService::~EngineService() = default;
+
+Result<std::unique_ptr<Service>> EngineService::Make(io::Reactor& reactor, const Json& config,
+                                                     EventSink& events) {
+  Result<EngineOptions> options = ParseOptions(config);
+  if (!options.ok()) return options.status();
+  const Json* nbd = config.Find("nbd");
+  if (nbd == nullptr) return Status(ErrorCode::kInvalidArgument, "nbd is missing");
+  Result<std::string> host = nbd->String("host");
+  if (!host.ok()) return host.status().Within("nbd");
+  Result<int64_t> port = nbd->Integer("port", 0, 65'535);
+  if (!port.ok()) return port.status().Within("nbd");
+  // What all connections may hold at the most, plus one chunk each to receive into.
+  Result<std::unique_ptr<BufferPool>> buffers =
+      BufferPool::Create("ankole-buffers", kConnectionsMax * (kConnectionOperationsMax + 4),
+                         kConnectionsMax * (kConnectionBufferBytesMax / BufferPool::kMediumBytes),
+                         kConnectionsMax * (kConnectionBufferBytesMax / BufferPool::kLargeBytes));
+  if (!buffers.ok()) return buffers.status();
+  std::unique_ptr<EngineService> service(new EngineService(reactor, events));
+  service->nbd_address_.host = host.Take();
+  service->nbd_address_.port = static_cast<uint16_t>(port.value());
+  service->engine_ = std::make_unique<Engine>(reactor, static_cast<Engine::Observer&>(*service),
+                                              events, options.Take(), buffers.Take());
+  service->nbd_ = std::make_unique<nbd::Server>(reactor, *service->engine_, events);
+  return std::unique_ptr<Service>(std::move(service));
+}
+
+void EngineService::Start() { engine_->Start(); }
+
+void EngineService::OnMessage(const Json& message) {
+  Result<int64_t> answer = message.Integer("answer", 0, kIntegerMax, -1);
+  if (answer.ok() && answer.value() >= 0) {
+    OnAnswer(answer.value(), message);
+    return;
+  }
+  Result<int64_t> request = message.Integer("request", 0, kIntegerMax);
+  Result<std::string> name = message.String("op");
+  if (!request.ok() || !name.ok()) {
+    events_.Log(LogLevel::kWarn, "a control message is neither a request nor an answer");
+    return;
+  }
+  OnRequest(request.value(), name.value());
+}
+
+void EngineService::OnAnswer(int64_t question, const Json& message) {
+  Result<bool> ok = message.Bool("ok", false);
+  Result<std::string> text = message.String("message", "the store gave no reason");
+  Result<std::string> code = message.String("code", "unavailable");
+  if (!ok.ok() || !text.ok() || !code.ok()) {
+    events_.Log(LogLevel::kWarn, "the answer to a question is malformed");
+    return;
+  }
+  const ErrorCode error = code.value() == ErrorCodeName(ErrorCode::kFenced)
+                              ? ErrorCode::kFenced
+                              : ErrorCode::kUnavailable;
+  engine_->AnswerStore(static_cast<uint64_t>(question),
+                       ok.value() ? Status::Ok() : Status(error, text.value()));
+}
+
+void EngineService::OnRequest(int64_t request, const std::string& name) {
+  if (name == "counters") {
+    Json counters = engine_->CountersJson();
+    counters.Set("connections", static_cast<uint64_t>(nbd_->connections()));
+    events_.Emit(ReplyTo(request, std::move(counters)));
+  } else if (name == "status") {
+    const EngineReport report = engine_->Report();
+    events_.Emit(ReplyTo(request, Json::Object()
+                                      .Set("state", report.state)
+                                      .Set("message", report.message)
+                                      .Set("record", RecordToJson(report.record))));
+  } else if (name == "stop") {
+    if (stopping_) {
+      events_.Emit(ReplyTo(request, Status(ErrorCode::kBusy, "it is stopping already")));
+      return;
+    }
+    stop_request_ = request;
+    BeginStop();
+  } else {
+    events_.Emit(ReplyTo(
+        request, Status(ErrorCode::kUnsupported, "an engine has no request '" + name + "'")));
+  }
+}
+
+void EngineService::OnReport(const EngineReport& report) {
+  Json members = Json::Array();
+  for (const wire::ReplicaId id : report.record.members.all()) {
+    members.Append(wire::ReplicaIdText(id));
+  }
+  events_.Emit(EventOf("state")
+                   .Set("state", report.state)
+                   .Set("message", report.message)
+                   .Set("members", std::move(members))
+                   .Set("generation", report.record.generation));
+}
+
+void EngineService::OnReplica(wire::ReplicaId replica, const char* state,
+                              const std::string& reason) {
+  events_.Emit(EventOf("replica")
+                   .Set("id", wire::ReplicaIdText(replica))
+                   .Set("state", state)
+                   .Set("reason", reason));
+}
+
+void EngineService::OnAskStore(uint64_t question, const wire::Record& record) {
+  events_.Emit(EventOf("record").Set("question", question).Set("record", RecordToJson(record)));
+}
+
+void EngineService::OnReady() {
+  ready_ = true;
+  if (!stopping_) Listen();
+}
+
+void EngineService::Listen() {
+  const Status listening = nbd_->Listen(nbd_address_, &nbd_bound_);
+  if (!listening.ok()) {
+    // The port is the volume's own and somebody else has it: said clearly, and tried until it is
+    // free.
+    events_.Emit(EventOf("state")
+                     .Set("state", "waiting")
+                     .Set("message", "NBD cannot listen on " + nbd_address_.ToString() + ": " +
+                                         listening.message() + "; tried again every second")
+                     .Set("members", Json::Array())
+                     .Set("generation", engine_->Report().record.generation));
+    reactor_.Arm(&listen_retry_, reactor_.NowNs() + kListenRetryNs);
+    return;
+  }
+  listening_ = true;
+  OnReport(engine_->Report());
+  events_.Emit(EventOf("serving").Set(
+      "nbd", Json::Object().Set("host", nbd_bound_.host).Set("port", int64_t{nbd_bound_.port})));
+}
+
+void EngineService::BeginStop() {
+  stopping_ = true;
+  reactor_.Cancel(&listen_retry_);
+  if (!listening_) {
+    StopEngine();
+    return;
+  }
+  reactor_.Arm(&stop_limit_, reactor_.NowNs() + kFrontEndStopNs);
+  nbd_->Shutdown([this] {
+    reactor_.Cancel(&stop_limit_);
+    StopEngine();
+  });
+}
+
+void EngineService::StopEngine() { engine_->Stop(); }
+
+void EngineService::OnStopped(bool clean) {
+  if (stop_request_ >= 0) {
+    events_.Emit(ReplyTo(stop_request_, Json::Object().Set("clean", clean)));
+  }
+  events_.Emit(EventOf("stopped").Set("clean", clean));
+  reactor_.Stop();
+}
+
+}  // namespace ankole::engine

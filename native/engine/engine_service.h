@@ -1,0 +1,60 @@
+#pragma once
+
+#include <map>
+#include <memory>
+
+#include "base/service.h"
+#include "engine/engine.h"
+#include "io/reactor.h"
+
+namespace ankole::nbd {
+class Server;
+}
+
+namespace ankole::engine {
+
+// An engine process's native half: an Engine, its NBD front end, and the control messages of both.
+class EngineService final : public Service, Engine::Observer {
+ public:
+  // kInvalidArgument naming the field of the config that is wrong.
+  static Result<EngineOptions> ParseOptions(const Json& config);
+  static Result<std::unique_ptr<Service>> Make(io::Reactor& reactor, const Json& config,
+                                               EventSink& events);
+  ~EngineService() override;
+
+  void Start() override;
+  void OnMessage(const Json& message) override;
+
+ private:
+  EngineService(io::Reactor& reactor, EventSink& events);
+
+  void OnReport(const EngineReport& report) override;
+  void OnReplica(wire::ReplicaId replica, const char* state, const std::string& reason) override;
+  void OnAskStore(uint64_t question, const wire::Record& record) override;
+  void OnReady() override;
+  void OnStopped(bool clean) override;
+
+  void Listen();
+  void OnRequest(int64_t request, const std::string& name);
+  void OnAnswer(int64_t question, const Json& message);
+  void BeginStop();
+  void StopEngine();
+
+  io::Reactor& reactor_;
+  EventSink& events_;
+  io::Address nbd_address_;
+  io::Address nbd_bound_;
+  std::unique_ptr<Engine> engine_;
+  std::unique_ptr<nbd::Server> nbd_;
+  io::Timer listen_retry_;
+  io::Timer stop_limit_;
+  bool ready_ = false;
+  bool listening_ = false;
+  bool stopping_ = false;
+  int64_t stop_request_ = -1;
+};
+
+Json RecordToJson(const wire::Record& record);
+Result<wire::Record> RecordFromJson(const Json& json);
+
+}  // namespace ankole::engine
