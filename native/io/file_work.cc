@@ -82,10 +82,13 @@ int64_t WriteBlocking(FileOperation* operation) {
   bool sync_after = false;
   while (operation->finished_bytes < total) {
     const Rest rest(operation);
-    const ssize_t put = pwritev2(operation->file.fd, rest.vectors, rest.count, rest.offset_bytes,
-                                 operation->durable && !sync_after ? RWF_DSYNC : 0);
+    const int fd = operation->file.fd;
+    const bool synced = operation->durable && !sync_after;
+    const ssize_t put = synced
+                            ? pwritev2(fd, rest.vectors, rest.count, rest.offset_bytes, RWF_DSYNC)
+                            : pwritev(fd, rest.vectors, rest.count, rest.offset_bytes);
     if (put < 0 && errno == EINTR) continue;
-    if (put < 0 && errno == EOPNOTSUPP && operation->durable && !sync_after) {
+    if (put < 0 && errno == EOPNOTSUPP && synced) {
       sync_after = true;
       continue;
     }

@@ -199,28 +199,6 @@ TEST(io_reactor, jobs_run_elsewhere_and_finish_here) {
   });
 }
 
-TEST(io_reactor, jobs_run_although_no_thread_can_be_started) {
-  OnEachBackend([](Reactor& reactor) {
-    // No address space for another stack.
-    rlimit before;
-    getrlimit(RLIMIT_AS, &before);
-    const rlimit none = {.rlim_cur = 1, .rlim_max = before.rlim_max};
-    With<Job> job;
-    job.work = [](Job* self) { self->result = 7; };
-    job.then = [&](auto& self) {
-      EXPECT_EQ(self.result, 7);
-      if (self.runs < 3) return reactor.Run(&self);
-      reactor.Stop();
-    };
-    setrlimit(RLIMIT_AS, &none);
-    reactor.Run(&job);
-    EXPECT_EQ(job.runs, 0);
-    reactor.Loop();
-    setrlimit(RLIMIT_AS, &before);
-    EXPECT_EQ(job.runs, 3);
-  });
-}
-
 TEST(io_reactor, stop_waits_for_what_is_in_flight_but_not_for_timers) {
   OnEachBackend([](Reactor& reactor) {
     With<Job> job;

@@ -1,64 +1,107 @@
 #pragma once
 
+#include <dirent.h>
+
+#include <cstdio>
 #include <functional>
 #include <memory>
 #include <string>
-#include <utility>
 
 #include "base/test.h"
 #include "io/reactor.h"
 
-// Small bindings of operations to lambdas, for tests only: production code pays for no
-// std::function.
+// Bindings of operations to lambdas, for tests only: production code pays for no std::function.
 namespace ankole::io {
 
 template <typename T>
 struct With : T {
   std::function<void(With&)> then;
+  int runs = 0;
   With() {
     this->done = [](Operation* operation) {
-      auto& self = *static_cast<With*>(static_cast<T*>(operation));
+      auto& self = *static_cast<With*>(operation);
       ++self.runs;
       if (self.then) self.then(self);
     };
   }
-  int runs = 0;
 };
 
-// Runs `body` on a reactor of each back end in turn; skips with the reason where io_uring is not to
-// be had and the test is for it alone.
+inline int OpenDescriptors() {
+  DIR* const directory = opendir("/proc/self/fd");
+  int count = 0;
+  while (readdir(directory) != nullptr) ++count;
+  closedir(directory);
+  return count;
+}
+
+// Runs `body` on a reactor of each back end in turn and sees that no descriptor leaks. Says so
+// where io_uring is not to be had.
 inline void OnEachBackend(const std::function<void(Reactor&)>& body) {
+  const std::string directory = test::TemporaryDirectory();
   for (const Backend backend : {Backend::kEpoll, Backend::kUring}) {
-    auto made = MakeReactor({.backend = backend, .probe_directory = test::TemporaryDirectory()});
+    const int before = OpenDescriptors();
+    auto made = MakeReactor({.backend = backend, .probe_directory = directory});
     if (!made.ok()) {
-      if (backend == Backend::kEpoll) {
-        test::Fail(__FILE__, __LINE__, made.status().message());
-      } else {
-        std::printf("    without io_uring: %s\n", made.status().message().c_str());
-      }
+      if (backend == Backend::kEpoll) test::Fail(__FILE__, __LINE__, made.status().message());
+      std::printf("    left out: %s\n", made.status().message().c_str());
       continue;
     }
-    const auto reactor = made.Take();
+    auto reactor = made.Take();
     body(*reactor);
+    reactor.reset();
+    if (OpenDescriptors() != before) {
+      test::Fail(__FILE__, __LINE__,
+                 std::string("descriptors leaked with ") + BackendName(backend));
+    }
   }
 }
 
-// Runs the loop until `done` says so, at most 20 s.
-inline bool RunUntil(Reactor& reactor, const std::function<bool()>& finished) {
-  With<Timer> tick;
-  bool in_time = true;
-  const uint64_t end_ns = reactor.NowNs() + 20'000'000'000;
-  tick.then = [&](auto&) {
-    if (finished() || reactor.NowNs() > end_ns) {
-      in_time = finished();
-      reactor.Stop();
-      return;
-    }
-    reactor.Arm(&tick, reactor.NowNs() + 200'000);
-  };
-  reactor.Arm(&tick, 0);
+// Runs the loop until nothing that was started is in flight.
+inline void RunAll(Reactor& reactor) {
+  reactor.Stop();
   reactor.Loop();
-  return in_time;
+}
+
+inline void CloseAll(Reactor& reactor, std::initializer_list<Socket> sockets) {
+  With<CloseOperation> operations[8];
+  size_t count = 0;
+  for (const Socket& socket : sockets) {
+    operations[count].socket = socket;
+    reactor.Close(&operations[count++]);
+  }
+  RunAll(reactor);
+}
+
+inline Address ParseAddress(const std::string& text) { return Address::Parse(text).Take(); }
+
+// Two ends of a connection that went through Listen, Accept and Connect.
+struct Pair {
+  Socket client;
+  Socket server;
+};
+inline Pair MakePair(Reactor& reactor, bool unix_path) {
+  const std::string path = test::TemporaryDirectory() + "/socket";
+  Address bound;
+  auto listener =
+      reactor.Listen(ParseAddress(unix_path ? "unix:" + path : "tcp:127.0.0.1:0"), &bound);
+  CHECK(listener.ok());
+  With<AcceptOperation> accept;
+  accept.listener = listener.value();
+  With<ConnectOperation> connect;
+  connect.address = bound;
+  reactor.Accept(&accept);
+  reactor.Connect(&connect);
+  RunAll(reactor);
+  CHECK(accept.result == 0 && connect.result == 0);
+  CloseAll(reactor, {listener.value()});
+  return {connect.socket, accept.accepted};
+}
+
+// `body` on each back end, over TCP and over a Unix socket.
+inline void OnEachPair(const std::function<void(Reactor&, Pair)>& body) {
+  OnEachBackend([&](Reactor& reactor) {
+    for (const bool unix_path : {false, true}) body(reactor, MakePair(reactor, unix_path));
+  });
 }
 
 }  // namespace ankole::io
