@@ -1,0 +1,572 @@
+#include "replica/disk_host.h"
+
+#include <algorithm>
+
+#include "base/limits.h"
+#include "replica/control_job.h"
+
+namespace ankole::replica {
+namespace {
+
+constexpr size_t kListenersMax = 8;
+// A stop waits as long for engines to take their answers; what is at the storage is waited for
+// anyway.
+constexpr uint64_t kStopLimitNs = 2 * kNsPerSecond;
+constexpr uint64_t kAcceptRetryNs = 100 * kNsPerMs;
+constexpr uint64_t kRefusedLogIntervalNs = 10 * kNsPerSecond;
+
+Status Bad(const std::string& field, const std::string& why) {
+  return {ErrorCode::kInvalidArgument, "\"" + field + "\": " + why};
+}
+
+}  // namespace
+
+Result<DiskHostConfig> DiskHostConfig::Parse(const Json& json) {
+  if (!json.is_object()) {
+    return Status(ErrorCode::kInvalidArgument, "the disk host's configuration is not an object");
+  }
+  DiskHostConfig config;
+  Result<std::string> disk = json.String("disk");
+  if (!disk.ok()) return disk.status();
+  if (disk.value().empty()) return Bad("disk", "is empty");
+  config.disk = disk.Take();
+  Result<std::string> directory = json.String("directory");
+  if (!directory.ok()) return directory.status();
+  config.directory = directory.Take();
+  while (config.directory.size() > 1 && config.directory.ends_with('/')) {
+    config.directory.pop_back();
+  }
+  if (!config.directory.starts_with('/')) return Bad("directory", "is not an absolute path");
+  const Json* listen = json.Find("listen");
+  if (listen == nullptr || !listen->is_array() || listen->items().empty() ||
+      listen->items().size() > kListenersMax) {
+    return Bad("listen", "is not an array of 1 to " + std::to_string(kListenersMax) + " addresses");
+  }
+  for (const Json& item : listen->items()) {
+    Result<std::string> text = item.AsString("listen");
+    if (!text.ok()) return text.status();
+    Result<io::Address> address = io::Address::Parse(text.value());
+    if (!address.ok()) return address.status().Within("\"listen\"");
+    config.listen.push_back(address.Take());
+  }
+  Result<std::string> backend = json.String("ioBackend", "auto");
+  if (!backend.ok()) return backend.status();
+  Result<io::Backend> parsed = io::ParseBackend(backend.value());
+  if (!parsed.ok()) return parsed.status().Within("\"ioBackend\"");
+  config.io_backend = parsed.value();
+  return config;
+}
+
+DiskHost::DiskHost(io::Reactor& reactor, EventSink& events, DiskHostConfig config)
+    : reactor_(reactor), events_(events), config_(std::move(config)) {
+  stop_limit_.owner = this;
+  stop_limit_.done = [](io::Operation* timer) {
+    auto* self = static_cast<DiskHost*>(timer->owner);
+    for (Session* session = self->sessions_.front(); session != nullptr;
+         session = self->sessions_.Next(session)) {
+      session->Close({ErrorCode::kUnavailable, "the disk host stops"});
+    }
+  };
+}
+
+DiskHost::~DiskHost() {
+  // The loop has ended: nothing is in flight, but connections may be open where it ended hard.
+  if (disk_lock_.valid()) reactor_.files().Close(disk_lock_);
+}
+
+// --- start
+// -----------------------------------------------------------------------------------------
+
+void DiskHost::Start() {
+  const io::BackendChoice& backend = reactor_.backend();
+  events_.Emit(Json::Object()
+                   .Set("event", "io-backend")
+                   .Set("backend", io::BackendName(backend.backend))
+                   .Set("reason", backend.reason));
+  struct Outcome {
+    Status status;
+    io::File lock;
+    std::vector<FoundReplica> found;
+    std::vector<std::string> strangers;
+  };
+  auto outcome = std::make_shared<Outcome>();
+  RunJob(
+      [this, outcome] {
+        Result<io::File> lock = TakeDisk(reactor_.files(), config_.directory);
+        if (!lock.ok()) {
+          outcome->status = lock.status();
+          return;
+        }
+        outcome->lock = lock.value();
+        Result<std::vector<FoundReplica>> found =
+            FindReplicas(reactor_.files(), config_.directory, &outcome->strangers);
+        if (found.ok()) {
+          outcome->found = found.Take();
+        } else {
+          outcome->status = found.status();
+        }
+      },
+      [this, outcome] {
+        disk_lock_ = outcome->lock;
+        if (outcome->status.ok()) {
+          OnDiskTaken(outcome->found, outcome->strangers);
+        } else {
+          OnDiskTaken(outcome->status, {});
+        }
+      });
+}
+
+void DiskHost::OnDiskTaken(const Result<std::vector<FoundReplica>>& found,
+                           const std::vector<std::string>& strangers) {
+  if (mode_ != Mode::kStarting) return;  // stopped meanwhile
+  if (!found.ok()) {
+    Fail(found.status());
+    return;
+  }
+  for (const std::string& name : strangers) {
+    events_.Log(LogLevel::kWarn, config_.directory + "/" + std::string(kReplicasName) + "/" + name +
+                                     " is no replica (<volume>-<16 hex digits>) and is left alone");
+  }
+  for (const FoundReplica& replica : found.value()) {
+    auto served = std::make_unique<ServedReplica>(reactor_, events_, replica.volume, replica.id,
+                                                  replica.directory);
+    if (replica.failure.ok()) {
+      served->SetIdentity(replica.identity);
+    } else {
+      served->SetFailure(replica.failure);
+    }
+    replicas_[{replica.volume, replica.id}] = std::move(served);
+  }
+  if (const Status listening = Listen(); !listening.ok()) {
+    Fail(listening);
+    return;
+  }
+  mode_ = Mode::kServing;
+  Json addresses = Json::Array();
+  for (const auto& listener : listeners_) {
+    addresses.Append(listener->bound.ToString());
+    Accept(listener.get());
+  }
+  events_.Emit(Json::Object().Set("event", "listening").Set("addresses", std::move(addresses)));
+}
+
+void DiskHost::Fail(const Status& why) {
+  events_.Emit(Json::Object()
+                   .Set("event", "failed")
+                   .Set("code", ErrorCodeName(why.code()))
+                   .Set("message", why.message()));
+  Stop();
+}
+
+Status DiskHost::Listen() {
+  for (const io::Address& address : config_.listen) {
+    auto listener = std::make_unique<Listener>();
+    Result<io::Socket> socket = reactor_.Listen(address, &listener->bound);
+    if (!socket.ok()) {
+      return socket.status().Within("disk host of " + config_.directory + " cannot listen on " +
+                                    address.ToString());
+    }
+    listener->host = this;
+    listener->accept.listener = listener->close.socket = socket.value();
+    listener->accept.owner = listener->close.owner = listener->retry.owner = listener.get();
+    listener->accept.done = [](io::Operation* operation) {
+      auto* self = static_cast<Listener*>(operation->owner);
+      self->host->OnAccepted(self);
+    };
+    listener->close.done = [](io::Operation* operation) {
+      auto* self = static_cast<Listener*>(operation->owner);
+      self->closed = true;
+      self->host->StopWhenDone();
+    };
+    listener->retry.done = [](io::Operation* operation) {
+      auto* self = static_cast<Listener*>(operation->owner);
+      self->host->Accept(self);
+    };
+    listeners_.push_back(std::move(listener));
+  }
+  return Status::Ok();
+}
+
+void DiskHost::Accept(Listener* listener) {
+  if (mode_ == Mode::kServing) reactor_.Accept(&listener->accept);
+}
+
+void DiskHost::OnAccepted(Listener* listener) {
+  const int64_t result = listener->accept.result;
+  if (result < 0) {
+    if (mode_ != Mode::kServing) return;
+    // Out of descriptors, most likely: those that are open go on.
+    events_.Log(LogLevel::kError,
+                Status::FromErrno(static_cast<int>(-result),
+                                  "cannot accept on " + listener->bound.ToString())
+                    .message());
+    reactor_.Arm(&listener->retry, reactor_.NowNs() + kAcceptRetryNs);
+    return;
+  }
+  const io::Socket socket = listener->accept.accepted;
+  const uint64_t now_ns = reactor_.NowNs();
+  const bool full = sessions_.size() >= kDiskHostSessionsMax;
+  if (full && (refused_logged_ns_ == 0 || now_ns - refused_logged_ns_ > kRefusedLogIntervalNs)) {
+    refused_logged_ns_ = now_ns;
+    events_.Log(LogLevel::kError, "connection from " + listener->accept.peer + " refused: " +
+                                      std::to_string(kDiskHostSessionsMax) + " are open");
+  }
+  if (full || mode_ != Mode::kServing) {
+    auto* close = new io::CloseOperation();
+    close->socket = socket;
+    close->done = [](io::Operation* operation) {
+      delete static_cast<io::CloseOperation*>(operation);
+    };
+    reactor_.Close(close);
+  } else {
+    auto* session = new Session(reactor_, *this, listener->accept.peer);
+    sessions_.PushBack(session);
+    session->Start(socket);
+  }
+  Accept(listener);
+}
+
+Result<ServedReplica*> DiskHost::FindReplica(const std::string& volume, wire::ReplicaId id) {
+  const auto found = replicas_.find({volume, id});
+  if (found == replicas_.end()) {
+    return Status(ErrorCode::kNotFound, "disk " + config_.disk + " has no replica " +
+                                            wire::ReplicaIdText(id) + " of volume " + volume);
+  }
+  ServedReplica* replica = found->second.get();
+  if (!replica->has_identity()) {
+    return Status(replica->failure().code(),
+                  replica->Name() + " cannot be read; the disk host's log says why");
+  }
+  if (replica->ending()) {
+    return Status(ErrorCode::kUnavailable, replica->Name() + " is being closed");
+  }
+  return replica;
+}
+
+void DiskHost::OnSessionGone(Session* session) {
+  sessions_.Remove(session);
+  delete session;
+  StopWhenDone();
+}
+
+// --- requests
+// --------------------------------------------------------------------------------------
+
+void DiskHost::OnMessage(const Json& message) {
+  Result<int64_t> request = message.is_object()
+                                ? message.Integer("request", 0, INT64_MAX)
+                                : Status(ErrorCode::kInvalidArgument, "it is not an object");
+  if (!request.ok()) {
+    events_.Log(LogLevel::kError, "control message: " + request.status().message());
+    return;
+  }
+  Result<std::string> op = message.String("op");
+  const Status status = op.ok() ? OnRequest(request.value(), op.value(), message) : op.status();
+  if (!status.ok()) events_.Emit(ReplyTo(request.value(), status));
+}
+
+Status DiskHost::OnRequest(int64_t request, const std::string& op, const Json& message) {
+  if (op == "stop") {
+    stop_requests_.push_back(request);
+    Stop();
+    return Status::Ok();
+  }
+  if (mode_ != Mode::kServing) {
+    return {ErrorCode::kUnavailable,
+            mode_ == Mode::kStarting ? "the disk host is starting" : "the disk host stops"};
+  }
+  if (op == "create-replica" || op == "remove-replica") {
+    Result<Change> change = ParseChange(request, op == "create-replica", message);
+    if (!change.ok()) return change.status();
+    changes_.push_back(change.Take());
+    NextChange();
+    return Status::Ok();
+  }
+  if (op == "list-replicas") {
+    ListReplicas(request);
+    return Status::Ok();
+  }
+  if (op == "space") {
+    AnswerSpace(request);
+    return Status::Ok();
+  }
+  if (op == "counters") {
+    events_.Emit(ReplyTo(request, CountersJson()));
+    return Status::Ok();
+  }
+  return Bad("op", "\"" + op.substr(0, 64) + "\" is not known to a disk host");
+}
+
+Result<DiskHost::Change> DiskHost::ParseChange(int64_t request, bool create,
+                                               const Json& message) const {
+  Change change;
+  change.request = request;
+  change.create = create;
+  Result<std::string> volume = message.String("volume");
+  if (!volume.ok()) return volume.status();
+  if (const Status status = CheckVolumeName(volume.value()); !status.ok()) {
+    return status.Within("\"volume\"");
+  }
+  change.identity.volume = volume.Take();
+  Result<std::string> id_text = message.String("id");
+  if (!id_text.ok()) return id_text.status();
+  Result<wire::ReplicaId> id = wire::ParseReplicaId(id_text.value());
+  if (!id.ok()) return id.status().Within("\"id\"");
+  change.identity.id = id.value();
+  if (!create) return change;
+  Result<int64_t> size = message.Integer("sizeBytes", static_cast<int64_t>(kVolumeBytesMin),
+                                         static_cast<int64_t>(kVolumeBytesMax));
+  if (!size.ok()) return size.status();
+  change.size_bytes = static_cast<uint64_t>(size.value());
+  if (const Status status = CheckVolumeSize(change.size_bytes); !status.ok()) {
+    return status.Within("\"sizeBytes\"");
+  }
+  Result<std::string> secret_text = message.String("secret");
+  if (!secret_text.ok()) return secret_text.status();
+  Result<Secret> secret = ParseSecret(secret_text.value());
+  if (!secret.ok()) return secret.status().Within("\"secret\"");
+  change.identity.secret = secret.value();
+  Result<std::string> cache_text = message.String("cache", "buffered");
+  if (!cache_text.ok()) return cache_text.status();
+  Result<CacheMode> cache = ParseCacheMode(cache_text.value());
+  if (!cache.ok()) return cache.status().Within("\"cache\"");
+  change.identity.cache = cache.value();
+  return change;
+}
+
+void DiskHost::NextChange() {
+  if (changing_ || changes_.empty() || mode_ != Mode::kServing) return;
+  changing_ = true;
+  const Change change = std::move(changes_.front());
+  changes_.pop_front();
+  if (change.create) {
+    Create(change);
+  } else {
+    Remove(change);
+  }
+}
+
+void DiskHost::FinishChange(int64_t request, const Status& status, Json result) {
+  events_.Emit(status.ok() ? ReplyTo(request, std::move(result)) : ReplyTo(request, status));
+  changing_ = false;
+  NextChange();
+  StopWhenDone();
+}
+
+// Idempotent: the same replica again is no error, one of the same id that differs is.
+void DiskHost::Create(const Change& change) {
+  auto wanted = std::make_shared<Change>(change);
+  wanted->identity.created_seconds = reactor_.WallClockSeconds();
+  auto outcome = std::make_shared<Result<ReplicaDescription>>(ReplicaDescription{});
+  const std::string directory =
+      ReplicaDirectory(config_.directory, change.identity.volume, change.identity.id);
+  RunJob(
+      [this, wanted, outcome, directory] {
+        const Status created =
+            Replica::Create(reactor_.files(), directory, wanted->identity, wanted->size_bytes);
+        if (!created.ok() && created.code() != ErrorCode::kAlreadyExists) {
+          *outcome = created;
+          return;
+        }
+        *outcome = Replica::Describe(reactor_.files(), directory);
+      },
+      [this, wanted, outcome] { FinishCreate(*wanted, *outcome); });
+}
+
+void DiskHost::FinishCreate(const Change& change, const Result<ReplicaDescription>& outcome) {
+  const std::string& volume = change.identity.volume;
+  const std::string directory = ReplicaDirectory(config_.directory, volume, change.identity.id);
+  const std::string name =
+      "replica " + wire::ReplicaIdText(change.identity.id) + " of volume " + volume;
+  if (!outcome.ok()) {
+    FinishChange(change.request, outcome.status().Within("cannot create " + name), {});
+    return;
+  }
+  const ReplicaDescription& description = outcome.value();
+  if (description.size_bytes != change.size_bytes) {
+    FinishChange(change.request,
+                 {ErrorCode::kAlreadyExists,
+                  name + " exists with " + std::to_string(description.size_bytes) + " bytes, not " +
+                      std::to_string(change.size_bytes)},
+                 {});
+    return;
+  }
+  if (description.identity.secret != change.identity.secret ||
+      description.identity.cache != change.identity.cache) {
+    FinishChange(
+        change.request,
+        {ErrorCode::kAlreadyExists,
+         name + " exists with another " +
+             (description.identity.cache == change.identity.cache ? "secret" : "cache mode")},
+        {});
+    return;
+  }
+  std::unique_ptr<ServedReplica>& served = replicas_[{volume, change.identity.id}];
+  if (served == nullptr) {
+    served =
+        std::make_unique<ServedReplica>(reactor_, events_, volume, change.identity.id, directory);
+  }
+  if (!served->has_identity()) served->SetIdentity(description.identity);
+  FinishChange(change.request, Status::Ok(), Json::Object().Set("directory", directory));
+}
+
+void DiskHost::Remove(const Change& change) {
+  const Key key = {change.identity.volume, change.identity.id};
+  const std::string directory = ReplicaDirectory(config_.directory, key.first, key.second);
+  const int64_t request = change.request;
+  auto destroy = [this, key, directory, request] {
+    replicas_.erase(key);
+    auto status = std::make_shared<Status>();
+    RunJob([this, status, directory] { *status = Replica::Destroy(reactor_.files(), directory); },
+           [this, status, key, directory, request] {
+             if (!status->ok()) {
+               // It is still there: served again, so that it can be removed again.
+               auto served = std::make_unique<ServedReplica>(reactor_, events_, key.first,
+                                                             key.second, directory);
+               served->SetFailure(*status);
+               replicas_[key] = std::move(served);
+             }
+             FinishChange(request, *status, Json::Object());
+           });
+  };
+  const auto found = replicas_.find(key);
+  if (found == replicas_.end()) {
+    destroy();
+    return;
+  }
+  ServedReplica* served = found->second.get();
+  ++replicas_ending_;
+  served->CloseSessions({ErrorCode::kNotFound, served->Name() + " is removed"});
+  served->End([this, destroy](const Status&) {
+    --replicas_ending_;
+    destroy();
+  });
+}
+
+void DiskHost::ListReplicas(int64_t request) {
+  struct Row {
+    Key key;
+    std::string directory;
+    uint64_t size_bytes = 0;
+    uint64_t allocated_bytes = 0;
+    Status failure;
+  };
+  auto rows = std::make_shared<std::vector<Row>>();
+  for (const auto& [key, served] : replicas_) rows->push_back({key, served->directory(), 0, 0, {}});
+  RunJob(
+      [this, rows] {
+        for (Row& row : *rows) {
+          Result<ReplicaDescription> description =
+              Replica::Describe(reactor_.files(), row.directory);
+          if (!description.ok()) {
+            row.failure = description.status();
+            continue;
+          }
+          row.size_bytes = description.value().size_bytes;
+          row.allocated_bytes = description.value().allocated_bytes;
+        }
+      },
+      [this, rows, request] {
+        Json replicas = Json::Array();
+        for (const Row& row : *rows) {
+          const auto found = replicas_.find(row.key);
+          if (found == replicas_.end()) continue;  // removed meanwhile
+          const ServedReplica& served = *found->second;
+          const Status& failure = served.failure().ok() ? row.failure : served.failure();
+          replicas.Append(Json::Object()
+                              .Set("volume", row.key.first)
+                              .Set("id", wire::ReplicaIdText(row.key.second))
+                              .Set("directory", row.directory)
+                              .Set("sizeBytes", row.size_bytes)
+                              .Set("allocatedBytes", row.allocated_bytes)
+                              .Set("state", served.is_open() ? "open"
+                                            : failure.ok()   ? "closed"
+                                                             : "failed")
+                              .Set("error", served.is_open() ? "" : failure.message()));
+        }
+        events_.Emit(ReplyTo(request, Json::Object().Set("replicas", std::move(replicas))));
+      });
+}
+
+void DiskHost::AnswerSpace(int64_t request) {
+  auto space = std::make_shared<Result<io::SpaceInfo>>(io::SpaceInfo{});
+  RunJob([this, space] { *space = reactor_.files().Space(config_.directory); },
+         [this, space, request] {
+           events_.Emit(space->ok()
+                            ? ReplyTo(request, Json::Object()
+                                                   .Set("totalBytes", space->value().total_bytes)
+                                                   .Set("freeBytes", space->value().free_bytes))
+                            : ReplyTo(request, space->status()));
+         });
+}
+
+Json DiskHost::CountersJson() const {
+  Json replicas = Json::Array();
+  for (const auto& [key, served] : replicas_) {
+    replicas.Append(Json::Object()
+                        .Set("volume", key.first)
+                        .Set("id", wire::ReplicaIdText(key.second))
+                        .Set("operations", served->counters().ToJson()));
+  }
+  return Json::Object()
+      .Set("disk", config_.disk)
+      .Set("ioBackend", io::BackendName(reactor_.backend().backend))
+      .Set("bucketBoundsSeconds", LatencyHistogram::BoundsSeconds())
+      .Set("replicas", std::move(replicas));
+}
+
+void DiskHost::RunJob(std::function<void()> work, std::function<void()> then) {
+  ++jobs_;
+  RunControlJob(reactor_, std::move(work), [this, then = std::move(then)] {
+    then();
+    --jobs_;
+    StopWhenDone();
+  });
+}
+
+// --- stop
+// ------------------------------------------------------------------------------------------
+
+void DiskHost::Stop() {
+  if (mode_ == Mode::kStopping || mode_ == Mode::kStopped) return;
+  mode_ = Mode::kStopping;
+  for (const Change& change : std::exchange(changes_, {})) {
+    events_.Emit(ReplyTo(change.request, {ErrorCode::kUnavailable, "the disk host stops"}));
+  }
+  for (const auto& listener : listeners_) {
+    reactor_.Cancel(&listener->retry);
+    reactor_.Close(&listener->close);
+  }
+  for (Session* session = sessions_.front(); session != nullptr;
+       session = sessions_.Next(session)) {
+    session->Drain();
+  }
+  ++replicas_ending_;  // nothing is done before all were told
+  for (const auto& [key, served] : replicas_) {
+    if (served->ending()) continue;  // it is being removed
+    ++replicas_ending_;
+    served->End([this](const Status& status) {
+      --replicas_ending_;
+      if (!status.ok()) clean_ = false;
+      StopWhenDone();
+    });
+  }
+  --replicas_ending_;
+  reactor_.Arm(&stop_limit_, reactor_.NowNs() + kStopLimitNs);
+  StopWhenDone();
+}
+
+void DiskHost::StopWhenDone() {
+  if (mode_ != Mode::kStopping) return;
+  const bool listening = std::any_of(listeners_.begin(), listeners_.end(),
+                                     [](const auto& listener) { return !listener->closed; });
+  if (listening || !sessions_.empty() || replicas_ending_ > 0 || jobs_ > 0 || changing_) return;
+  mode_ = Mode::kStopped;
+  reactor_.Cancel(&stop_limit_);
+  if (disk_lock_.valid()) reactor_.files().Close(std::exchange(disk_lock_, {}));
+  for (const int64_t request : stop_requests_) events_.Emit(ReplyTo(request, Json::Object()));
+  events_.Emit(Json::Object().Set("event", "stopped").Set("clean", clean_));
+  reactor_.Stop();
+}
+
+}  // namespace ankole::replica

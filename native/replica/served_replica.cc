@@ -1,0 +1,290 @@
+#include "replica/served_replica.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "replica/control_job.h"
+
+namespace ankole::replica {
+namespace {
+
+// The same trouble again within this time is not logged again.
+constexpr uint64_t kReportIntervalNs = 10 * kNsPerSecond;
+
+std::string EpochText(const wire::Epoch& epoch) {
+  return std::to_string(epoch.attachment) + "." + std::to_string(epoch.run);
+}
+
+bool Modifies(OperationKind kind) {
+  return kind == OperationKind::kWrite || kind == OperationKind::kZero ||
+         kind == OperationKind::kUnmap;
+}
+
+}  // namespace
+
+ServedReplica::ServedReplica(io::Reactor& reactor, LogSink& log, std::string volume,
+                             wire::ReplicaId id, std::string directory)
+    : reactor_(reactor),
+      log_(log),
+      volume_(std::move(volume)),
+      id_(id),
+      directory_(std::move(directory)) {
+  welcome_operation_.kind = OperationKind::kRecord;
+  welcome_operation_.owner = this;
+  welcome_operation_.done = [](ReplicaOperation* operation) {
+    static_cast<ServedReplica*>(operation->owner)->OnWelcomeWritten();
+  };
+}
+
+ServedReplica::~ServedReplica() {
+  CHECK(sessions_.empty() && in_flight_ == 0 && !job_running_ && !welcome_writing_);
+}
+
+std::string ServedReplica::Name() const {
+  return "replica " + wire::ReplicaIdText(id_) + " of volume " + volume_;
+}
+
+void ServedReplica::SetFailure(const Status& failure) {
+  failure_ = failure;
+  log_.Log(LogLevel::kError, Name() + ": " + failure.message());
+}
+
+void ServedReplica::Attach(Session* session) { sessions_.PushBack(session); }
+
+void ServedReplica::Detach(Session* session) {
+  Forget(session);
+  sessions_.Remove(session);
+  Advance();
+}
+
+void ServedReplica::Forget(Session* session) {
+  std::erase(inquirers_, session);
+  if (current_ == session) current_ = nullptr;
+  if (welcomer_ == session) welcomer_ = nullptr;
+  if (leaver_ == session) leaver_ = nullptr;
+}
+
+void ServedReplica::Inquire(Session* session) {
+  inquirers_.push_back(session);
+  Advance();
+}
+
+void ServedReplica::Welcome(Session* session) {
+  if (welcomer_ != nullptr && welcomer_->epoch() > session->epoch()) {
+    session->OnWelcomed(
+        {ErrorCode::kFenced, Name() + ": epoch " + EpochText(session->epoch()) +
+                                 " is fenced off by " + EpochText(welcomer_->epoch())},
+        {});
+    return;
+  }
+  Session* earlier = std::exchange(welcomer_, session);
+  if (earlier != nullptr) {
+    earlier->Close({ErrorCode::kFenced, "another connection asked for the replica"});
+  }
+  Advance();
+}
+
+void ServedReplica::Leave(Session* session) {
+  CHECK(current_ == session && leaver_ == nullptr);
+  leaver_ = session;
+  Advance();
+}
+
+void ServedReplica::Submit(ReplicaOperation* operation) {
+  CHECK(replica_ != nullptr && !job_running_);
+  ++in_flight_;
+  if (Modifies(operation->kind)) changed_ = true;
+  if (operation->kind == OperationKind::kRecord) newest_record_ = operation->record.current;
+  replica_->Submit(operation);
+}
+
+void ServedReplica::OnOperationDone(OperationKind kind, ErrorCode status) {
+  CHECK(in_flight_ > 0);
+  --in_flight_;
+  if (status != ErrorCode::kOk) {
+    Report(status);
+  } else if (Modifies(kind)) {
+    reported_ = ErrorCode::kOk;
+  }
+  if (in_flight_ == 0 && (welcomer_ != nullptr || leaver_ != nullptr || ended_)) Advance();
+}
+
+void ServedReplica::Report(ErrorCode status) {
+  const bool of_the_medium = status == ErrorCode::kIoError || status == ErrorCode::kNoSpace ||
+                             status == ErrorCode::kSuspect || status == ErrorCode::kCorrupt ||
+                             status == ErrorCode::kReadOnly;
+  if (!of_the_medium) return;
+  const uint64_t now_ns = reactor_.NowNs();
+  if (status == reported_ && now_ns - reported_ns_ < kReportIntervalNs) return;
+  reported_ = status;
+  reported_ns_ = now_ns;
+  std::string message = Name() + ": " + ErrorCodeName(status);
+  if (status == ErrorCode::kNoSpace) {
+    message += ": the disk of " + directory_ + " is full; writes are refused until there is space";
+  } else if (replica_->sync_failed()) {
+    message += ": " + replica_->sync_failure() +
+               "; it takes no writes any more and must be replaced or resynchronized";
+  } else {
+    message += ": the disk of " + directory_ + " failed an operation";
+  }
+  log_.Log(LogLevel::kError, message);
+}
+
+void ServedReplica::End(std::function<void(const Status&)> done) {
+  CHECK(!ended_);
+  ended_ = std::move(done);
+  Advance();
+}
+
+void ServedReplica::CloseSessions(const Status& why) {
+  for (Session* session = sessions_.front(); session != nullptr;
+       session = sessions_.Next(session)) {
+    session->Close(why);
+  }
+}
+
+// Level-triggered: looks at what is wanted and starts what can be started. Called after everything
+// that may have changed either.
+void ServedReplica::Advance() {
+  if (job_running_ || welcome_writing_) return;
+  if (leaver_ != nullptr) {
+    if (in_flight_ == 0) StartClose(true);
+    return;
+  }
+  if (ended_) {
+    for (Session* session : std::exchange(inquirers_, {})) {
+      session->OnInquired({ErrorCode::kUnavailable, Name() + " is being closed"}, {});
+    }
+    if (!sessions_.empty() || in_flight_ > 0) return;
+    if (replica_ != nullptr) {
+      StartClose(false);
+      return;
+    }
+    std::exchange(ended_, nullptr)(end_status_);  // may destroy this
+    return;
+  }
+  if (welcomer_ == nullptr && inquirers_.empty()) return;
+  if (replica_ == nullptr) {
+    StartOpen();
+    return;
+  }
+  const wire::ReplicaState state = State();
+  for (Session* session : std::exchange(inquirers_, {})) session->OnInquired(Status::Ok(), state);
+  if (welcomer_ != nullptr) AdvanceWelcome();
+}
+
+// Rule 3, in its order: fence, close the others, wait for what they have begun, make the epoch
+// durable, answer.
+void ServedReplica::AdvanceWelcome() {
+  const wire::Epoch epoch = welcomer_->epoch();
+  if (epoch < replica_->welcomed()) {
+    FinishWelcome({ErrorCode::kFenced, Name() + " has welcomed epoch " +
+                                           EpochText(replica_->welcomed()) + ", " +
+                                           EpochText(epoch) + " is fenced off"});
+    return;
+  }
+  for (Session* session = sessions_.front(); session != nullptr;
+       session = sessions_.Next(session)) {
+    // An engine of a later epoch may look on; it will fence this one off when it wants to.
+    if (session == welcomer_ || session->epoch() > epoch) continue;
+    session->Close({ErrorCode::kFenced, "a connection of epoch " + EpochText(epoch) + " from " +
+                                            welcomer_->peer() + " took over " + Name()});
+  }
+  CHECK(current_ == nullptr);  // its epoch is the highest welcomed one, so it was closed
+  if (in_flight_ > 0) return;
+  if (epoch == replica_->welcomed()) {
+    FinishWelcome(Status::Ok());
+    return;
+  }
+  welcome_operation_.record = replica_->record();
+  welcome_operation_.welcomed = epoch;
+  welcome_writing_ = true;
+  replica_->Submit(&welcome_operation_);
+}
+
+void ServedReplica::OnWelcomeWritten() {
+  welcome_writing_ = false;
+  if (welcome_operation_.status != ErrorCode::kOk) Report(welcome_operation_.status);
+  if (welcomer_ != nullptr && welcome_operation_.status != ErrorCode::kOk) {
+    FinishWelcome(
+        {welcome_operation_.status, Name() + ": the welcomed epoch could not be written"});
+  }
+  Advance();
+}
+
+void ServedReplica::FinishWelcome(const Status& status) {
+  Session* session = std::exchange(welcomer_, nullptr);
+  if (!status.ok()) {
+    session->OnWelcomed(status, {});
+    return;
+  }
+  current_ = session;
+  newest_record_ = replica_->record().current;
+  log_.Log(LogLevel::kInfo,
+           Name() + " serves epoch " + EpochText(session->epoch()) + " from " + session->peer());
+  session->OnWelcomed(status, State());
+}
+
+wire::ReplicaState ServedReplica::State() const {
+  wire::ReplicaState state;
+  state.records = replica_->record();
+  state.welcomed = replica_->welcomed();
+  state.size_bytes = replica_->size_bytes();
+  state.unclean = replica_->unclean() || changed_;
+  state.suspect = replica_->sync_failed() || replica_->rebooted();
+  return state;
+}
+
+void ServedReplica::StartOpen() {
+  job_running_ = true;
+  auto opened = std::make_shared<std::unique_ptr<Replica>>();
+  auto status = std::make_shared<Status>();
+  RunControlJob(
+      reactor_,
+      [this, opened, status] {
+        Result<std::unique_ptr<Replica>> result =
+            Replica::Open(reactor_.files(), reactor_, directory_);
+        if (result.ok()) {
+          *opened = result.Take();
+        } else {
+          *status = result.status();
+        }
+      },
+      [this, opened, status] {
+        job_running_ = false;
+        replica_ = std::move(*opened);
+        changed_ = false;
+        if (status->ok()) {
+          failure_ = Status::Ok();
+          newest_record_ = replica_->record().current;
+        } else {
+          SetFailure(*status);
+          const Status answer = status->Within(Name() + " cannot be opened");
+          for (Session* session : std::exchange(inquirers_, {})) session->OnInquired(answer, {});
+          if (welcomer_ != nullptr) FinishWelcome(answer);
+        }
+        Advance();
+      });
+}
+
+void ServedReplica::StartClose(bool clean) {
+  CHECK(in_flight_ == 0);
+  job_running_ = true;
+  current_ = nullptr;
+  auto closing = std::make_shared<std::unique_ptr<Replica>>(std::move(replica_));
+  auto status = std::make_shared<Status>();
+  RunControlJob(
+      reactor_, [closing, status, clean] { *status = Replica::Close(std::move(*closing), clean); },
+      [this, status] {
+        job_running_ = false;
+        if (!status->ok()) {
+          log_.Log(LogLevel::kError, Name() + " could not be closed: " + status->message());
+          end_status_ = *status;
+        }
+        Session* leaver = std::exchange(leaver_, nullptr);
+        if (leaver != nullptr) leaver->OnLeft(*status);
+        Advance();
+      });
+}
+
+}  // namespace ankole::replica

@@ -1,0 +1,660 @@
+#include "replica/session.h"
+
+#include <algorithm>
+#include <cstring>
+#include <utility>
+
+#include "base/crc32c.h"
+#include "replica/served_replica.h"
+
+namespace ankole::replica {
+namespace {
+
+// Where a STATUS keeps its extents in its chunk, and where what is sent of them.
+constexpr size_t kExtentsAt = 0;
+constexpr size_t kEncodedAt = 32 * kKiB;
+static_assert(wire::kStatusExtentsMax * sizeof(BlockExtent) <= kEncodedAt);
+static_assert(kEncodedAt + wire::kStatusExtentsMax * wire::kEncodedExtentBytes <=
+              BufferPool::kSmallBytes);
+
+// The text of a refused operation; constant, as nothing is allocated for an I/O.
+const char* Explain(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kOutOfRange:
+      return "the range goes beyond the end of the volume";
+    case ErrorCode::kFenced:
+      return "the record is of another epoch, or older than the replica's";
+    case ErrorCode::kInvalidArgument:
+      return "the record is none, or contradicts the replica's";
+    case ErrorCode::kNoSpace:
+      return "the disk is full";
+    case ErrorCode::kSuspect:
+      return "an earlier flush failed";
+    case ErrorCode::kIoError:
+      return "the disk failed";
+    default:
+      return ErrorCodeName(code);
+  }
+}
+
+std::span<const std::byte> BytesOf(const std::string& text) {
+  return std::as_bytes(std::span(text.data(), text.size()));
+}
+
+}  // namespace
+
+Session::Session(io::Reactor& reactor, SessionHost& host, std::string peer)
+    : reactor_(reactor), host_(host), peer_(std::move(peer)), connection_(reactor, *this) {
+  control_reply_.owner = this;
+  control_reply_.sent = [](wire::OutgoingFrame* frame) {
+    auto* self = static_cast<Session*>(frame->owner);
+    self->control_busy_ = false;
+    if (self->control_last_) {
+      self->Close({ErrorCode::kAuthenticationFailed, "the engine's proof is wrong"});
+    } else {
+      self->AfterRelease();
+    }
+  };
+  timer_.owner = this;
+  timer_.done = [](io::Operation* timer) { static_cast<Session*>(timer->owner)->OnTimer(); };
+}
+
+Session::~Session() {
+  CHECK(in_flight_ == 0 && !connection_.open());
+  reactor_.Cancel(&timer_);
+}
+
+void Session::Start(io::Socket socket) {
+  reactor_.Arm(&timer_, reactor_.NowNs() + kHandshakeTimeoutNs);
+  connection_.Start(socket);
+}
+
+std::string Session::Who() const {
+  std::string who = "engine at " + peer_;
+  if (!hello_.volume.empty()) {
+    who += " for replica " + wire::ReplicaIdText(hello_.replica) + " of volume " + hello_.volume;
+  }
+  return who;
+}
+
+bool Session::Enter(SessionEvent event, const char* what) {
+  const std::optional<SessionMode> next = Next(mode_, event);
+  if (!next.has_value()) {
+    Breach(std::string(what) + " in mode " + SessionModeName(mode_));
+    return false;
+  }
+  mode_ = *next;
+  return true;
+}
+
+void Session::Breach(const std::string& cause) { Close({ErrorCode::kProtocolError, cause}); }
+
+void Session::Close(const Status& why) {
+  if (mode_ == SessionMode::kEnded) return;
+  mode_ = SessionMode::kEnded;
+  if (replica_ != nullptr) replica_->Forget(this);
+  connection_.Close(why);
+}
+
+void Session::OnClosed(const Status& why) {
+  const bool was_welcomed = replica_ != nullptr && replica_->Serves(this);
+  mode_ = SessionMode::kEnded;
+  closed_ = true;
+  if (replica_ != nullptr) replica_->Forget(this);
+  switch (why.code()) {
+    case ErrorCode::kConnectionLost:
+      if (was_welcomed) {
+        host_.log().Log(LogLevel::kWarn, Who() + ": " + why.message() + " without CLOSE");
+      }
+      break;
+    case ErrorCode::kUnavailable:  // the disk host's own doing
+      break;
+    default:
+      host_.log().Log(LogLevel::kWarn, Who() + ": connection closed: " + why.message());
+  }
+  // Answers that did not leave are dropped with what they hold.
+  while (waiting_.PopFront() != nullptr) {
+  }
+  GoneIfDone();
+}
+
+bool Session::GoneIfDone() {
+  if (!closed_ || in_flight_ > 0) return false;
+  if (ServedReplica* replica = std::exchange(replica_, nullptr)) replica->Detach(this);
+  host_.OnSessionGone(this);
+  return true;
+}
+
+void Session::Drain() {
+  if (mode_ == SessionMode::kEnded || mode_ == SessionMode::kDraining) return;
+  const bool answers = mode_ == SessionMode::kWelcomed || mode_ == SessionMode::kLeaving;
+  const bool entered = Enter(SessionEvent::kStop, "stop");
+  CHECK(entered);
+  if (answers) {
+    FinishDraining();
+  } else {
+    Close({ErrorCode::kUnavailable, "the disk host stops"});
+  }
+}
+
+void Session::FinishDraining() {
+  // A WRITE whose data is still coming was not begun.
+  const size_t coming = large_ != nullptr ? 1 : 0;
+  if (mode_ == SessionMode::kDraining && !control_busy_ && operations_.used() == coming) {
+    Close({ErrorCode::kUnavailable, "the disk host stops"});
+  }
+}
+
+// --- frames
+// ----------------------------------------------------------------------------------------
+
+bool Session::OnFrame(const wire::Header& header, const std::byte* payload, std::byte* data) {
+  if (mode_ == SessionMode::kDraining) return false;
+  if (header.reply) {
+    Breach("an answer where a request belongs");
+    return true;
+  }
+  switch (header.opcode) {
+    case wire::Opcode::kHello:
+    case wire::Opcode::kAuth:
+    case wire::Opcode::kInquire:
+    case wire::Opcode::kWelcome:
+    case wire::Opcode::kClose:
+      if (control_busy_) return false;
+      OnControl(header, {payload, header.payload_bytes});
+      return true;
+    case wire::Opcode::kPing:
+      return OnPing(header);
+    case wire::Opcode::kRecord:
+    case wire::Opcode::kRead:
+    case wire::Opcode::kWrite:
+    case wire::Opcode::kZero:
+    case wire::Opcode::kUnmap:
+    case wire::Opcode::kFlush:
+    case wire::Opcode::kStatus:
+      return OnData(header, payload, data);
+  }
+  CHECK(false);  // the decoder knows no other
+}
+
+void Session::OnControl(const wire::Header& header, std::span<const std::byte> payload) {
+  control_header_ = header;
+  switch (header.opcode) {
+    case wire::Opcode::kHello:
+      OnHello(payload);
+      return;
+    case wire::Opcode::kAuth:
+      OnAuth(payload);
+      return;
+    case wire::Opcode::kInquire:
+      if (!Enter(SessionEvent::kInquire, "INQUIRE")) return;
+      control_busy_ = true;
+      replica_->Inquire(this);
+      return;
+    case wire::Opcode::kWelcome:
+      if (!payload.empty()) {
+        Breach("WELCOME has a payload");
+        return;
+      }
+      if (!Enter(SessionEvent::kWelcome, "WELCOME")) return;
+      control_busy_ = true;
+      replica_->Welcome(this);
+      return;
+    default:
+      if (in_flight_ > 0 || !waiting_.empty()) {
+        Breach("CLOSE while operations are outstanding");
+        return;
+      }
+      if (!Enter(SessionEvent::kClose, "CLOSE")) return;
+      control_busy_ = true;
+      replica_->Leave(this);
+  }
+}
+
+void Session::OnHello(std::span<const std::byte> payload) {
+  Result<wire::Hello> hello = wire::DecodeHello(payload);
+  if (!hello.ok()) {
+    Close(hello.status());
+    return;
+  }
+  Status refusal;
+  ServedReplica* replica = nullptr;
+  if (hello.value().version_min > wire::kVersion || hello.value().version_max < wire::kVersion) {
+    refusal = {ErrorCode::kUnsupported,
+               "only version " + std::to_string(wire::kVersion) + " is spoken here"};
+  } else {
+    Result<ServedReplica*> found = host_.FindReplica(hello.value().volume, hello.value().replica);
+    if (found.ok()) {
+      replica = found.value();
+    } else {
+      refusal = found.status();
+    }
+  }
+  if (!Enter(refusal.ok() ? SessionEvent::kHello : SessionEvent::kHelloRefused, "HELLO")) return;
+  hello_ = hello.Take();
+  control_busy_ = true;
+  if (!refusal.ok()) {
+    AnswerControl(refusal, {});
+    return;
+  }
+  replica_ = replica;
+  replica_->Attach(this);
+  std::copy(payload.begin(), payload.end(), hello_bytes_.begin());
+  wire::Challenge challenge;
+  challenge.version = wire::kVersion;
+  reactor_.Random(challenge.nonce.data(), challenge.nonce.size());
+  challenge.proof = wire::ReplicaProof(replica_->identity().secret, hello_bytes_,
+                                       wire::EncodeChallenge(challenge));
+  challenge_bytes_ = wire::EncodeChallenge(challenge);
+  AnswerControl(Status::Ok(), challenge_bytes_);
+}
+
+void Session::OnAuth(std::span<const std::byte> payload) {
+  if (payload.size() != wire::kAuthBytes) {
+    Breach("AUTH has the wrong length");
+    return;
+  }
+  bool good = false;
+  if (mode_ == SessionMode::kChallenged) {
+    const Sha256Digest expected =
+        wire::EngineProof(replica_->identity().secret, hello_bytes_, challenge_bytes_);
+    good = EqualConstantTime(expected,
+                             {reinterpret_cast<const uint8_t*>(payload.data()), payload.size()});
+  }
+  if (!Enter(good ? SessionEvent::kProofGood : SessionEvent::kProofBad, "AUTH")) return;
+  if (!good) {
+    control_busy_ = control_last_ = true;
+    AnswerControl({ErrorCode::kAuthenticationFailed, "the proof is wrong"}, {});
+    return;
+  }
+  reactor_.Cancel(&timer_);
+  if (const Status reserved = operations_.Reserve(); !reserved.ok()) {
+    Close(reserved);
+    return;
+  }
+  control_busy_ = true;
+  AnswerControl(Status::Ok(), {});
+}
+
+void Session::OnInquired(const Status& status, const wire::ReplicaState& state) {
+  AnswerControl(status, wire::EncodeReplicaState(state));
+}
+
+void Session::OnWelcomed(const Status& status, const wire::ReplicaState& state) {
+  Status outcome = status;
+  if (outcome.ok() && buffers_ == nullptr) {
+    Result<std::unique_ptr<BufferPool>> buffers =
+        BufferPool::Create("ankole-session", kSmallBuffers, kMediumBuffers, kLargeBuffers);
+    if (!buffers.ok()) {
+      Close(buffers.status());
+      return;
+    }
+    buffers_ = buffers.Take();
+  }
+  const bool entered =
+      Enter(outcome.ok() ? SessionEvent::kWelcomeDone : SessionEvent::kWelcomeRefused, "WELCOME");
+  CHECK(entered);
+  AnswerControl(outcome, wire::EncodeReplicaState(state));
+}
+
+void Session::OnLeft(const Status& status) {
+  const bool entered = Enter(SessionEvent::kCloseDone, "CLOSE");
+  CHECK(entered);
+  AnswerControl(status, {});
+}
+
+void Session::AnswerControl(const Status& status, std::span<const std::byte> payload) {
+  CHECK(control_busy_);
+  if (!connection_.open()) return;
+  if (!status.ok()) payload = BytesOf(status.message());
+  const size_t bytes = std::min(payload.size(), control_payload_.size());
+  if (bytes > 0) std::memcpy(control_payload_.data(), payload.data(), bytes);
+  wire::Header header;
+  header.opcode = control_header_.opcode;
+  header.reply = true;
+  header.status = status.code();
+  header.tag = control_header_.tag;
+  header.slot = control_header_.slot;
+  header.payload_bytes = static_cast<uint32_t>(bytes);
+  header.payload_crc32c = Crc32c(control_payload_.data(), bytes);
+  wire::EncodeHeader(header, control_reply_.header);
+  control_reply_.table = control_payload_.data();
+  control_reply_.table_bytes = static_cast<uint32_t>(bytes);
+  connection_.Push(&control_reply_);
+}
+
+bool Session::OnPing(const wire::Header& header) {
+  if (!Enter(SessionEvent::kPing, "PING")) return true;
+  SessionOperation* operation = operations_.Acquire();
+  if (operation == nullptr) return false;
+  operation->session = this;
+  operation->header = header;
+  Send(operation, ErrorCode::kOk, nullptr, 0, nullptr, 0);
+  return true;
+}
+
+// --- data
+// ------------------------------------------------------------------------------------------
+
+std::byte* Session::LargeData(const wire::Header& header) {
+  if (mode_ == SessionMode::kDraining) return nullptr;
+  if (header.reply) {
+    Breach("an answer where a request belongs");
+    return nullptr;
+  }
+  if (!Enter(SessionEvent::kData, wire::OpcodeName(header.opcode))) return nullptr;
+  CHECK(large_ == nullptr);
+  SessionOperation* operation = operations_.Acquire();
+  if (operation == nullptr) return nullptr;
+  operation->chunk = buffers_->Acquire(header.length_bytes);
+  if (operation->chunk == nullptr) {
+    operations_.Release(operation);
+    return nullptr;
+  }
+  NoteActivity();
+  large_ = operation;
+  return operation->chunk->data;
+}
+
+bool Session::OutOfRange(const wire::Header& header) const {
+  const uint64_t size_bytes = replica_->size_bytes();
+  return header.offset_bytes > size_bytes || header.length_bytes > size_bytes - header.offset_bytes;
+}
+
+bool Session::OnData(const wire::Header& header, const std::byte* payload, std::byte* data) {
+  if (!Enter(SessionEvent::kData, wire::OpcodeName(header.opcode))) return true;
+  CHECK(replica_->Serves(this));
+  SessionOperation* operation = std::exchange(large_, nullptr);
+  if (operation == nullptr) {
+    operation = operations_.Acquire();
+    if (operation == nullptr) return false;
+    if (header.opcode == wire::Opcode::kWrite) {
+      operation->chunk = buffers_->Acquire(header.length_bytes);
+      if (operation->chunk == nullptr) {
+        operations_.Release(operation);
+        return false;
+      }
+    }
+  }
+  NoteActivity();
+  operation->session = this;
+  operation->header = header;
+  operation->started_ns = reactor_.NowNs();
+  ReplicaOperation& storage = operation->storage;
+  storage.durable = (header.flags & wire::kFlagForceUnitAccess) != 0;
+  storage.keep_allocated = (header.flags & wire::kFlagKeepAllocated) != 0;
+  storage.offset_bytes = header.offset_bytes;
+  storage.length_bytes = header.length_bytes;
+  storage.data = nullptr;
+  storage.extents_count = 0;
+  if (header.length_bytes > 0 && OutOfRange(header)) {
+    Answer(operation, ErrorCode::kOutOfRange);
+    return true;
+  }
+  switch (header.opcode) {
+    case wire::Opcode::kWrite:
+      StartWrite(operation, payload, data);
+      break;
+    case wire::Opcode::kRead:
+    case wire::Opcode::kStatus:
+      waiting_.PushBack(operation);
+      StartWaiting();
+      break;
+    case wire::Opcode::kZero:
+      Submit(operation, OperationKind::kZero);
+      break;
+    case wire::Opcode::kUnmap:
+      Submit(operation, OperationKind::kUnmap);
+      break;
+    case wire::Opcode::kFlush:
+      Submit(operation, OperationKind::kFlush);
+      break;
+    default:
+      StartRecord(operation, payload);
+  }
+  return true;
+}
+
+void Session::StartWrite(SessionOperation* operation, const std::byte* table,
+                         const std::byte* data) {
+  const wire::Header& header = operation->header;
+  if (!wire::DataMatches(header, table, data)) {
+    Release(operation);
+    Breach("the data of a WRITE of " + std::to_string(header.length_bytes) + " bytes at " +
+           std::to_string(header.offset_bytes) + " does not match its checksums");
+    return;
+  }
+  std::byte* kept = operation->chunk->data;
+  // What came in place is gone when the frame is: the storage may need it for longer.
+  if (data != kept) std::memcpy(kept, data, header.length_bytes);
+  operation->storage.data = kept;
+  Submit(operation, OperationKind::kWrite);
+}
+
+// Rules 2 and 3: a record of this session's epoch, and none that goes back.
+void Session::StartRecord(SessionOperation* operation, const std::byte* payload) {
+  const wire::Header& header = operation->header;
+  if (header.payload_bytes != wire::kEncodedRecordPairBytes) {
+    Release(operation);
+    Breach("RECORD has the wrong length");
+    return;
+  }
+  Result<wire::RecordPair> pair =
+      wire::DecodeRecordPair(std::span<const std::byte, wire::kEncodedRecordPairBytes>(
+          payload, wire::kEncodedRecordPairBytes));
+  if (!pair.ok()) {
+    Release(operation);
+    Breach(pair.status().message());
+    return;
+  }
+  const wire::Record& current = pair.value().current;
+  const wire::Record& newest = replica_->newest_record();
+  if (current.epoch != hello_.epoch || wire::Newer(newest, current)) {
+    Answer(operation, ErrorCode::kFenced);
+    return;
+  }
+  const bool contradicts = !wire::Newer(current, newest) && current != newest;
+  if (!current.exists() || contradicts || wire::Newer(pair.value().complete, current)) {
+    Answer(operation, ErrorCode::kInvalidArgument);
+    return;
+  }
+  operation->storage.record = pair.Take();
+  operation->storage.welcomed = hello_.epoch;
+  Submit(operation, OperationKind::kRecord);
+}
+
+bool Session::AcquireForRead(SessionOperation* operation) {
+  const wire::Header& header = operation->header;
+  const size_t bytes =
+      header.opcode == wire::Opcode::kRead
+          ? header.length_bytes + BlocksTouched(header.offset_bytes, header.length_bytes) * 4
+          : BufferPool::kSmallBytes;
+  if (read_bytes_ + bytes > kReadBytesMax) return false;
+  operation->chunk = buffers_->Acquire(bytes);
+  if (operation->chunk == nullptr) return false;
+  read_bytes_ += operation->chunk->capacity_bytes;
+  return true;
+}
+
+void Session::StartWaiting() {
+  while (SessionOperation* operation = waiting_.front()) {
+    if (!AcquireForRead(operation)) return;
+    waiting_.PopFront();
+    ReplicaOperation& storage = operation->storage;
+    if (operation->header.opcode == wire::Opcode::kRead) {
+      storage.data = operation->chunk->data;
+      Submit(operation, OperationKind::kRead);
+    } else {
+      storage.extents = reinterpret_cast<BlockExtent*>(operation->chunk->data + kExtentsAt);
+      storage.extents_max = wire::kStatusExtentsMax;
+      Submit(operation, OperationKind::kStatus);
+    }
+  }
+}
+
+void Session::Submit(SessionOperation* operation, OperationKind kind) {
+  ReplicaOperation& storage = operation->storage;
+  storage.kind = kind;
+  storage.owner = operation;
+  storage.done = &Session::OnStorageDone;
+  ++in_flight_;
+  replica_->Submit(&storage);
+}
+
+void Session::OnStorageDone(ReplicaOperation* storage) {
+  auto* operation = static_cast<SessionOperation*>(storage->owner);
+  operation->session->OnDone(operation);
+}
+
+void Session::OnDone(SessionOperation* operation) {
+  --in_flight_;
+  ServedReplica& replica = *replica_;
+  const OperationKind kind = operation->storage.kind;
+  const ErrorCode status = operation->storage.status;
+  Answer(operation, status);
+  replica.OnOperationDone(kind, status);
+  GoneIfDone();
+}
+
+void Session::Answer(SessionOperation* operation, ErrorCode status) {
+  const wire::Header& header = operation->header;
+  BlockOperation counted = BlockOperation::kRead;
+  switch (header.opcode) {
+    case wire::Opcode::kWrite:
+      counted = BlockOperation::kWrite;
+      break;
+    case wire::Opcode::kZero:
+      counted = BlockOperation::kZero;
+      break;
+    case wire::Opcode::kUnmap:
+      counted = BlockOperation::kUnmap;
+      break;
+    case wire::Opcode::kFlush:
+      counted = BlockOperation::kFlush;
+      break;
+    case wire::Opcode::kStatus:
+      counted = BlockOperation::kStatus;
+      break;
+    default:
+      break;
+  }
+  if (header.opcode != wire::Opcode::kRecord) {
+    replica_->counters().Add(counted, header.length_bytes, status != ErrorCode::kOk,
+                             reactor_.NowNs() - operation->started_ns);
+  }
+  if (!connection_.open()) {
+    Release(operation);
+    return;
+  }
+  if (status != ErrorCode::kOk) {
+    ReleaseChunk(operation);
+    const char* text = Explain(status);
+    Send(operation, status, reinterpret_cast<const std::byte*>(text),
+         static_cast<uint32_t>(std::strlen(text)), nullptr, 0);
+    return;
+  }
+  if (header.opcode == wire::Opcode::kRead) {
+    std::byte* data = operation->chunk->data;
+    std::byte* table = data + header.length_bytes;  // aligned: lengths are multiples of 512
+    Crc32cBlocks(data, header.offset_bytes, header.length_bytes,
+                 reinterpret_cast<uint32_t*>(table));
+    Send(operation, status, table, BlocksTouched(header.offset_bytes, header.length_bytes) * 4,
+         data, header.length_bytes);
+    return;
+  }
+  if (header.opcode == wire::Opcode::kStatus) {
+    std::byte* encoded = operation->chunk->data + kEncodedAt;
+    const uint32_t count = operation->storage.extents_count;
+    for (uint32_t i = 0; i < count; ++i) {
+      wire::EncodeExtent(operation->storage.extents[i], encoded + i * wire::kEncodedExtentBytes);
+    }
+    Send(operation, status, encoded, count * static_cast<uint32_t>(wire::kEncodedExtentBytes),
+         nullptr, 0);
+    return;
+  }
+  ReleaseChunk(operation);
+  Send(operation, status, nullptr, 0, nullptr, 0);
+}
+
+void Session::Send(SessionOperation* operation, ErrorCode status, const std::byte* table,
+                   uint32_t table_bytes, const std::byte* data, uint32_t data_bytes) {
+  wire::Header header;
+  header.opcode = operation->header.opcode;
+  header.reply = true;
+  header.status = status;
+  header.tag = operation->header.tag;
+  header.slot = operation->header.slot;
+  header.offset_bytes = operation->header.offset_bytes;
+  header.length_bytes = operation->header.length_bytes;
+  header.payload_bytes = table_bytes + data_bytes;
+  header.payload_crc32c = Crc32c(table, table_bytes);
+  wire::OutgoingFrame& reply = operation->reply;
+  wire::EncodeHeader(header, reply.header);
+  reply.table = table;
+  reply.table_bytes = table_bytes;
+  reply.data = data;
+  reply.data_bytes = data_bytes;
+  reply.owner = operation;
+  reply.sent = [](wire::OutgoingFrame* frame) {
+    auto* sent = static_cast<SessionOperation*>(frame->owner);
+    Session* session = sent->session;
+    session->Release(sent);
+    session->AfterRelease();
+  };
+  connection_.Push(&reply);
+}
+
+void Session::ReleaseChunk(SessionOperation* operation) {
+  BufferPool::Chunk* chunk = std::exchange(operation->chunk, nullptr);
+  if (chunk == nullptr) return;
+  const wire::Opcode opcode = operation->header.opcode;
+  if (opcode == wire::Opcode::kRead || opcode == wire::Opcode::kStatus) {
+    read_bytes_ -= chunk->capacity_bytes;
+  }
+  BufferPool::Release(chunk);
+}
+
+void Session::Release(SessionOperation* operation) {
+  ReleaseChunk(operation);
+  operations_.Release(operation);
+}
+
+// Whoever waits for an operation or a buffer goes on.
+void Session::AfterRelease() {
+  if (!connection_.open()) return;
+  if (!waiting_.empty()) StartWaiting();
+  if (mode_ == SessionMode::kDraining) {
+    FinishDraining();
+  } else {
+    connection_.Resume();
+  }
+}
+
+// --- idleness
+// --------------------------------------------------------------------------------------
+
+void Session::NoteActivity() {
+  active_ = true;
+  if (!timer_.armed()) reactor_.Arm(&timer_, reactor_.NowNs() + kIdleNs);
+}
+
+void Session::OnTimer() {
+  if (mode_ == SessionMode::kEnded) return;
+  if (mode_ == SessionMode::kNew || mode_ == SessionMode::kChallenged ||
+      mode_ == SessionMode::kRefused) {
+    Close({ErrorCode::kTimedOut, "no authentication within 10 s"});
+    return;
+  }
+  // Armed by an operation. Once nothing happened for a whole interval all is given back, and the
+  // timer rests until the next one.
+  if (active_ || operations_.used() > 0) {
+    active_ = false;
+    reactor_.Arm(&timer_, reactor_.NowNs() + kIdleNs);
+    return;
+  }
+  operations_.Trim();
+  if (buffers_ != nullptr) buffers_->Trim();
+  connection_.Trim();
+}
+
+}  // namespace ankole::replica

@@ -1,0 +1,61 @@
+#include "replica/session_operations.h"
+
+#include <sys/mman.h>
+
+#include <cerrno>
+#include <new>
+
+namespace ankole::replica {
+namespace {
+constexpr size_t kArrayBytes =
+    RoundUp(kSessionOperationsMax * sizeof(SessionOperation), kBlockBytes);
+}  // namespace
+
+SessionOperations::~SessionOperations() {
+  DestroyAll();
+  if (array_ != nullptr) munmap(array_, kArrayBytes);
+}
+
+Status SessionOperations::Reserve() {
+  CHECK(array_ == nullptr);
+  void* map = mmap(nullptr, kArrayBytes, PROT_READ | PROT_WRITE,
+                   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (map == MAP_FAILED) return Status::FromErrno(errno, "no memory for a session");
+  array_ = static_cast<SessionOperation*>(map);
+  return Status::Ok();
+}
+
+SessionOperation* SessionOperations::Acquire() {
+  SessionOperation* operation = free_;
+  if (operation != nullptr) {
+    free_ = operation->next_free;
+    operation->next_free = nullptr;
+  } else {
+    if (array_ == nullptr || made_ == kSessionOperationsMax) return nullptr;
+    operation = new (&array_[made_++]) SessionOperation();
+  }
+  ++used_;
+  return operation;
+}
+
+void SessionOperations::Release(SessionOperation* operation) {
+  CHECK(used_ > 0 && operation->chunk == nullptr && !operation->reply.pending());
+  --used_;
+  operation->next_free = free_;
+  free_ = operation;
+}
+
+void SessionOperations::Trim() {
+  CHECK(used_ == 0);
+  if (made_ == 0) return;
+  DestroyAll();
+  madvise(array_, kArrayBytes, MADV_DONTNEED);
+}
+
+void SessionOperations::DestroyAll() {
+  for (size_t i = 0; i < made_; ++i) array_[i].~SessionOperation();
+  made_ = 0;
+  free_ = nullptr;
+}
+
+}  // namespace ankole::replica
