@@ -4,6 +4,7 @@ import {
   type FastifyBaseLogger,
   type FastifyError,
   type FastifyInstance,
+  type FastifyReply,
   type FastifyTypeProvider,
   type RawReplyDefaultExpression,
   type RawRequestDefaultExpression,
@@ -46,9 +47,12 @@ export async function buildServer(options: ServerOptions): Promise<Server> {
   const { log, version, metrics } = options
   const server: Server = fastify({
     loggerInstance: log,
-    disableRequestLogging: true,
     bodyLimit: bodyBytesMax,
     forceCloseConnections: true,
+    routerOptions: { maxParamLength: 300 },
+    frameworkErrors: (error, _, reply) => {
+      void (reply as unknown as FastifyReply).code(400).send(errorView('invalid-argument', `${messageOf(error)}.`))
+    },
     ajv: { customOptions: { removeAdditional: false, coerceTypes: 'array' } },
   })
   allowEmptyBodies(server)

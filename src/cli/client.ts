@@ -1,5 +1,5 @@
 // The REST client of the commands.
-import { AnkoleError, errorTable, isErrorCode, messageOf, type ErrorCode } from '../api/index.js'
+import { AnkoleError, errorTable, isErrorCode, messageOf, type ErrorCode } from '../api/errors.js'
 
 export const defaultUrl = 'http://127.0.0.1:9500'
 

@@ -1,6 +1,6 @@
 // A whole Ankole on one machine: manager, agent and supervisor in this process, engines and disk hosts under it.
 import type { Logger } from 'pino'
-import { Agent, socketDirectory, socketPath } from '../agent/index.js'
+import { Agent, socketDirectory, socketPath, type DiskReport } from '../agent/index.js'
 import { buildServer, listen, messageOf, type Server } from '../api/index.js'
 import { Manager } from '../manager/index.js'
 import { createMetrics } from '../metrics/index.js'
@@ -116,7 +116,7 @@ export class LocalNode {
     const source = (): Manager | null => this.#manager
     return buildServer({
       ...{ node, nbdHost, version, manager: source },
-      ready: () => this.#ready,
+      ready: () => this.#ready && [...agents.values()].some((agent) => agent.report().disks.some(isReady)),
       metrics: createMetrics({ source, agents, node, version }),
       log: log.child({}, { level: log.level === 'debug' ? 'debug' : 'warn' }),
     })
@@ -141,7 +141,7 @@ export class LocalNode {
     for (const { node, report } of manager.nodes()) {
       for (const { id, path } of node.spec.disks) {
         const disk = report?.disks.find((disk) => disk.id === id)
-        if (disk?.state === 'ready') continue
+        if (disk && isReady(disk)) continue
         log.error({ disk: id, directory: path }, `disk ${id} is not ready: ${disk?.message ?? 'it does not answer'}`)
       }
     }
@@ -175,4 +175,8 @@ export class LocalNode {
       this.#options.log.warn({}, messageOf(error))
     }
   }
+}
+
+function isReady({ state }: DiskReport): boolean {
+  return state === 'ready'
 }

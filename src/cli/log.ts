@@ -1,7 +1,5 @@
 import { pino, type Logger } from 'pino'
-
-export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
-export const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']
+import type { LogLevel } from './log-level.js'
 
 /** To stderr: JSON lines, or short ones where a person reads along. Secrets are cut out whoever logs them. */
 export function createLog(level: LogLevel): Logger {

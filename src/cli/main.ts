@@ -1,6 +1,6 @@
 #!/usr/bin/env node
 import { CommanderError } from 'commander'
-import { AnkoleError, errorTable, messageOf, type ErrorCode } from '../api/index.js'
+import { AnkoleError, errorTable, messageOf, type ErrorCode } from '../api/errors.js'
 import { actionOf, UnreachableError } from './client.js'
 import { buildProgram } from './program.js'
 

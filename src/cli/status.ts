@@ -1,6 +1,6 @@
 import { Command } from 'commander'
 import type { NodeList, NodeView, ProcessList, ProcessView, VolumeList, VolumeView } from '../api/index.js'
-import { formatBytes } from '../manager/index.js'
+import { formatBytes } from '../manager/volume-spec.js'
 import { Client } from './client.js'
 import { indent, print, printJson, table } from './output.js'
 import { volumeTable } from './volume.js'

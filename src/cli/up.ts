@@ -1,12 +1,9 @@
 import { Command, Option } from 'commander'
-import { count, formatBytes } from '../manager/index.js'
 import type { IoBackend } from '../native/index.js'
-import { createLog, logLevels, type LogLevel } from './log.js'
-import { LocalNode, type LocalNodeView } from './local-node.js'
-import { print, printJson } from './output.js'
+import { logLevels, type LogLevel } from './log-level.js'
 import { formatHostPort, parseCount, parseGraceMs, parseHostPort, type HostPort } from './values.js'
 
-interface UpOptions {
+export interface UpOptions {
   data: string
   disks?: number
   http: HostPort
@@ -66,102 +63,8 @@ Examples:
   ankole up --http 127.0.0.1:9600 --no-demo   the API on another port, and no first volume`,
     )
     .action(async (options: UpOptions) => {
+      // The other commands start in a fraction of the time without all that this one needs.
+      const { up } = await import('./run.js')
       await up(options, version)
     })
-}
-
-async function up(options: UpOptions, version: string): Promise<void> {
-  const log = createLog(options.logLevel)
-  const { data, disks, http, demo, ioBackend, replicaGrace, replication, iscsi } = options
-  if (iscsi)
-    log.warn({}, `--iscsi ${formatHostPort(iscsi)}: volumes are not served by iSCSI in this release, only by NBD`)
-  const node = new LocalNode({
-    ...{ data, disks, http, demo, ioBackend, replication, version, log },
-    replicaGraceMs: replicaGrace,
-  })
-  const signal = nextSignal()
-  try {
-    const started = await Promise.race([node.start(), signal])
-    if (typeof started !== 'string') {
-      if (options.json) printJson(startedView(started, version))
-      else print(banner(started, version))
-      await signal
-    }
-    log.info({}, 'stopping')
-  } catch (error) {
-    await node.stop()
-    throw error
-  }
-  await node.stop()
-  log.info({}, 'stopped clean')
-}
-
-/** A second one ends the process at once; engines and disk hosts notice, and stop by themselves. */
-function nextSignal(): Promise<string> {
-  return new Promise((resolve) => {
-    let first = true
-    const onSignal = (name: string): void => {
-      if (!first) process.exit(130)
-      first = false
-      resolve(name)
-    }
-    for (const name of ['SIGINT', 'SIGTERM'] as const) process.on(name, onSignal)
-  })
-}
-
-function startedView({ url, path, node, ioBackend, volumes, nbdHost }: LocalNodeView, version: string): object {
-  return {
-    ...{ version, url, data: path, node: node.metadata.name, ioBackend },
-    volumes: volumes.map(({ metadata, status, nbdPort }) => ({
-      name: metadata.name,
-      state: status.state,
-      nbd: status.state === 'attached' ? { uri: `nbd://${nbdHost}:${nbdPort}/${metadata.name}` } : null,
-    })),
-  }
-}
-
-export function banner(
-  { url, path, node, ioBackend, volumes, nbdHost, demoIsNew }: LocalNodeView,
-  version: string,
-): string {
-  const name = node.metadata.name
-  const lines = [
-    `Ankole ${version} runs on ${name}: ${count(node.spec.disks.length, 'disk')} under ${path}/disks, io back end ${ioBackend}.`,
-    '',
-    `  API      ${url}  (also /healthz, /metrics, /v1/openapi.json)`,
-  ]
-  for (const { metadata, spec, status, nbdPort } of volumes) {
-    const where = status.state === 'attached' ? `  nbd://${nbdHost}:${nbdPort}/${metadata.name}` : ''
-    const state = status.state === 'attached' ? `attached, ${status.robustness}` : status.state
-    const replicas = count(spec.numberOfReplicas, 'replica')
-    lines.push(`  volume   ${metadata.name}: ${formatBytes(spec.sizeBytes)}, ${replicas}, ${state}${where}`)
-  }
-  lines.push(
-    '',
-    'Next, in another terminal:',
-    ...nextCommands({ volumes, nbdHost, demoIsNew }).map((line) => `  ${line}`),
-  )
-  lines.push('', 'Ctrl-C stops it; all data stays.')
-  return lines.join('\n')
-}
-
-function nextCommands({
-  volumes,
-  nbdHost,
-  demoIsNew,
-}: Pick<LocalNodeView, 'volumes' | 'nbdHost' | 'demoIsNew'>): string[] {
-  const volume = volumes.find(({ status }) => status.state === 'attached')
-  if (!volume) {
-    const [first] = volumes
-    if (first) return [`ankole volume attach ${first.metadata.name}`, 'ankole status']
-    return ['ankole volume create first --size 1GiB', 'ankole volume attach first', 'ankole status']
-  }
-  const uri = `nbd://${nbdHost}:${volume.nbdPort}/${volume.metadata.name}`
-  // Writes only to what was made a moment ago: on everything else there may be data.
-  const rw = demoIsNew ? 'randrw' : 'randread'
-  return [
-    `nbdinfo ${uri}`,
-    `qemu-img info ${uri}`,
-    `fio --name=try --ioengine=nbd --uri=${uri} --rw=${rw} --bs=4k --iodepth=32 --time_based --runtime=10`,
-  ]
 }

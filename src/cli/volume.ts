@@ -1,7 +1,7 @@
 import { Command, Option } from 'commander'
 import type { AttachmentView, DeletionView, VolumeList, VolumeView } from '../api/index.js'
-import { formatBytes, parseSize, replicasMax } from '../manager/index.js'
-import { cacheModes, type CacheMode } from '../store/index.js'
+import { formatBytes, parseSize, replicasMax } from '../manager/volume-spec.js'
+import type { CacheMode } from '../store/index.js'
 import { Client } from './client.js'
 import { print, printJson, table } from './output.js'
 import { parseCount, parseTimeoutSeconds } from './values.js'
@@ -46,7 +46,7 @@ function createCommand(): Command {
     )
     .addOption(
       new Option('--cache <mode>', 'how replicas are written: through the page cache, or O_DIRECT')
-        .choices(cacheModes)
+        .choices(['buffered', 'direct'] satisfies CacheMode[])
         .default('buffered'),
     )
     .addOption(timeoutOption())

@@ -238,9 +238,9 @@ export class Manager {
     throw new AnkoleError('invalid-argument', 'Name the node to attach to: there is not exactly one.')
   }
 
-  #change(name: string, change: (volume: Volume) => boolean): Promise<Volume> {
+  async #change(name: string, change: (volume: Volume) => boolean): Promise<Volume> {
     this.volume(name) // one message for what is not there
-    return modify(this.#options.store, 'Volume', name, change)
+    return await modify(this.#options.store, 'Volume', name, change)
   }
 
   #reports(): Map<string, NodeReport> {

@@ -1,0 +1,2 @@
+export type LogLevel = 'debug' | 'info' | 'warn' | 'error'
+export const logLevels: readonly LogLevel[] = ['debug', 'info', 'warn', 'error']

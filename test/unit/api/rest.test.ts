@@ -1,0 +1,210 @@
+import t, { type Test } from 'tap'
+import { pino } from 'pino'
+import { buildServer, type Server } from '../../../src/api/index.js'
+import { aCluster, type Cluster } from '../manager/cluster.js'
+
+interface Answer {
+  status: number
+  body: Record<string, never> & { error?: { code: string; message: string; action: string } }
+  text: string
+}
+
+interface Api extends Cluster {
+  server: Server
+  logged: string[]
+  call: (method: 'GET' | 'POST' | 'DELETE', url: string, body?: object) => Promise<Answer>
+}
+
+async function anApi(t: Test, given: { started?: boolean; ready?: boolean; disks?: number } = {}): Promise<Api> {
+  const cluster = await aCluster(t, given)
+  const logged: string[] = []
+  const server = await buildServer({
+    manager: () => ((given.started ?? true) ? cluster.manager : null),
+    ready: () => given.ready ?? true,
+    ...{ node: 'node-1', nbdHost: '127.0.0.1', version: '1.2.3' },
+    metrics: { contentType: 'text/plain', text: () => Promise.resolve('ankole_build_info 1\n') },
+    log: pino({ level: 'trace' }, { write: (line: string) => void logged.push(line) }),
+  })
+  t.teardown(() => server.close())
+  const call: Api['call'] = async (method, url, body) => {
+    const response = await server.inject({ method, url, ...(body === undefined ? {} : { payload: body }) })
+    return { status: response.statusCode, body: parse(response.payload), text: response.payload }
+  }
+  return { ...cluster, server, logged, call }
+}
+
+function parse(text: string): Answer['body'] {
+  return (text.startsWith('{') ? JSON.parse(text) : {}) as Answer['body']
+}
+
+void t.test('/healthz says 200 once it serves, and 503 before', async (t) => {
+  const before = await anApi(t, { ready: false })
+  t.match(await before.call('GET', '/healthz'), { status: 503, body: { status: 'starting' } })
+  const after = await anApi(t)
+  t.match(await after.call('GET', '/healthz'), { status: 200, body: { status: 'ok' } })
+})
+
+void t.test('before the manager has started the API says so', async (t) => {
+  const { call } = await anApi(t, { started: false })
+  t.match(await call('GET', '/v1/volumes'), { status: 503, body: { error: { code: 'not-ready' } } })
+})
+
+void t.test('a volume from creation to deletion', async (t) => {
+  const { call } = await anApi(t)
+  const created = await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  t.equal(created.status, 201)
+  t.match(created.body, {
+    ...{ name: 'demo', sizeBytes: 1024 ** 3, numberOfReplicas: 3, cache: 'buffered', state: 'detached', nbd: null },
+    warnings: [/3 replicas on 1 node/],
+    replicas: [{ node: 'node-1', disk: 'disk-1', directory: '/data/disks/disk-1/replicas', state: 'ready' }, {}, {}],
+  })
+  const attached = await call('POST', '/v1/volumes/demo/attach')
+  t.match(attached, {
+    status: 200,
+    body: { volume: 'demo', node: 'node-1', nbd: { uri: /^nbd:..127.0.0.1:\d+.demo$/ } },
+  })
+  t.equal((await call('POST', '/v1/volumes/demo/attach', {})).text, attached.text, 'again says the same')
+  t.match(await call('GET', '/v1/volumes/demo'), {
+    status: 200,
+    body: { state: 'attached', robustness: 'healthy', replicas: [{ state: 'member' }, {}, {}] },
+  })
+  t.match(await call('GET', '/v1/volumes'), { status: 200, body: { volumes: [{ name: 'demo' }] } })
+  t.match(await call('POST', '/v1/volumes/demo/detach'), { status: 200, body: { state: 'detached', node: null } })
+  t.match(await call('DELETE', '/v1/volumes/demo'), { status: 200, body: { name: 'demo', deleted: true } })
+  t.match(await call('GET', '/v1/volumes/demo'), { status: 404, body: { error: { code: 'not-found' } } })
+})
+
+void t.test('attach answers with the reason when the volume is not attached in time', async (t) => {
+  const { call, agent } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  agent.engineState = 'starting'
+  agent.engineMessage = 'waiting for replicas'
+  const answer = await call('POST', '/v1/volumes/demo/attach', { timeoutSeconds: 0.1 })
+  t.match(answer, { status: 504, body: { error: { code: 'timed-out', message: /it is attaching, waiting for repl/ } } })
+  agent.engineState = 'serving'
+  agent.changed()
+  t.match(await call('POST', '/v1/volumes/demo/attach'), { status: 200 }, 'what was asked for stays asked for')
+})
+
+void t.test('attach does not wait for what cannot become', async (t) => {
+  const { call, agent } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  agent.engineState = 'refused'
+  agent.engineMessage = 'two members are missing'
+  const answer = await call('POST', '/v1/volumes/demo/attach')
+  t.match(answer, { status: 503, body: { error: { code: 'volume-faulted', message: /two members are missing/ } } })
+})
+
+void t.test('wrong input is refused with what is wrong', async (t) => {
+  const { call } = await anApi(t)
+  const create = (body: object): Promise<Answer> => call('POST', '/v1/volumes', body)
+  const bad: [object, string, RegExp][] = [
+    [{ name: 'Demo', size: '1GiB' }, 'invalid-name', /contains "D"/],
+    [{ name: 'demo', size: 'big' }, 'invalid-size', /not a size/],
+    [{ name: 'demo', size: 1 }, 'invalid-size', /too small/],
+    [{ name: 'demo' }, 'invalid-argument', /size/],
+    [{ name: 'demo', size: '1GiB', numberOfReplicas: 99 }, 'invalid-argument', /1 to 16/],
+    [{ name: 'demo', size: '1GiB', replicas: 3 }, 'invalid-argument', /additional properties/],
+    [{ name: 'demo', size: '1GiB', cache: 'fast' }, 'invalid-argument', /cache/],
+  ]
+  for (const [body, code, message] of bad) {
+    t.match(await create(body), { status: 400, body: { error: { code, message, action: /\w/ } } }, JSON.stringify(body))
+  }
+  t.match(await create({ name: 'demo', size: '1GiB', numberOfReplicas: 4 }), {
+    ...{ status: 409, body: { error: { code: 'cannot-place' } } },
+  })
+  t.match(await call('GET', '/v1/volumes'), { body: { volumes: [] } })
+})
+
+void t.test('broken requests are answered, and end nothing', async (t) => {
+  const { server, call } = await anApi(t)
+  const headers = { 'content-type': 'application/json' }
+  const broken = await server.inject({ method: 'POST', url: '/v1/volumes', headers, payload: '{"name":' })
+  t.equal(broken.statusCode, 400)
+  t.match(parse(broken.payload), { error: { code: 'invalid-argument', message: /not JSON/ } })
+  const huge = await server.inject({ method: 'POST', url: '/v1/volumes', headers, payload: `"${'x'.repeat(70_000)}"` })
+  t.equal(huge.statusCode, 400)
+  t.match(await call('GET', '/v2'), { status: 404, body: { error: { code: 'not-found' } } })
+  t.match(await call('GET', `/v1/volumes/${'x'.repeat(200)}`), { status: 404, body: { error: { code: 'not-found' } } })
+  t.match(await call('GET', `/v1/volumes/${'x'.repeat(500)}`), {
+    status: 400,
+    body: { error: { code: 'invalid-argument' } },
+  })
+  t.match(await call('GET', '/v1/volumes/%zz'), { status: 400, body: { error: { code: 'invalid-argument' } } })
+})
+
+void t.test('pages of other sites may not use the API', async (t) => {
+  const { server } = await anApi(t)
+  const ask = (origin: string) =>
+    server.inject({ method: 'POST', url: '/v1/volumes/demo/detach', headers: { host: '127.0.0.1:9500', origin } })
+  t.match(await ask('http://evil.example'), { statusCode: 403 })
+  t.match(await ask('http://127.0.0.1:9500'), { statusCode: 404 })
+})
+
+void t.test('nodes and processes', async (t) => {
+  const { call } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  t.match(await call('GET', '/v1/nodes'), {
+    status: 200,
+    body: {
+      nodes: [
+        {
+          name: 'node-1',
+          disks: [
+            {
+              id: 'disk-1',
+              state: 'ready',
+              ioBackend: 'epoll',
+              scheduledBytes: 1024 ** 3,
+              directory: '/data/disks/disk-1',
+            },
+            {},
+            {},
+          ],
+        },
+      ],
+    },
+  })
+  t.match(await call('GET', '/v1/processes'), {
+    status: 200,
+    body: {
+      processes: [
+        { pid: process.pid, kind: 'manager' },
+        { kind: 'disk-host', disk: 'disk-1', restarts: 2 },
+      ],
+    },
+  })
+})
+
+void t.test('the document describes every route', async (t) => {
+  const { call } = await anApi(t)
+  const { body } = await call('GET', '/v1/openapi.json')
+  t.match(body, { openapi: '3.1.0', info: { title: 'Ankole', version: '1.2.3' } })
+  t.same(Object.keys((body as unknown as { paths: object }).paths).sort(), [
+    '/healthz',
+    '/v1/nodes',
+    '/v1/processes',
+    '/v1/volumes',
+    '/v1/volumes/{name}',
+    '/v1/volumes/{name}/attach',
+    '/v1/volumes/{name}/detach',
+  ])
+})
+
+void t.test('secrets leave neither by the API nor by the log', async (t) => {
+  const { call, manager, logged } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  const { secret } = manager.volume('demo')
+  const answers = [
+    await call('POST', '/v1/volumes/demo/attach'),
+    ...(await Promise.all(
+      ['/v1/volumes', '/v1/volumes/demo', '/v1/nodes', '/v1/processes'].map((url) => call('GET', url)),
+    )),
+    await call('DELETE', '/v1/volumes/demo'),
+  ]
+  for (const { text, status } of answers) {
+    t.equal(status, 200)
+    t.notOk(text.includes(secret))
+  }
+  t.notOk(logged.join('').includes(secret))
+})

@@ -1,0 +1,128 @@
+// The commands as a script uses them: a process of their own, against the real API on a manager with a fake agent.
+import { execFile } from 'node:child_process'
+import { fileURLToPath } from 'node:url'
+import { pino } from 'pino'
+import t, { type Test } from 'tap'
+import { buildServer, listen } from '../../../src/api/index.js'
+import { aCluster, type Cluster } from '../manager/cluster.js'
+
+const main = fileURLToPath(new URL('../../../src/cli/main.js', import.meta.url))
+
+interface Result {
+  exitCode: number
+  stdout: string
+  stderr: string
+}
+
+function ankole(url: string, ...parameters: string[]): Promise<Result> {
+  return new Promise((resolve) => {
+    const options = { env: { ...process.env, ANKOLE_URL: url } }
+    execFile(process.execPath, [main, ...parameters], options, (error, stdout, stderr) => {
+      resolve({ exitCode: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
+    })
+  })
+}
+
+async function aServer(t: Test): Promise<Cluster & { run: (...parameters: string[]) => Promise<Result> }> {
+  const cluster = await aCluster(t)
+  const server = await buildServer({
+    ...{ manager: () => cluster.manager, ready: () => true, node: 'node-1', nbdHost: '127.0.0.1', version: '1' },
+    metrics: { contentType: 'text/plain', text: () => Promise.resolve('') },
+    log: pino({ level: 'silent' }),
+  })
+  const url = await listen(server, { host: '127.0.0.1', port: 0 })
+  t.teardown(() => server.close())
+  return { ...cluster, run: (...parameters) => ankole(url, ...parameters) }
+}
+
+const nowhere = 'http://127.0.0.1:1'
+
+void t.test('the contract for scripts', async (t) => {
+  const { run } = await aServer(t)
+  const json = async (...parameters: string[]): Promise<unknown> => {
+    const { exitCode, stdout, stderr } = await run(...parameters, '--json')
+    t.equal(exitCode, 0, stderr)
+    return JSON.parse(stdout)
+  }
+  t.match(await json('volume', 'create', 'data', '--size', '1GiB', '--replicas', '3'), {
+    name: 'data',
+    state: 'detached',
+  })
+  const attached = await json('volume', 'attach', 'data')
+  t.match(attached, { nbd: { uri: /^nbd:\/\/127\.0\.0\.1:\d+\/data$/ } })
+  t.same(await json('volume', 'attach', 'data'), attached, 'attaching again prints the same')
+  t.match(await json('volume', 'list'), { volumes: [{ name: 'data', state: 'attached' }] })
+  t.match(await json('status'), {
+    processes: [
+      { pid: Number, kind: 'manager' },
+      { pid: Number, kind: 'disk-host', disk: 'disk-1' },
+    ],
+    volumes: [
+      { name: 'data', replicas: [{ node: 'node-1', disk: 'disk-1', directory: String, state: 'member' }, {}, {}] },
+    ],
+  })
+  t.match(await json('volume', 'detach', 'data'), { name: 'data', state: 'detached' })
+  t.same(await json('volume', 'delete', 'data'), { name: 'data', deleted: true })
+})
+
+void t.test('what people read', async (t) => {
+  const { run } = await aServer(t)
+  t.match((await run('volume', 'list')).stdout, /No volumes. Create one with/)
+  t.match(
+    (await run('volume', 'create', 'data', '--size', '10G')).stdout,
+    /is created: 9.3 GiB, with replicas on node-1\/disk-1/,
+  )
+  t.match((await run('volume', 'attach', 'data')).stdout, /is attached to node-1: nbd:\/\//)
+  const { stdout } = await run('status')
+  t.match(stdout, /data +9.3 GiB +3\/3 +attached +healthy +nbd:/)
+  t.match(stdout, /disk-host +disk-1/)
+})
+
+void t.test('errors name the cause and what to do, and have an exit code of their own', async (t) => {
+  const { run, agent } = await aServer(t)
+  t.match(await run('volume', 'attach', 'data'), {
+    exitCode: 1,
+    stdout: '',
+    stderr: /"data" does not exist.\nCheck the/,
+  })
+  t.match(await run('volume', 'create', 'Data', '--size', '1GiB'), { exitCode: 2, stderr: /contains "D"/ })
+  t.match(await run('volume', 'create', 'data', '--size', '1'), { exitCode: 2, stderr: /too small/ })
+  t.match(await run('volume', 'create', 'data'), { exitCode: 2, stderr: /--size/ })
+  t.match(await run('volume', 'create', 'data', '--size', '1GiB', '--replicas', '0'), {
+    exitCode: 2,
+    stderr: /1 to 16/,
+  })
+  t.match(await run('volume', 'burn', 'data'), { exitCode: 2, stderr: /unknown command/ })
+  t.match(await run('volume', 'create', 'data', '--size', '1GiB', '--replicas', '4'), {
+    exitCode: 1,
+    stderr: /disk of its/,
+  })
+  await run('volume', 'create', 'data', '--size', '1GiB')
+  agent.engineState = 'starting'
+  t.match(await run('volume', 'attach', 'data', '--timeout', '100ms'), { exitCode: 4, stderr: /it is attaching/ })
+})
+
+void t.test('with --json an error is a document too', async (t) => {
+  const { run } = await aServer(t)
+  const { stdout, stderr } = await run('volume', 'attach', 'data', '--json')
+  t.equal(stdout, '')
+  t.match(JSON.parse(stderr), { error: { code: 'not-found', message: String, action: String } })
+})
+
+void t.test('where nothing runs the command says how to start it', async (t) => {
+  const result = await ankole(nowhere, 'status')
+  t.match(result, {
+    exitCode: 3,
+    stderr: /cannot be reached at http:\/\/127.0.0.1:1: .*\nStart Ankole with `ankole up`/,
+  })
+  t.match(await ankole('nonsense', 'status'), { exitCode: 2, stderr: /is not the URL of an API/ })
+})
+
+void t.test('help is there for every command, and leaves out what does nothing yet', async (t) => {
+  for (const command of [[], ['up'], ['volume'], ['volume', 'create'], ['status']]) {
+    const { exitCode, stdout } = await ankole(nowhere, ...command, '--help')
+    t.equal(exitCode, 0)
+    t.match(stdout, /^Usage: ankole/)
+    t.notMatch(stdout, /iscsi/i)
+  }
+})

@@ -1,0 +1,103 @@
+import { mkdirSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t from 'tap'
+import { createMetrics, processUsage } from '../../../src/metrics/index.js'
+import { operationNames, type EngineCounters, type OperationTable } from '../../../src/native/index.js'
+import { aCluster, aRequest } from '../manager/cluster.js'
+
+function operations(count: number): OperationTable {
+  const one = { count, bytes: count * 4096, errors: 1, latency: { sumSeconds: 0.5, buckets: [1, 2, 3] } }
+  return Object.fromEntries(operationNames.map((name) => [name, structuredClone(one)])) as OperationTable
+}
+
+function engineCounters(volume: string, replica: string): EngineCounters {
+  return {
+    ...{ volume, ioBackend: 'uring', inFlight: 7, connections: 2, heldBytes: 65536 },
+    bucketBoundsSeconds: [0.001, 0.01],
+    operations: operations(6),
+    replicas: [{ id: replica, state: 'member', inFlight: 1, operations: operations(6) }],
+  }
+}
+
+void t.test('a scrape shows volumes, replicas, disks and processes', async (t) => {
+  const cluster = await aCluster(t)
+  await cluster.manager.createVolume(aRequest())
+  await cluster.manager.attach('demo')
+  const volume = await cluster.untilState('demo', 'attached')
+  const { id, disk } = volume.replicas[0]!
+  const counters = {
+    engines: [engineCounters('demo', id)],
+    disks: [
+      {
+        ...{ disk: 'disk-1', ioBackend: 'uring' as const, bucketBoundsSeconds: [0.001, 0.01] },
+        replicas: ['a', 'b'].map((volume) => ({ volume, id, operations: operations(6) })),
+      },
+    ],
+  }
+  const agents = new Map([['node-1', { counters: () => Promise.resolve(counters) }]])
+  const metrics = createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1.2.3' })
+  const lines = (await metrics.text()).split('\n')
+  const has = (line: string): void => void t.ok(lines.includes(line), line)
+  has('ankole_build_info{version="1.2.3"} 1')
+  has(`ankole_volume_size_bytes{volume="demo"} ${1024 ** 3}`)
+  has('ankole_volume_state{volume="demo",state="attached"} 1')
+  has('ankole_volume_state{volume="demo",state="detached"} 0')
+  has('ankole_volume_robustness{volume="demo",robustness="healthy"} 1')
+  has(`ankole_replica_state{volume="demo",replica="${id}",node="node-1",disk="${disk}",state="member"} 1`)
+  has('ankole_volume_operations_total{volume="demo",operation="read"} 6')
+  has('ankole_volume_bytes_total{volume="demo",operation="write"} 24576')
+  has('ankole_volume_errors_total{volume="demo",operation="flush"} 1')
+  has('ankole_volume_in_flight{volume="demo"} 7')
+  has('ankole_volume_operation_duration_seconds_bucket{volume="demo",operation="read",le="0.001"} 1')
+  has('ankole_volume_operation_duration_seconds_bucket{volume="demo",operation="read",le="0.01"} 3')
+  has('ankole_volume_operation_duration_seconds_bucket{volume="demo",operation="read",le="+Inf"} 6')
+  has('ankole_volume_operation_duration_seconds_sum{volume="demo",operation="read"} 0.5')
+  has('ankole_volume_operation_duration_seconds_count{volume="demo",operation="read"} 6')
+  const replica = `volume="demo",replica="${id}",node="node-1",disk="${disk}"`
+  has(`ankole_replica_operations_total{${replica},operation="write"} 6`)
+  has(`ankole_replica_in_flight{${replica}} 1`)
+  has('ankole_disk_operations_total{node="node-1",disk="disk-1",operation="read"} 12')
+  has('ankole_disk_operation_duration_seconds_bucket{node="node-1",disk="disk-1",operation="read",le="0.01"} 6')
+  has('ankole_io_backend_info{node="node-1",kind="engine",volume="demo",backend="epoll"} 1')
+  has('ankole_process_restarts_total{node="node-1",kind="disk-host",disk="disk-1"} 2')
+  t.ok(lines.some((line) => /^ankole_process_pss_bytes\{node="node-1",kind="manager"\} [1-9]\d{6,}$/.test(line)))
+  t.ok(lines.some((line) => /^ankole_process_cpu_seconds_total\{node="node-1",kind="manager"\} [\d.]+$/.test(line)))
+  t.notOk(lines.some((line) => line.includes(volume.secret)))
+})
+
+void t.test('every family is announced once, and its samples stand together', async (t) => {
+  const cluster = await aCluster(t)
+  await cluster.manager.createVolume(aRequest({ name: 'a' }))
+  await cluster.manager.createVolume(aRequest({ name: 'b' }))
+  const agents = new Map([['node-1', { counters: () => Promise.resolve({ engines: [], disks: [] }) }]])
+  const text = await createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1' }).text()
+  const types = [...text.matchAll(/^# TYPE (\S+) /gm)].map(([, name]) => name)
+  t.equal(new Set(types).size, types.length)
+  for (const name of types) t.match(name, /^ankole_[a-z_]+$/)
+})
+
+void t.test('a child that stays silent does not hang the scrape', async (t) => {
+  const cluster = await aCluster(t)
+  const agents = new Map([
+    ['node-1', { counters: () => new Promise<never>(() => undefined) }],
+    ['node-2', { counters: () => Promise.reject(new Error('the node is gone')) }],
+  ])
+  const metrics = createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1' })
+  const started = performance.now()
+  const text = await metrics.text()
+  t.ok(performance.now() - started < 5000)
+  t.match(text, 'ankole_node_counters_up{node="node-1"} 0')
+  t.match(text, 'ankole_node_counters_up{node="node-2"} 0')
+})
+
+void t.test('memory and CPU time come from /proc, and a process that ended has none', async (t) => {
+  const proc = t.testdir()
+  mkdirSync(join(proc, '7'))
+  writeFileSync(join(proc, '7', 'smaps_rollup'), '00400000-7fff [rollup]\nRss:   20 kB\nPss:   12 kB\nPss_Anon: 9 kB\n')
+  const after = 'S 1 7 7 0 -1 4194560 500 0 0 0 150 50 0 0 20 0 11 0 100'
+  writeFileSync(join(proc, '7', 'stat'), `7 (node (a) b) ${after}\n`)
+  t.same(await processUsage(7, proc), { pssBytes: 12288, cpuSeconds: 2 })
+  t.equal(await processUsage(8, proc), undefined)
+  const own = await processUsage(process.pid)
+  t.ok(own && own.pssBytes > 1024 ** 2)
+})
