@@ -11,6 +11,7 @@ constexpr uint64_t kTickFastNs = 250 * kNsPerMs;
 constexpr uint64_t kTickIdleNs = 5 * kNsPerSecond;
 constexpr uint64_t kStoreRetryNs = kNsPerSecond;
 constexpr uint64_t kStoreAnswerNs = 5 * kNsPerSecond;
+constexpr uint64_t kPatienceNs = kNsPerSecond;
 constexpr uint64_t kStopNs = 3 * kNsPerSecond;
 // A flush may take this long while the replica answers PING (section 4, «late»).
 constexpr uint64_t kFlushNs = 10 * kNsPerSecond;
@@ -53,8 +54,9 @@ void Engine::Evaluate() {
     Fence(decision);
     return;
   }
-  SetMessage(in_time && decision.lacking.empty() ? "asking the replicas"
-                                                 : "cannot start yet: " + decision.lacking);
+  // What is there answers within a moment; only then is it news what does not.
+  const bool patient = reactor_.NowNs() + options_.start_wait_ns < start_deadline_ns_ + kPatienceNs;
+  if (!patient && !decision.lacking.empty()) SetMessage("cannot start yet: " + decision.lacking);
 }
 
 void Engine::Fence(const StartDecision& decision) {

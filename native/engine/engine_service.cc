@@ -170,7 +170,13 @@ Result<std::unique_ptr<Service>> EngineService::Make(io::Reactor& reactor, const
   return std::unique_ptr<Service>(std::move(service));
 }
 
-void EngineService::Start() { engine_->Start(); }
+void EngineService::Start() {
+  const io::BackendChoice& choice = reactor_.backend();
+  events_.Emit(EventOf("io-backend")
+                   .Set("backend", io::BackendName(choice.backend))
+                   .Set("reason", choice.reason));
+  engine_->Start();
+}
 
 void EngineService::OnMessage(const Json& message) {
   Result<int64_t> answer = message.Integer("answer", 0, kIntegerMax, -1);
