@@ -1,0 +1,229 @@
+#pragma once
+
+#include <atomic>
+#include <cstdio>
+#include <cstring>
+#include <functional>
+#include <memory>
+#include <string>
+#include <thread>
+#include <vector>
+
+#include "base/test.h"
+#include "io/file_system.h"
+#include "io/reactor.h"
+#include "replica/replica.h"
+
+// For tests only: files that fail at a chosen point, and a replica driven operation by operation.
+namespace ankole::replica {
+
+// Passes everything on, but stops doing so at the I/O number `cut`, as if the process had died there:
+// that one and all that follow fail. Data I/O of the reactor does not pass here.
+class CutFiles final : public io::FileSystem {
+ public:
+  explicit CutFiles(io::FileSystem& under) : under_(under) {}
+
+  std::atomic<int> cut{0};       // 0: never
+  std::atomic<int> calls{0};     // that change something
+  bool torn = false;             // the write at the cut gets half through
+  std::atomic<bool> fail_sync{false};
+  std::atomic<bool> hold_sync{false};
+  std::atomic<int> syncs{0};     // SyncData
+  std::string boot_id;           // the machine's own while empty
+  std::string full_for;          // creating files with this in their path finds no space
+
+  bool reached() const { return cut > 0 && calls >= cut; }
+  void Reset(int at) {
+    cut = at;
+    calls = 0;
+  }
+
+  Result<io::File> Open(const std::string& path, const io::OpenOptions& options) override {
+    if (options.create) {
+      RETURN_IF_ERROR(Pass());
+      if (!full_for.empty() && path.find(full_for) != std::string::npos) {
+        return Status(ErrorCode::kNoSpace, path + ": no space (injected)");
+      }
+    }
+    return under_.Open(path, options);
+  }
+  void Close(io::File file) override { under_.Close(file); }
+  Result<size_t> ReadAt(io::File file, uint64_t offset, void* to, size_t bytes) override {
+    return under_.ReadAt(file, offset, to, bytes);
+  }
+  Status WriteAt(io::File file, uint64_t offset, const void* from, size_t bytes) override {
+    const bool before = reached();
+    const Status status = Pass();
+    if (status.ok()) return under_.WriteAt(file, offset, from, bytes);
+    if (torn && !before) (void)under_.WriteAt(file, offset, from, bytes / 2).ok();
+    return status;
+  }
+  Status Sync(io::File file) override {
+    RETURN_IF_ERROR(Pass());
+    return under_.Sync(file);
+  }
+  Status SyncData(io::File file) override {
+    ++syncs;
+    while (hold_sync) std::this_thread::yield();
+    RETURN_IF_ERROR(Pass());
+    if (fail_sync) return Status(ErrorCode::kIoError, "fdatasync: injected");
+    return under_.SyncData(file);
+  }
+  Status SyncDirectory(const std::string& path) override {
+    RETURN_IF_ERROR(Pass());
+    return under_.SyncDirectory(path);
+  }
+  Status Truncate(io::File file, uint64_t size) override {
+    RETURN_IF_ERROR(Pass());
+    return under_.Truncate(file, size);
+  }
+  Status Allocate(io::File file, uint64_t offset, uint64_t length) override {
+    RETURN_IF_ERROR(Pass());
+    return under_.Allocate(file, offset, length);
+  }
+  Status PunchHole(io::File file, uint64_t offset, uint64_t length) override {
+    RETURN_IF_ERROR(Pass());
+    return under_.PunchHole(file, offset, length);
+  }
+  Status ZeroRange(io::File file, uint64_t offset, uint64_t length) override {
+    RETURN_IF_ERROR(Pass());
+    return under_.ZeroRange(file, offset, length);
+  }
+  Status Extents(io::File file, uint64_t offset, uint64_t length, size_t extents_max,
+                 std::vector<io::FileExtent>* extents) override {
+    return under_.Extents(file, offset, length, extents_max, extents);
+  }
+  Status TryLock(io::File file) override { return under_.TryLock(file); }
+  Result<io::FileInfo> Info(const std::string& path) override { return under_.Info(path); }
+  Result<io::FileInfo> Info(io::File file) override { return under_.Info(file); }
+  Status Rename(const std::string& from, const std::string& to) override {
+    RETURN_IF_ERROR(Pass());
+    return under_.Rename(from, to);
+  }
+  Status Remove(const std::string& path) override {
+    RETURN_IF_ERROR(Pass());
+    return under_.Remove(path);
+  }
+  Status RemoveDirectory(const std::string& path) override {
+    RETURN_IF_ERROR(Pass());
+    return under_.RemoveDirectory(path);
+  }
+  Status MakeDirectory(const std::string& path) override {
+    RETURN_IF_ERROR(Pass());
+    return under_.MakeDirectory(path);
+  }
+  Result<std::vector<std::string>> List(const std::string& path) override {
+    return under_.List(path);
+  }
+  Result<io::SpaceInfo> Space(const std::string& path) override { return under_.Space(path); }
+  Result<std::string> BootId() override {
+    return boot_id.empty() ? under_.BootId() : Result<std::string>(boot_id);
+  }
+
+ private:
+  Status Pass() {
+    ++calls;
+    if (reached()) return Status(ErrorCode::kIoError, "injected at " + std::to_string(cut.load()));
+    return Status::Ok();
+  }
+
+  io::FileSystem& under_;
+};
+
+inline Identity TestIdentity(CacheMode cache = CacheMode::kBuffered) {
+  Identity identity;
+  identity.volume = "demo";
+  identity.id = 0xa1;
+  identity.secret.fill(7);
+  identity.cache = cache;
+  identity.created_seconds = 1'700'000'000;
+  return identity;
+}
+
+// An open replica whose operations are waited for. Ends the process where what it needs fails, as no
+// test can go on then.
+class Driver {
+ public:
+  Driver(io::FileSystem& files, io::Reactor& reactor, const std::string& directory)
+      : reactor_(reactor) {
+    Result<std::unique_ptr<Replica>> opened = Replica::Open(files, reactor, directory);
+    status_ = opened.status();
+    if (opened.ok()) replica_ = opened.Take();
+  }
+  const Status& status() const { return status_; }
+  Replica& replica() { return *replica_; }
+
+  // Adds to what the next Run submits at once.
+  ReplicaOperation& Add(OperationKind kind, uint64_t offset = 0, uint64_t length = 0,
+                        void* data = nullptr) {
+    auto& operation = *operations_.emplace_back(std::make_unique<ReplicaOperation>());
+    operation.kind = kind;
+    operation.offset_bytes = offset;
+    operation.length_bytes = length;
+    operation.data = static_cast<std::byte*>(data);
+    operation.owner = this;
+    operation.done = [](ReplicaOperation* self) {
+      auto* driver = static_cast<Driver*>(self->owner);
+      if (driver->on_done) driver->on_done(self);
+      if (--driver->waiting_ == 0) driver->reactor_.Stop();
+    };
+    return operation;
+  }
+  // Runs all that were added; the outcome of the first that failed.
+  ErrorCode Run() {
+    waiting_ = operations_.size();
+    bool returned = false;
+    const auto keep = std::move(on_done);
+    on_done = [&](ReplicaOperation* operation) {
+      EXPECT(returned);  // never from within Submit
+      if (keep) keep(operation);
+    };
+    for (size_t i = 0; i < operations_.size(); ++i) replica_->Submit(operations_[i].get());
+    returned = true;
+    reactor_.Loop();
+    on_done = nullptr;
+    ErrorCode first = ErrorCode::kOk;
+    for (const auto& operation : operations_) {
+      if (first == ErrorCode::kOk) first = operation->status;
+    }
+    operations_.clear();
+    return first;
+  }
+  ErrorCode Do(OperationKind kind, uint64_t offset = 0, uint64_t length = 0, void* data = nullptr,
+               bool durable = false) {
+    Add(kind, offset, length, data).durable = durable;
+    return Run();
+  }
+  ErrorCode WriteRecord(const wire::RecordPair& record, wire::Epoch welcomed) {
+    ReplicaOperation& operation = Add(OperationKind::kRecord);
+    operation.record = record;
+    operation.welcomed = welcomed;
+    return Run();
+  }
+  std::string ReadAll() {
+    std::string all(replica_->size_bytes(), '?');
+    for (uint64_t at = 0; at < all.size(); at += kDataBytesMax) {
+      const uint64_t length = std::min<uint64_t>(kDataBytesMax, all.size() - at);
+      EXPECT_EQ(Do(OperationKind::kRead, at, length, all.data() + at), ErrorCode::kOk);
+    }
+    return all;
+  }
+  Status Close(bool clean) { return Replica::Close(std::move(replica_), clean); }
+  // As if the process had been killed.
+  void Drop() { replica_.reset(); }
+
+  std::function<void(ReplicaOperation*)> on_done;
+
+ private:
+  io::Reactor& reactor_;
+  Status status_;
+  std::unique_ptr<Replica> replica_;
+  std::vector<std::unique_ptr<ReplicaOperation>> operations_;
+  size_t waiting_ = 0;
+};
+
+inline void WriteText(io::FileSystem& files, const std::string& path, const std::string& text) {
+  EXPECT(io::ReplaceFile(files, path, text).ok());
+}
+
+}  // namespace ankole::replica
