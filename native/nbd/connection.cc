@@ -10,8 +10,8 @@ namespace {
 
 // A Receive with less room than this is not worth its system call; a fresh chunk is taken instead.
 constexpr uint32_t kWindowRoomBytesMin = 16 * kKiB;
-// Behind the data of a large write, and while large writes are what comes: room for some headers, so
-// that little of the next write's data lands here and must be copied.
+// Behind the data of a large write, and while large writes are what comes: room for some headers,
+// so that little of the next write's data lands here and must be copied.
 constexpr uint32_t kSmallWindowBytes = 1 * kKiB;
 // Reads up to this share a chunk.
 constexpr uint32_t kSharedReadBytesMax = 32 * kKiB;
@@ -61,7 +61,9 @@ Connection::Connection(io::Reactor& reactor, BlockDevice& device, LogSink& log,
     operation->owner = this;
   }
   receive_.socket = send_.socket = close_.socket = socket_;
-  receive_.done = [](io::Operation* o) { static_cast<Connection*>(o->owner)->OnReceived(o->result); };
+  receive_.done = [](io::Operation* o) {
+    static_cast<Connection*>(o->owner)->OnReceived(o->result);
+  };
   send_.done = [](io::Operation* o) { static_cast<Connection*>(o->owner)->OnSent(o->result); };
   close_.done = [](io::Operation* o) {
     auto* connection = static_cast<Connection*>(o->owner);
@@ -116,15 +118,15 @@ void Connection::Wake() {
 
 bool Connection::quiet() const {
   return at_device_ == 0 && ready_.empty() && streams_.empty() && stream_ == nullptr &&
-         !sending_now_ && handshake_bytes_ == 0 &&
-         state_.incoming.kind != Incoming::Kind::kCutRead;
+         !sending_now_ && handshake_bytes_ == 0 && state_.incoming.kind != Incoming::Kind::kCutRead;
 }
 
 void Connection::To(Event event) {
   const Mode before = state_.mode;
   state_.mode = Next(before, event);
   if (state_.mode == before) return;
-  // Not when draining begins: a client that says goodbye in the handshake has no longer than others.
+  // Not when draining begins: a client that says goodbye in the handshake has no longer than
+  // others.
   if (state_.mode == Mode::kTransmission) reactor_.Cancel(&handshake_timer_);
   if (state_.mode == Mode::kClosing) {
     reactor_.Cancel(&handshake_timer_);
@@ -136,6 +138,12 @@ void Connection::Fail(const std::string& cause) {
   if (state_.mode >= Mode::kClosing) return;
   log_.Log(LogLevel::kWarn, "nbd client " + peer_ + " " + cause + "; its connection is closed");
   To(Event::kBroken);
+}
+
+// `result` of an operation on the socket. One that only knocked (a port scan, a probe) is not news.
+void Connection::Lose(int64_t result) {
+  if (state_.mode == Mode::kClientFlags) return To(Event::kBroken);
+  Fail(std::string("was lost: ") + std::strerror(static_cast<int>(-result)));
 }
 
 // The last thing that a callback does, as the connection may be gone after it.
@@ -222,8 +230,8 @@ Connection::Progress Connection::ParseOption() {
   }
   needed_bytes_ += header->length_bytes;
   if (window.bytes() < needed_bytes_) return Progress::kNeedsBytes;
-  // The replies of one option are in handshake_ until they are sent; a client that does not read them
-  // is not listened to.
+  // The replies of one option are in handshake_ until they are sent; a client that does not read
+  // them is not listened to.
   if (sending_now_ || handshake_bytes_ + kOptionRepliesBytesMax > kHandshakeBytes) {
     return Progress::kBlocked;
   }
@@ -250,8 +258,8 @@ Connection::Progress Connection::ParseOption() {
   return Progress::kMade;
 }
 
-// Makes room for needed_bytes_ from the window's begin, and enough more to be worth a Receive. False
-// when there is no memory for it.
+// Makes room for needed_bytes_ from the window's begin, and enough more to be worth a Receive.
+// False when there is no memory for it.
 bool Connection::PrepareWindow() {
   Window& window = state_.window;
   if (window.chunk == nullptr) {
@@ -316,9 +324,7 @@ void Connection::OnReceived(int64_t result) {
     if (result < 0) To(Event::kBroken);
     return;
   }
-  if (result < 0) {
-    return Fail(std::string("was lost: ") + std::strerror(static_cast<int>(-result)));
-  }
+  if (result < 0) return Lose(result);
   if (result == 0) {
     if (state_.window.bytes() > 0 || state_.incoming.kind != Incoming::Kind::kNone) {
       return Fail("went away in the middle of a request");

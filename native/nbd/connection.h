@@ -14,16 +14,17 @@
 // One NBD client: its bytes in, its requests to the device, its replies out.
 //
 // Memory. A connection owns kConnectionOperationsMax operations and may hold chunks of the device's
-// BufferPool up to kConnectionBufferBytesMax. Everything that a request needs comes from these two. When
-// one is used up the connection stops receiving until its own requests end; nothing is dropped and
-// nobody else notices. So a client that stops reading, or sends half a request and waits, pins at most
-// its own quota, for as long as it stays connected; all clients together kConnectionsMax times that.
+// BufferPool up to kConnectionBufferBytesMax. Everything that a request needs comes from these two.
+// When one is used up the connection stops receiving until its own requests end; nothing is dropped
+// and nobody else notices. So a client that stops reading, or sends half a request and waits, pins
+// at most its own quota, for as long as it stays connected; all clients together kConnectionsMax
+// times that.
 //
 // Copies. What arrives is received into a shared chunk (the window) and parsed there; the data of a
-// small write stays where it was received, its operation holding a reference. Data of a large write is
-// received into a chunk of its own. Replies to reads leave from the buffer that the device filled. What
-// is copied: the part of a request that straddles the window's end, and the beginning of a large write
-// that came along with its header.
+// small write stays where it was received, its operation holding a reference. Data of a large write
+// is received into a chunk of its own. Replies to reads leave from the buffer that the device
+// filled. What is copied: the part of a request that straddles the window's end, and the beginning
+// of a large write that came along with its header.
 namespace ankole::nbd {
 
 class Connection;
@@ -50,8 +51,8 @@ inline constexpr int kEvents = 6;
 // An event that means nothing in a mode leaves it.
 Mode Next(Mode mode, Event event);
 
-// One request of the client, or a piece of one that is longer than kDataBytesMax. A cut request has a
-// head (which the device never sees) and pieces, each an operation from the same pool.
+// One request of the client, or a piece of one that is longer than kDataBytesMax. A cut request has
+// a head (which the device never sees) and pieces, each an operation from the same pool.
 struct Operation : BlockRequest {
   Connection* connection = nullptr;
   ListNode node;
@@ -134,8 +135,8 @@ class Connection {
   void Drain();
   // Closes at once. Requests at the device are waited for, as it writes to their buffers.
   void Abort();
-  // Stops taking requests; OnQuiet when all that were taken are answered. Bytes that arrive meanwhile
-  // wait in the window.
+  // Stops taking requests; OnQuiet when all that were taken are answered. Bytes that arrive
+  // meanwhile wait in the window.
   void Pause();
   void Resume();
   // Tries again what had to wait for memory.
@@ -161,6 +162,7 @@ class Connection {
   // connection.cc: life, receiving, memory
   void To(Event event);
   void Fail(const std::string& cause);
+  void Lose(int64_t result);
   void FinishIfGone();
   void FinishIfDrained();
   void Turn();
@@ -222,14 +224,15 @@ class Connection {
 
   std::array<Operation, kConnectionOperationsMax> operations_;
   OperationList free_;
-  OperationList ready_;    // finished, the reply is to be sent
-  OperationList sending_;  // their data is in the Send in flight
-  OperationList streams_;  // heads of cut reads with simple replies, in order of arrival
+  OperationList ready_;          // finished, the reply is to be sent
+  OperationList sending_;        // their data is in the Send in flight
+  OperationList streams_;        // heads of cut reads with simple replies, in order of arrival
   Operation* stream_ = nullptr;  // whose data is being sent: nothing else may be until its end
   uint32_t at_device_ = 0;
 
   size_t held_bytes_ = 0;
-  BufferPool::Chunk* shared_ = nullptr;  // small reads take their buffers from it, one after the other
+  BufferPool::Chunk* shared_ =
+      nullptr;  // small reads take their buffers from it, one after the other
   uint32_t shared_used_bytes_ = 0;
 
   io::ReceiveOperation receive_;

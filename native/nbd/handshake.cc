@@ -60,7 +60,7 @@ void AnswerMetaContext(Option option, std::span<const std::byte> data, const Exp
   const std::optional<MetaContextOption> request = DecodeMetaContextOption(data);
   if (!request || !negotiated->structured_replies) {
     Refuse(to, option, OptionReply::kErrorInvalid,
-          request ? "structured replies come first" : "malformed option");
+           request ? "structured replies come first" : "malformed option");
     return;
   }
   const bool set = option == Option::kSetMetaContext;

@@ -22,9 +22,9 @@ TEST(nbd, go_by_name_and_by_default) {
       ASSERT(type == 3 && data.size() == 12);
       EXPECT_EQ(LoadBig16(data.data()), 0);
       EXPECT_EQ(LoadBig64(data.data() + 2), Bench::kSizeBytes);
-      EXPECT_EQ(LoadBig16(data.data() + 10),
-                kFlagHasFlags | kFlagSendFlush | kFlagSendFua | kFlagSendTrim |
-                    kFlagSendWriteZeroes | kFlagCanMultiConn | kFlagSendFastZero);
+      EXPECT_EQ(LoadBig16(data.data() + 10), kFlagHasFlags | kFlagSendFlush | kFlagSendFua |
+                                                 kFlagSendTrim | kFlagSendWriteZeroes |
+                                                 kFlagCanMultiConn | kFlagSendFastZero);
       std::tie(type, data) = client.ReadOptionReply();
       ASSERT(type == 3 && data.size() == 14);
       EXPECT_EQ(LoadBig16(data.data()), 3);
@@ -45,8 +45,8 @@ TEST(nbd, go_by_name_and_by_default) {
 
 TEST(nbd, export_name_with_and_without_zeroes) {
   OnEachBench([](Bench& bench) {
-    for (const uint32_t flags : {uint32_t{kHandshakeFixedNewstyle}, uint32_t{kHandshakeFlags},
-                                 uint32_t{0}}) {
+    for (const uint32_t flags :
+         {uint32_t{kHandshakeFixedNewstyle}, uint32_t{kHandshakeFlags}, uint32_t{0}}) {
       Client client(bench);
       ASSERT(client.Greet(flags));
       client.SendOption(Option::kExportName, "volume");

@@ -10,12 +10,12 @@
 #include "base/limits.h"
 #include "base/result.h"
 
-// The bytes of the NBD protocol (doc/proto.md of the NetworkBlockDevice project), as pure functions:
-// what arrives is decoded and validated here and nowhere else. Everything is big-endian.
+// The bytes of the NBD protocol (doc/proto.md of the NetworkBlockDevice project), as pure
+// functions: what arrives is decoded and validated here and nowhere else. Everything is big-endian.
 namespace ankole::nbd {
 
-inline constexpr uint64_t kServerMagic = 0x4e42444d41474943;   // "NBDMAGIC"
-inline constexpr uint64_t kOptionMagic = 0x49484156454f5054;   // "IHAVEOPT"
+inline constexpr uint64_t kServerMagic = 0x4e42444d41474943;  // "NBDMAGIC"
+inline constexpr uint64_t kOptionMagic = 0x49484156454f5054;  // "IHAVEOPT"
 inline constexpr uint64_t kOptionReplyMagic = 0x0003e889045565a9;
 inline constexpr uint32_t kRequestMagic = 0x25609513;
 inline constexpr uint32_t kSimpleReplyMagic = 0x67446698;

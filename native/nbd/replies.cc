@@ -157,16 +157,16 @@ void Connection::EmitReply(Operation* operation) {
   const Request& request =
       operation->head != nullptr ? operation->head->request : operation->request;
   std::byte* to = reply_.data() + reply_bytes_;
-  const bool structured = state_.negotiated.structured_replies &&
-                          (request.command == Command::kRead ||
-                           request.command == Command::kBlockStatus);
+  const bool structured =
+      state_.negotiated.structured_replies &&
+      (request.command == Command::kRead || request.command == Command::kBlockStatus);
   if (!structured) {
     EmitHeader(EncodeSimpleReply(to, request.cookie, operation->error));
   } else if (operation->error != Error::kNone) {
     EmitHeader(EncodeErrorChunk(to, request.cookie, operation->error));
   } else if (request.command == Command::kBlockStatus) {
-    EmitHeader(EncodeBlockStatusChunk(to, request.cookie,
-                                      operation->reply_data_bytes / kExtentBytes));
+    EmitHeader(
+        EncodeBlockStatusChunk(to, request.cookie, operation->reply_data_bytes / kExtentBytes));
   } else {
     const bool done = operation->head == nullptr || operation->last_chunk;
     EmitHeader(EncodeDataChunk(to, request.cookie, operation->offset_bytes,
@@ -176,7 +176,8 @@ void Connection::EmitReply(Operation* operation) {
   EmitData(operation);
 }
 
-// The header that was just written at the end of reply_. Headers without data in between are one vector.
+// The header that was just written at the end of reply_. Headers without data in between are one
+// vector.
 void Connection::EmitHeader(uint32_t bytes) {
   std::byte* at = reply_.data() + reply_bytes_;
   reply_bytes_ += bytes;
@@ -201,9 +202,7 @@ void Connection::EmitData(Operation* operation) {
 void Connection::OnSent(int64_t result) {
   sending_now_ = false;
   if (state_.mode >= Mode::kClosing) return;
-  if (result < 0) {
-    return Fail(std::string("was lost: ") + std::strerror(static_cast<int>(-result)));
-  }
+  if (result < 0) return Lose(result);
   handshake_bytes_ = 0;
   while (Operation* operation = sending_.PopFront()) Free(operation);
   Turn();

@@ -20,8 +20,8 @@ static_assert(kRequestHeaderBytes + kLargePayloadBytes <= BufferPool::kSmallByte
 // A whole read, its predecessor's last pieces and the windows fit into the quota.
 static_assert(kWholeReadBytesMax + 2 * BufferPool::kLargeBytes <= kConnectionBufferBytesMax);
 
-// The next piece of a cut request. After an odd start pieces begin on a block, so that no two of them
-// share one.
+// The next piece of a cut request. After an odd start pieces begin on a block, so that no two of
+// them share one.
 uint32_t PieceBytes(const Operation& head) {
   const uint64_t offset = head.request.offset_bytes + head.begun_bytes;
   const uint32_t left = head.request.length_bytes - head.begun_bytes;
@@ -221,8 +221,8 @@ Connection::Progress Connection::TakePayload() {
 
 Connection::Progress Connection::SkipPayload() {
   Incoming& incoming = state_.incoming;
-  const uint32_t bytes = std::min(
-      state_.window.bytes(), incoming.head->request.length_bytes - incoming.received_bytes);
+  const uint32_t bytes = std::min(state_.window.bytes(),
+                                  incoming.head->request.length_bytes - incoming.received_bytes);
   Consume(bytes);
   incoming.received_bytes += bytes;
   if (incoming.received_bytes < incoming.head->request.length_bytes) return Progress::kNeedsBytes;

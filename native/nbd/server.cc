@@ -120,9 +120,9 @@ void Server::OnAccepted() {
   accepting_ = false;
   if (accept_.result < 0) {
     if (mode_ == Mode::kListening) {
-      log_.Log(LogLevel::kError,
-               "nbd server of volume " + device_.name() + " cannot accept a connection: " +
-                   std::strerror(static_cast<int>(-accept_.result)));
+      log_.Log(LogLevel::kError, "nbd server of volume " + device_.name() +
+                                     " cannot accept a connection: " +
+                                     std::strerror(static_cast<int>(-accept_.result)));
       reactor_.Arm(&accept_timer_, reactor_.NowNs() + kAcceptRetryNs);
     }
     return ScheduleCheck();

@@ -12,8 +12,8 @@
 
 namespace ankole::nbd {
 
-// Serves one volume to NBD clients: the only export, under the volume's name and as the default one.
-// All of it lives on the reactor's thread.
+// Serves one volume to NBD clients: the only export, under the volume's name and as the default
+// one. All of it lives on the reactor's thread.
 class Server final : public ConnectionOwner {
  public:
   Server(io::Reactor& reactor, BlockDevice& device, LogSink& log);
@@ -28,12 +28,13 @@ class Server final : public ConnectionOwner {
   // Stops accepting, answers the requests that were taken and closes all connections; then `done`,
   // never from within. A client that does not read its replies holds it up until Abort.
   void Shutdown(std::function<void()> done);
-  // Closes all connections at once. What is at the device is still waited for, as it writes to their
-  // buffers. Within or instead of Shutdown's patience; connections that come later are not affected.
+  // Closes all connections at once. What is at the device is still waited for, as it writes to
+  // their buffers. Within or instead of Shutdown's patience; connections that come later are not
+  // affected.
   void Abort();
 
-  // Stops taking requests from all clients, those who come meanwhile too; `quiet` when everything taken
-  // is answered, never from within. Bytes that arrive wait in the windows.
+  // Stops taking requests from all clients, those who come meanwhile too; `quiet` when everything
+  // taken is answered, never from within. Bytes that arrive wait in the windows.
   void Pause(std::function<void()> quiet);
   void Resume();
 

@@ -308,8 +308,8 @@ class Client {
     return Send(RequestHeader(command, cookie, offset, length, flags));
   }
   bool AskWrite(uint64_t cookie, uint64_t offset, const Bytes& data, uint16_t flags = 0) {
-    Bytes bytes = RequestHeader(Command::kWrite, cookie, offset,
-                                static_cast<uint32_t>(data.size()), flags);
+    Bytes bytes =
+        RequestHeader(Command::kWrite, cookie, offset, static_cast<uint32_t>(data.size()), flags);
     bytes.insert(bytes.end(), data.begin(), data.end());
     return Send(bytes);
   }

@@ -173,11 +173,8 @@ TEST(nbd, trim_zeroes_and_block_status) {
     const auto status = [&](uint64_t offset, uint32_t length, uint16_t flags = 0) {
       return client.Do(Command::kBlockStatus, offset, length, flags).extents;
     };
-    EXPECT(status(0, 65536) == (Extents{{8192, kEmpty},
-                                        {8192, 0},
-                                        {16384, kEmpty},
-                                        {8192, 0},
-                                        {24576, kEmpty}}));
+    EXPECT(status(0, 65536) ==
+           (Extents{{8192, kEmpty}, {8192, 0}, {16384, kEmpty}, {8192, 0}, {24576, kEmpty}}));
     EXPECT(status(0, 65536, kCommandReqOne) == (Extents{{4096, kEmpty}}));
     // Within what was asked, even where the run goes on.
     EXPECT(status(8704, 1024) == (Extents{{1024, 0}}));
@@ -219,8 +216,7 @@ TEST(nbd, force_unit_access_reaches_the_device) {
 
 TEST(nbd, refused_requests_leave_the_connection_in_step) {
   OnEachClient([](Bench& bench, Client& client) {
-    const uint64_t submitted =
-        bench.Get<uint64_t>([&] { return bench.device.submitted; });
+    const uint64_t submitted = bench.Get<uint64_t>([&] { return bench.device.submitted; });
     const uint64_t end = Bench::kSizeBytes;
     EXPECT_EQ(client.Write(end, RandomBytes(512, 1)), 28u);
     EXPECT_EQ(client.Write(end - 512, RandomBytes(1024, 1)), 28u);
