@@ -10,7 +10,7 @@ export interface DataDirectory {
   path: string
   store: SqliteStore
   /** Lets the next one in. */
-  close(): Promise<void>
+  close: () => Promise<void>
 }
 
 /** Throws data-directory-unusable, data-directory-in-use and the errors of the store. */
