@@ -19,7 +19,7 @@ import type { EnginePlan, EngineReport } from './plan.js'
 
 /** Where complete records are kept: the manager's store. */
 export interface RecordStore {
-  /** Resolves once the record is durable; rejects if the attachment is stale. */
+  /** Resolves once the record is durable; rejects, with the code `stale-attachment`, if the volume is at another. */
   store(volume: string, record: MembershipRecord): Promise<void>
 }
 
@@ -188,7 +188,8 @@ export class EngineController {
       this.#record = newerRecord(this.#record, record)
       if (this.#leaving === undefined && process.attachment === this.#plan.attachment) this.#want()
     } catch (error) {
-      answer = { answer: question, ok: false, message: messageOf(error) }
+      const code = isStale(error) ? { code: 'fenced' as const } : {}
+      answer = { answer: question, ok: false, ...code, message: messageOf(error) }
       this.context.log.warn(
         { ...this.#subject(process), generation: record.generation },
         `the store did not take the record: ${answer.message}`,
@@ -230,6 +231,10 @@ export function newerRecord(one: MembershipRecord, other: MembershipRecord): Mem
     other.epoch.run - one.epoch.run ||
     other.generation - one.generation
   return order > 0 ? other : one
+}
+
+function isStale(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'stale-attachment'
 }
 
 function reportOfStart({ volume, attachment, record, replicas }: EnginePlan): EngineReport {

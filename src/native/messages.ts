@@ -130,7 +130,12 @@ export interface ErrorDocument {
 /** Each request gets exactly one. */
 export type Reply = { reply: number; result: unknown } | { reply: number; error: ErrorDocument }
 
-export type RecordAnswer = { answer: number; ok: true } | { answer: number; ok: false; message: string }
+/**
+ * Refused with the code `fenced`, the engine ends for good: a newer attachment has the volume. Refused without, it asks
+ * again after a while.
+ */
+export type RecordAnswer =
+  { answer: number; ok: true } | { answer: number; ok: false; code?: 'fenced'; message: string }
 
 export type CacheMode = 'buffered' | 'direct'
 

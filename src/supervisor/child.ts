@@ -49,7 +49,17 @@ export function runChild(kind: AddonKind): void {
     if (stopping) return
     stopping = true
     if (handle === undefined) end(0, { event: 'stopped', clean: true })
-    else handle.post('{"request":0,"op":"stop"}') // Ends with the event `stopped`.
+    else post({ request: 0, op: 'stop' }) // Ends with the event `stopped`.
+  }
+
+  function post(message: object): void {
+    if (ending || handle === undefined) return
+    try {
+      handle.post(JSON.stringify(message))
+    } catch (error) {
+      // Its thread has ended: the event `stopped` is on its way, and nobody waits for a reply after that.
+      if (!(error instanceof Error && 'code' in error && error.code === 'unavailable')) throw error
+    }
   }
 
   function onEvent(json: string): void {
@@ -71,7 +81,7 @@ export function runChild(kind: AddonKind): void {
         })
         break
       case 'post':
-        if (!ending) handle?.post(JSON.stringify(message.message))
+        post(message.message)
         break
     }
   }

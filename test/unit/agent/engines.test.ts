@@ -63,6 +63,15 @@ t.test('a record that the store refuses is answered with the reason', async (t) 
   t.equal((supervisor.specs.get(engine) as EngineSpec).config.record.generation, 0)
 })
 
+t.test('a record of a stale attachment fences its engine off', async (t) => {
+  const { agent, supervisor, storing } = aNode(t)
+  storing.take = () => Promise.reject(Object.assign(new Error('at attachment 4'), { code: 'stale-attachment' }))
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  supervisor.say(engine, { event: 'record', question: 7, record: aRecord(1) })
+  await settled()
+  t.strictSame(supervisor.posts[0]!.message, { answer: 7, ok: false, code: 'fenced', message: 'at attachment 4' })
+})
+
 t.test('records reach the store in the order of the questions', async (t) => {
   const { agent, supervisor, stored, storing } = aNode(t)
   const finish: (() => void)[] = []
