@@ -21,7 +21,6 @@ Operation* Engine::OperationOf(Link& link, const wire::Header& header) {
   Operation* operation = pool_.At(header.slot);
   const bool good = operation != nullptr && operation->tag == header.tag &&
                     operation->parts[link.index()].answer_due &&
-                    !operation->parts[link.index()].frame_out &&
                     operation->offset_bytes == header.offset_bytes &&
                     operation->length_bytes == header.length_bytes &&
                     Asked(operation->parts[link.index()].frame, header.opcode);

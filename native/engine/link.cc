@@ -93,6 +93,13 @@ Link::Link(io::Reactor& reactor, Owner& owner, LogSink& log, Options options)
     static_cast<Link*>(operation->owner)->OnConnected();
   };
   retry_.done = [](io::Operation* operation) { static_cast<Link*>(operation->owner)->Connect(); };
+  control_.owner = this;
+  control_.sent = [](wire::OutgoingFrame* frame) {
+    auto* self = static_cast<Link*>(frame->owner);
+    if (!self->early_reply_) return;
+    self->early_reply_ = false;
+    self->OnControlReply(self->early_header_, self->early_payload_.data());
+  };
   handshake_.done = [](io::Operation* operation) {
     static_cast<Link*>(operation->owner)
         ->Break({ErrorCode::kTimedOut, "no answer to the handshake within 5 s"});
@@ -135,7 +142,7 @@ void Link::OnConnected() {
   }
   Move(LinkEvent::kConnected);
   ping_sent_ns_ = 0;
-  control_outstanding_ = false;
+  control_outstanding_ = early_reply_ = false;
   heard_ns_ = reactor_.NowNs();
   connection_.Start(connect_.socket);
   wire::Hello hello;
@@ -228,7 +235,9 @@ void Link::OnControlReply(const wire::Header& header, const std::byte* payload) 
     return;
   }
   if (control_.pending()) {
-    Refuse({ErrorCode::kProtocolError, "a reply to a request that was not sent yet"});
+    early_reply_ = true;
+    early_header_ = header;
+    std::memcpy(early_payload_.data(), payload, header.payload_bytes);
     return;
   }
   control_outstanding_ = false;

@@ -156,6 +156,11 @@ class Link final : wire::Connection::Handler {
   io::Timer handshake_;
   wire::OutgoingFrame control_;
   std::array<std::byte, wire::kReplicaStateBytes> control_payload_;
+  // A reply that came while its request, already received, was part of a system call still going
+  // on.
+  bool early_reply_ = false;
+  wire::Header early_header_;
+  std::array<std::byte, kControlPayloadBytesMax> early_payload_;
   wire::OutgoingFrame ping_;
   wire::HelloBytes hello_ = {};
 };
