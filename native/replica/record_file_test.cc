@@ -72,8 +72,8 @@ TEST(replica_record_file, a_damaged_slot_falls_back_to_the_other) {
 TEST(replica_record_file, every_cut_leaves_the_old_or_the_new_record) {
   const auto files = io::MakePosixFileSystem();
   CutFiles cutting(*files);
-  for (const bool torn : {false, true}) {
-    cutting.torn = torn;
+  for (const size_t torn_bytes : {0, 30, 200}) {
+    cutting.torn_bytes = torn_bytes;
     const std::string path = test::TemporaryDirectory() + "/record";
     ASSERT_OK(RecordFile::Create(*files, path, State(1)));
     uint64_t generation = 1;

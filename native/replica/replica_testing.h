@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <atomic>
 #include <cstdio>
 #include <cstring>
@@ -25,10 +26,10 @@ class CutFiles final : public io::FileSystem {
 
   std::atomic<int> cut{0};       // 0: never
   std::atomic<int> calls{0};     // that change something
-  bool torn = false;             // the write at the cut gets half through
+  size_t torn_bytes = 0;         // how far the write at the cut gets
   std::atomic<bool> fail_sync{false};
   std::atomic<bool> hold_sync{false};
-  std::atomic<int> syncs{0};     // SyncData
+  std::atomic<int> syncs{0};     // SyncData that did not fail
   std::string boot_id;           // the machine's own while empty
   std::string full_for;          // creating files with this in their path finds no space
 
@@ -55,7 +56,7 @@ class CutFiles final : public io::FileSystem {
     const bool before = reached();
     const Status status = Pass();
     if (status.ok()) return under_.WriteAt(file, offset, from, bytes);
-    if (torn && !before) (void)under_.WriteAt(file, offset, from, bytes / 2).ok();
+    if (!before) (void)under_.WriteAt(file, offset, from, std::min(bytes, torn_bytes)).ok();
     return status;
   }
   Status Sync(io::File file) override {
@@ -63,10 +64,10 @@ class CutFiles final : public io::FileSystem {
     return under_.Sync(file);
   }
   Status SyncData(io::File file) override {
-    ++syncs;
     while (hold_sync) std::this_thread::yield();
     RETURN_IF_ERROR(Pass());
     if (fail_sync) return Status(ErrorCode::kIoError, "fdatasync: injected");
+    ++syncs;
     return under_.SyncData(file);
   }
   Status SyncDirectory(const std::string& path) override {
