@@ -1,8 +1,8 @@
 // A whole Ankole on one machine: manager, agent and supervisor in this process, engines and disk hosts under it.
 import type { Logger } from 'pino'
-import { Agent, socketDirectory, socketPath, type DiskReport } from '../agent/index.js'
+import { Agent, socketDirectory, socketPath } from '../agent/index.js'
 import { buildServer, listen, messageOf, type Server } from '../api/index.js'
-import { Manager } from '../manager/index.js'
+import { isReady, Manager } from '../manager/index.js'
 import { createMetrics } from '../metrics/index.js'
 import type { IoBackend } from '../native/index.js'
 import { storeIdentity, storeRecord, type Node, type Volume } from '../store/index.js'
@@ -129,10 +129,8 @@ export class LocalNode {
       await manager.waitFor('answer of every disk', disksReadyWaitMs, () => {
         const disks = manager
           .nodes()
-          .flatMap(({ node, report }) =>
-            node.spec.disks.map(({ id }) => report?.disks.find((disk) => disk.id === id)?.state ?? 'starting'),
-          )
-        return disks.includes('starting') ? undefined : true
+          .flatMap(({ node, report }) => node.spec.disks.map(({ id }) => report?.disks.find((disk) => disk.id === id)))
+        return disks.every((disk) => disk?.state === 'failed' || isReady(disk)) ? true : undefined
       })
     } catch (error) {
       this.#checkGoesOn()
@@ -141,7 +139,7 @@ export class LocalNode {
     for (const { node, report } of manager.nodes()) {
       for (const { id, path } of node.spec.disks) {
         const disk = report?.disks.find((disk) => disk.id === id)
-        if (disk && isReady(disk)) continue
+        if (isReady(disk)) continue
         log.error({ disk: id, directory: path }, `disk ${id} is not ready: ${disk?.message ?? 'it does not answer'}`)
       }
     }
@@ -175,8 +173,4 @@ export class LocalNode {
       this.#options.log.warn({}, messageOf(error))
     }
   }
-}
-
-function isReady({ state }: DiskReport): boolean {
-  return state === 'ready'
 }

@@ -1,6 +1,6 @@
 export * from './manager.js'
 export * from './volume-spec.js'
 export { freePort, nbdPortFirst, replicationPortFirst } from './ports.js'
-export { clusterNodes } from './observation.js'
+export { clusterNodes, isReady } from './observation.js'
 export { count } from './placement.js'
 export type { PlanOptions } from './node-plan.js'

@@ -295,6 +295,7 @@ export class Manager {
         if (volume) await this.#bringNearer(volume, reports)
       }
       this.#writePlans()
+      this.#tell()
     }
   }
 

@@ -47,6 +47,11 @@ export function engineEnded(volume: Volume, plan: NodePlan | undefined, report: 
   return ![...plan.engines, ...report.engines].some((engine) => engine.volume === name)
 }
 
+/** It serves, and its size is known: a disk host says that a moment later. */
+export function isReady(disk: DiskReport | undefined): boolean {
+  return disk?.state === 'ready' && disk.totalBytes > 0
+}
+
 /** The snapshot that placement works on. */
 export function clusterNodes(
   nodes: Iterable<Node>,
@@ -68,7 +73,7 @@ export function clusterNodes(
       return {
         id,
         allowScheduling,
-        ready: report?.state === 'ready',
+        ready: isReady(report),
         totalBytes: report?.totalBytes ?? 0,
         freeBytes: report?.freeBytes ?? 0,
         scheduledBytes: scheduled.get(`${name}/${id}`) ?? 0,
