@@ -121,9 +121,7 @@ bool JobsAndTimerWork(bool on_this_thread) {
     reactor.Stop();
   };
   reactor.Run(&job);
-  if (job.runs != 0 || job.result != 0) return false;  // from within the call
-  // Keeps the loop going until the timer has fired.
-  With<ReceiveOperation> wait;
+  if (job.runs != 0) return false;  // from within the call
   reactor.Loop();
   return job.runs == 3 && timer.runs == 1 && !early && here == on_this_thread;
 }

@@ -30,9 +30,13 @@ Result<std::unique_ptr<Reactor>> MakeReactor(const ReactorOptions& options) {
   }
   Status status = ProbeUring(options.probe_directory);
   if (status.ok()) {
+    // Preferred, as measured by io_bench: where the page cache serves, both cost the same within
+    // the noise; where the disk does, io_uring takes a quarter of the processor time an I/O.
     const bool asked = options.backend == Backend::kUring;
     auto reactor = MakeUringReactor(
-        {Backend::kUring, asked ? "asked for, and the probe passed" : "the probe passed"},
+        {Backend::kUring, asked ? "asked for, and its probe passed"
+                                : "its probe passed, and it takes less processor time where the "
+                                  "disk is read and written"},
         options.pool_threads);
     if (reactor.ok()) return reactor;
     status = reactor.status();

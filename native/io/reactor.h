@@ -101,7 +101,8 @@ struct ReceiveOperation : Operation {
 struct SendOperation : Operation {
   static constexpr int kVectorsMax = 256;
   Socket socket;
-  iovec* vectors = nullptr;  // the owner's; changed by the back end as it goes
+  // The owner's. Their content, and vectors_count, are changed by the back end as it goes.
+  iovec* vectors = nullptr;
   int vectors_count = 0;
   int descriptor = -1;  // goes along with the first byte (SCM_RIGHTS) if >= 0; stays the caller's
 };
@@ -164,6 +165,7 @@ class Reactor {
   // Listens; an old Unix socket file at the path is replaced when nobody answers on it, else
   // kAddressInUse. `bound` gets the real address (the port). Unix sockets are made with mode 0600.
   virtual Result<Socket> Listen(const Address& address, Address* bound) = 0;
+  // One at a time a listener. On -EMFILE and the like: try again after a while, not at once.
   virtual void Accept(AcceptOperation* operation) = 0;
   virtual void Connect(ConnectOperation* operation) = 0;
   // One Receive and one Send may be in flight on a socket at a time. TCP sockets have TCP_NODELAY
