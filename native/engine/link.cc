@@ -234,6 +234,10 @@ void Link::OnControlReply(const wire::Header& header, const std::byte* payload) 
     Refuse({ErrorCode::kProtocolError, "a reply to nothing that was asked"});
     return;
   }
+  if (header.carries_data()) {
+    Refuse({ErrorCode::kProtocolError, "data that nobody asked for"});
+    return;
+  }
   if (control_.pending()) {
     early_reply_ = true;
     early_header_ = header;
