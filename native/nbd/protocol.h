@@ -44,8 +44,8 @@ enum class Option : uint32_t {
   kInfo = 6,
   kGo = 7,
   kStructuredReply = 8,
-  kListMetaContext = 10,
-  kSetMetaContext = 11,
+  kListMetaContext = 9,  // 10 and 11 in old drafts of the document
+  kSetMetaContext = 10,
 };
 
 enum class OptionReply : uint32_t {

@@ -74,6 +74,59 @@ TEST(nbd, a_client_may_be_idle_for_ever) {
   EXPECT_EQ(script.log.size(), 0u);
 }
 
+Bytes Hex(const std::string& text) {
+  Bytes bytes;
+  for (size_t i = 0; i + 1 < text.size(); i += 2) {
+    bytes.push_back(static_cast<std::byte>(std::stoi(text.substr(i, 2), nullptr, 16)));
+  }
+  return bytes;
+}
+
+// As libnbd 1.14 speaks, recorded: what our own constants cannot get wrong on both sides.
+TEST(nbd, a_recorded_conversation) {
+  const std::pair<const char*, const char*> exchanges[] = {
+      // flags, STRUCTURED_REPLY
+      {"0000000349484156454f50540000000800000000", "0003e889045565a9000000080000000100000000"},
+      // SET_META_CONTEXT of base:allocation
+      {"49484156454f50540000000a0000001b00000000000000010000000f626173653a616c6c6f636174696f6e",
+       "0003e889045565a90000000a000000040000001300000001626173653a616c6c6f636174696f6e"
+       "0003e889045565a90000000a0000000100000000"},
+      // GO, which wants BLOCK_SIZE
+      {"49484156454f5054000000070000000800000000"
+       "00010003",
+       "0003e889045565a900000007000000030000000c0000000000000020000009ed"
+       "0003e889045565a900000007000000030000000e0003000002000000100002000000"
+       "0003e889045565a9000000070000000100000000"},
+      // BLOCK_STATUS
+      {"25609513000000070000000000000001000000000000000000100000",
+       "668e33ef0001000500000000000000010000000c000000010010000000000003"},
+      // WRITE_ZEROES, NO_HOLE and FUA
+      {"25609513000300060000000000000002000000000000000000001000",
+       "67446698000000000000000000000002"},
+      // READ
+      {"25609513000000000000000000000003000000000000000000000200",
+       "668e33ef000100010000000000000003000002080000000000000000"},
+      // FLUSH
+      {"25609513000000030000000000000004000000000000000000000000",
+       "67446698000000000000000000000004"},
+  };
+  Script script;
+  std::string replies;
+  script.reactor.Take(&replies);
+  EXPECT(replies == std::string("NBDMAGICIHAVEOPT\0\3", 18));
+  for (const auto& [said, expected] : exchanges) {
+    script.Give(Hex(said));
+    replies.clear();
+    EXPECT(script.reactor.Take(&replies));
+    Bytes wanted = Hex(expected);
+    if (wanted.size() == 28) wanted.resize(28 + 512);  // the data of READ
+    EXPECT(replies.size() == wanted.size() &&
+           std::memcmp(replies.data(), wanted.data(), wanted.size()) == 0);
+  }
+  script.Give(Hex("25609513000000020000000000000005000000000000000000000000"));  // DISC
+  EXPECT_EQ(script.server.connections(), 0u);
+}
+
 // Sixteen replies that became ready in one turn leave in one Send.
 TEST(nbd, replies_of_a_turn_leave_together) {
   Script script;
