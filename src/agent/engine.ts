@@ -6,6 +6,7 @@ import {
   type EngineCounters,
   type EngineEvent,
   type EngineRequests,
+  type EngineState,
   type IoBackend,
   type LogEvent,
   type MembershipRecord,
@@ -45,6 +46,8 @@ export class EngineController {
   #record: MembershipRecord
   #process: EngineIdentity | undefined
   #report: EngineReport
+  /** The engine's own state, of its present process. */
+  #said: EngineState = 'starting'
   /** Invariant: set once `leave` was called, and then never unset but by `follow`. */
   #leaving: Promise<void> | undefined
   /** The store sees the records of a volume in the order of the questions. */
@@ -99,6 +102,7 @@ export class EngineController {
   onStarted(process: EngineIdentity): void {
     this.#process = process
     const { message } = this.#report
+    this.#said = 'starting'
     this.#replace({ ...reportOfStart(this.#plan), message, attachment: process.attachment, run: process.run })
   }
 
@@ -143,7 +147,7 @@ export class EngineController {
         this.#onState(process, event)
         break
       case 'serving':
-        this.#set({ nbd: event.nbd })
+        this.#set({ nbd: event.nbd, state: reportedState(this.#said, true) })
         break
       case 'replica': {
         const { id, state, reason } = event
@@ -156,12 +160,13 @@ export class EngineController {
 
   #onState(process: EngineIdentity, event: Extract<EngineEvent, { event: 'state' }>): void {
     const { state, message, members, generation } = event
-    if (state !== this.#report.state || message !== this.#report.message) {
+    if (state !== this.#said || message !== this.#report.message) {
       const trouble = state === 'degraded' || state === 'waiting' || state === 'refused'
       const line = message === '' ? `volume is ${state}` : `volume is ${state}: ${message}`
       this.context.log[trouble ? 'warn' : 'info']({ ...this.#subject(process), members, generation }, line)
     }
-    this.#set({ state, message, members, generation })
+    this.#said = state
+    this.#set({ state: reportedState(state, this.#report.nbd !== undefined), message, members, generation })
   }
 
   #want(): void {
@@ -231,6 +236,11 @@ export function newerRecord(one: MembershipRecord, other: MembershipRecord): Mem
     other.epoch.run - one.epoch.run ||
     other.generation - one.generation
   return order > 0 ? other : one
+}
+
+/** A volume serves when its front end listens, which is a little after the engine could. */
+function reportedState(said: EngineState, listens: boolean): EngineState {
+  return !listens && (said === 'serving' || said === 'degraded') ? 'starting' : said
 }
 
 function isStale(error: unknown): boolean {

@@ -38,6 +38,21 @@ t.test('what the engine says of itself is in the report', (t) => {
   t.end()
 })
 
+t.test('an engine serves when its front end listens, not before', (t) => {
+  const { agent, supervisor } = aNode(t)
+  const state = (): string => agent.report().engines[0]!.state
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  supervisor.say(engine, { event: 'state', state: 'degraded', message: 'bb left', members: ['aa'], generation: 1 })
+  t.equal(state(), 'starting')
+  supervisor.say(engine, { event: 'serving', nbd: { host: '127.0.0.1', port: 10810 } })
+  t.equal(state(), 'degraded')
+  supervisor.end(engine, 'was ended by SIGSEGV', 0)
+  supervisor.run(engine)
+  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 2 })
+  t.equal(state(), 'starting')
+  t.end()
+})
+
 t.test('a record is answered for only when the store holds it', async (t) => {
   const { agent, supervisor, stored, storing } = aNode(t)
   let finish: () => void = () => undefined
