@@ -1,0 +1,148 @@
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <vector>
+
+#include "base/bytes.h"
+#include "base/check.h"
+#include "base/crc32c.h"
+#include "wire/connection.h"
+#include "wire/hello.h"
+#include "wire/scripted_reactor.h"
+
+using namespace ankole;
+using namespace ankole::wire;
+
+// The input is how the stream is cut and taken (4 bytes), then the stream of one peer. It goes
+// through the real Connection, and what that accepts through the decoders of the payloads.
+namespace {
+
+// Puts right what chance never hits: magic, version and checksums, frame by frame, as far as the
+// headers are good otherwise. What the last frame lacks of its payload is zeros.
+void Repair(std::vector<std::byte>* stream) {
+  size_t at = 0;
+  while (stream->size() - at >= kHeaderBytes) {
+    std::byte* head = stream->data() + at;
+    StoreLittle(head + kMagicAt, kMagic);
+    StoreLittle(head + kVersionAt, kVersion);
+    StoreLittle(head + kHeaderCrcAt, Crc32c(head, kHeaderCrcAt));
+    Result<Header> header =
+        DecodeHeader(std::span<const std::byte, kHeaderBytes>(head, kHeaderBytes));
+    if (!header.ok()) return;
+    const size_t end = at + kHeaderBytes + header.value().payload_bytes;
+    if (stream->size() < end) stream->resize(end);
+    head = stream->data() + at;
+    const uint32_t covered =
+        header.value().carries_data() ? header.value().table_bytes() : header.value().payload_bytes;
+    StoreLittle(head + kPayloadCrcAt, Crc32c(head + kHeaderBytes, covered));
+    StoreLittle(head + kHeaderCrcAt, Crc32c(head, kHeaderCrcAt));
+    at = end;
+  }
+}
+
+class Taker final : public Connection::Handler {
+ public:
+  explicit Taker(uint8_t patience) : patience_(patience) {}
+
+  bool OnFrame(const Header& header, const std::byte* payload, std::byte* data) override {
+    if (Refuses()) return false;
+    // A header that was accepted encodes to one that is accepted.
+    EncodedHeader encoded;
+    EncodeHeader(header, encoded);
+    CHECK(DecodeHeader(encoded).ok());
+    CHECK(header.payload_bytes <= kPayloadBytesMax);
+    if (header.carries_data()) {
+      CHECK(header.payload_bytes == header.table_bytes() + header.length_bytes);
+      sum_ += DataMatches(header, payload, data) ? 1 : 0;
+    } else {
+      Decode(header, {payload, header.payload_bytes});
+    }
+    ++frames;
+    return true;
+  }
+  std::byte* LargeData(const Header& header) override {
+    CHECK(header.length_bytes > Connection::kInPlaceBytesMax &&
+          header.length_bytes <= kDataBytesMax);
+    static std::vector<std::byte> large(kDataBytesMax);
+    return Refuses() ? nullptr : large.data();
+  }
+  void OnClosed(const Status& why) override {
+    CHECK(!why.ok() && !closed);
+    closed = true;
+  }
+
+  size_t frames = 0;
+  bool closed = false;
+
+ private:
+  bool Refuses() { return patience_ != 0 && ++asked_ % (patience_ + 1) == 0; }
+
+  void Decode(const Header& header, std::span<const std::byte> payload) {
+    if (const Result<Hello> hello = DecodeHello(payload); hello.ok()) {
+      CHECK(IsVolumeName(hello.value().volume));
+      CHECK(DecodeHello(EncodeHello(hello.value())).ok());
+    }
+    if (const Result<Challenge> challenge = DecodeChallenge(payload); challenge.ok()) {
+      CHECK(DecodeChallenge(EncodeChallenge(challenge.value())).ok());
+    }
+    if (const Result<ReplicaState> state = DecodeReplicaState(payload); state.ok()) {
+      CHECK(DecodeReplicaState(EncodeReplicaState(state.value())).ok());
+    }
+    if (payload.size() == kEncodedRecordPairBytes) {
+      const Result<RecordPair> pair = DecodeRecordPair(payload.first<kEncodedRecordPairBytes>());
+      if (pair.ok()) {
+        std::array<std::byte, kEncodedRecordPairBytes> again;
+        EncodeRecordPair(pair.value(), again);
+        CHECK(DecodeRecordPair(again).value() == pair.value());
+        sum_ += Describe(pair.value().current).size();
+      }
+    }
+    const Result<std::vector<BlockExtent>> extents = DecodeExtents(payload, header.length_bytes);
+    if (extents.ok()) {
+      uint64_t total = 0;
+      for (const BlockExtent& extent : extents.value()) total += extent.length_bytes;
+      CHECK(total <= header.length_bytes);
+    }
+  }
+
+  const uint8_t patience_;
+  uint32_t asked_ = 0;
+  size_t sum_ = 0;
+};
+
+}  // namespace
+
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  if (size < 4) return 0;
+  const bool repair = (data[0] & 1) != 0;
+  const size_t piece_bytes = data[1] == 0 ? SIZE_MAX : size_t{1} << (data[1] % 20);
+  const uint8_t patience = data[2] % 8;
+  std::vector<std::byte> stream(size - 4);
+  if (size > 4) std::memcpy(stream.data(), data + 4, size - 4);
+  if (repair) Repair(&stream);
+
+  ScriptedReactor reactor;
+  Taker taker(patience);
+  Connection connection(reactor, taker);
+  connection.Start(io::Socket{0});
+  std::span<const std::byte> incoming = stream;
+  // Small pieces of a long stream take too long.
+  size_t cuts = 4096;
+  while (connection.open()) {
+    const size_t before = taker.frames;
+    const bool delivered = reactor.Deliver(&incoming, cuts > 0 ? piece_bytes : SIZE_MAX);
+    if (cuts > 0) --cuts;
+    reactor.Turn();
+    if (delivered) continue;
+    if (!reactor.receiving()) {
+      connection.Resume();
+      continue;
+    }
+    CHECK(taker.frames == before);
+    reactor.Hangup();
+    reactor.Turn();
+  }
+  reactor.Turn();
+  CHECK(taker.closed);
+  return 0;
+}
