@@ -96,10 +96,8 @@ export function addRoutes(server: Server, { manager: current, node, nbdHost }: R
     async ({ params: { name }, query }) => {
       const manager = current()
       const { metadata } = await manager.delete(name, query.force ?? false)
-      return manager.waitFor(`end of volume ${name}`, milliseconds(query.timeoutSeconds), () => {
-        const volume = manager.volumes().find((volume) => volume.metadata.uid === metadata.uid)
-        return volume ? undefined : ({ name, deleted: true } as const)
-      })
+      await gone(manager, metadata.uid, name, milliseconds(query.timeoutSeconds))
+      return { name, deleted: true } as const
     },
   )
 
@@ -181,19 +179,35 @@ function attached(manager: Manager, name: string, timeoutMs: number): Promise<Vo
   })
 }
 
-/** Where the time runs out the volume's own message says what it waits for. */
-async function waiting(
+function gone(manager: Manager, uid: string, name: string, timeoutMs: number): Promise<true> {
+  return explained(manager, name, 'deleted', timeoutMs, () =>
+    manager.volumes().some(({ metadata }) => metadata.uid === uid) ? undefined : true,
+  )
+}
+
+function waiting(
   manager: Manager,
   name: string,
   what: string,
   timeoutMs: number,
   done: (volume: Volume) => boolean,
 ): Promise<Volume> {
+  return explained(manager, name, what, timeoutMs, () => {
+    const volume = manager.volume(name)
+    return done(volume) ? volume : undefined
+  })
+}
+
+/** Where the time runs out the volume's own message says what it waits for. */
+async function explained<T>(
+  manager: Manager,
+  name: string,
+  what: string,
+  timeoutMs: number,
+  check: () => T | undefined,
+): Promise<T> {
   try {
-    return await manager.waitFor(`${what} volume ${name}`, timeoutMs, () => {
-      const volume = manager.volume(name)
-      return done(volume) ? volume : undefined
-    })
+    return await manager.waitFor(`${what} volume ${name}`, timeoutMs, check)
   } catch (error) {
     if (!(error instanceof AnkoleError) || error.code !== 'timed-out') throw error
     const { state, message } = manager.volume(name).status

@@ -56,6 +56,8 @@ function startedView({ url, path, node, ioBackend, volumes, nbdHost }: LocalNode
   }
 }
 
+const volumesShownMax = 8
+
 export function banner(
   { url, path, node, ioBackend, volumes, nbdHost, demoIsNew }: LocalNodeView,
   version: string,
@@ -66,12 +68,14 @@ export function banner(
     '',
     `  API      ${url}  (also /healthz, /metrics, /v1/openapi.json)`,
   ]
-  for (const { metadata, spec, status, nbdPort } of volumes) {
+  for (const { metadata, spec, status, nbdPort } of volumes.slice(0, volumesShownMax)) {
     const where = status.state === 'attached' ? `  nbd://${nbdHost}:${nbdPort}/${metadata.name}` : ''
-    const state = status.state === 'attached' ? `attached, ${status.robustness}` : status.state
+    const more = status.state === 'attached' ? status.robustness : status.message
+    const state = more === '' ? status.state : `${status.state}, ${more}`
     const replicas = count(spec.numberOfReplicas, 'replica')
     lines.push(`  volume   ${metadata.name}: ${formatBytes(spec.sizeBytes)}, ${replicas}, ${state}${where}`)
   }
+  if (volumes.length > volumesShownMax) lines.push(`  and ${count(volumes.length - volumesShownMax, 'other volume')}`)
   lines.push(
     '',
     'Next, in another terminal:',

@@ -358,7 +358,7 @@ export class Manager {
     const fields = { volume: metadata.name, ...(spec.nodeID === null ? {} : { node: spec.nodeID }) }
     if (status.state === 'attached') {
       log.info({ ...fields, nbd: `nbd://${plan.nbdHost}:${nbdPort}/${metadata.name}` }, 'volume attached')
-    } else if (status.state === 'detached') {
+    } else if (status.state === 'detached' && before.status.state !== 'creating') {
       log.info(fields, 'volume detached')
     } else if (status.state === 'faulted') {
       log.warn(fields, `volume faulted: ${status.message}`)

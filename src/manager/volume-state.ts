@@ -118,6 +118,8 @@ function running(volume: Volume, { engine }: Observed): Decision {
   const step = 'none'
   if (!engine) return { state: 'attaching', robustness: 'unknown', message: 'starting the engine', step }
   const { message } = engine
+  // What has no address yet serves nobody, whatever its replicas are.
+  const isReachable = engine.nbd !== undefined
   switch (engine.state) {
     case 'starting':
     case 'stopping':
@@ -125,8 +127,10 @@ function running(volume: Volume, { engine }: Observed): Decision {
       return { state: 'attaching', robustness: 'unknown', message, step }
     case 'serving':
     case 'degraded':
+      if (!isReachable) return { state: 'attaching', robustness: 'unknown', message, step }
       return { state: 'attached', robustness: robustnessOf(volume, engine), message, step }
     case 'waiting':
+      if (!isReachable) return { state: 'attaching', robustness: 'unknown', message, step }
       return { state: 'attached', robustness: 'degraded', message: message === '' ? 'I/O waits' : message, step }
     case 'refused':
       return { state: 'faulted', robustness: 'faulted', message, step }
@@ -160,7 +164,9 @@ function replicaState(
   replica: ObservedReplica | undefined,
   ofEngine: string | undefined,
 ): ReplicaState {
-  if (wantsReplicasGone(volume)) return replica?.state === 'failed' ? 'failed' : 'removing'
+  if (wantsReplicasGone(volume)) {
+    return replica?.state === 'failed' || replica?.state === 'removed' ? replica.state : 'removing'
+  }
   const { record } = volume.membership
   const left = record.generation > 0 && !record.members.includes(id)
   // The engine knows best who takes part; a disk that failed under a member is news that it has not heard yet.

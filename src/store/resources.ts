@@ -74,6 +74,7 @@ export const replicaStates = [
   'suspect',
   'failed',
   'removing',
+  'removed',
   'unknown',
 ] as const
 export const ReplicaState = Type.Enum(replicaStates)

@@ -86,6 +86,21 @@ void t.test('attach answers with the reason when the volume is not attached in t
   t.match(await call('POST', '/v1/volumes/demo/attach'), { status: 200 }, 'what was asked for stays asked for')
 })
 
+void t.test('delete answers with the reason when a replica cannot be removed', async (t) => {
+  const { call, agent } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  agent.replicaFailures.set('disk-1', 'the disk is stuck')
+  const answer = await call('DELETE', '/v1/volumes/demo?timeoutSeconds=0.1')
+  t.match(answer, {
+    status: 504,
+    body: { error: { code: 'timed-out', message: /1 replica still .* the disk is stuck/ } },
+  })
+  t.match(await call('POST', '/v1/volumes/demo/attach'), { status: 409, body: { error: { code: 'volume-deleting' } } })
+  agent.replicaFailures.clear()
+  agent.changed()
+  t.match(await call('DELETE', '/v1/volumes/demo'), { status: 200 })
+})
+
 void t.test('attach does not wait for what cannot become', async (t) => {
   const { call, agent } = await anApi(t)
   await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })

@@ -12,6 +12,8 @@ export class FakeAgent implements NodeAgent {
   /** What engines do when they are asked to start. */
   engineState: EngineState = 'serving'
   engineMessage = ''
+  /** Whether engines listen for clients. */
+  listens = true
   /** By disk; all others are ready. */
   readonly diskStates = new Map<string, 'starting' | 'failed'>()
   readonly replicaFailures = new Map<string, string>()
@@ -85,7 +87,8 @@ export class FakeAgent implements NodeAgent {
     const isWanted = this.plan?.engines.some((engine) => engine.volume === volume) ?? false
     const members = replicas.map(({ id }) => id).filter((id) => !this.leftReplicas.has(id))
     return {
-      ...{ volume, attachment, run: 1, members, nbd, generation: record.generation + 1, ioBackend: 'epoll' },
+      ...{ volume, attachment, run: 1, members, generation: record.generation + 1, ioBackend: 'epoll' },
+      ...(this.listens ? { nbd } : {}),
       ...{ state: isWanted ? this.engineState : 'stopping', message: this.engineMessage },
       replicas: replicas.map(({ id }) => {
         const left = this.leftReplicas.has(id)

@@ -189,6 +189,21 @@ void t.test('an engine that refuses to start faults the volume, with its reason'
   await cluster.untilState('demo', 'attached')
 })
 
+void t.test('a volume whose port is in use is not said to be attached', async (t) => {
+  const cluster = await aCluster(t)
+  cluster.agent.listens = false
+  cluster.agent.engineState = 'waiting'
+  cluster.agent.engineMessage = 'NBD cannot listen: address already in use'
+  await cluster.manager.createVolume(aRequest())
+  await cluster.manager.attach('demo')
+  const waiting = await cluster.until('demo', ({ status }) => status.message.startsWith('NBD'))
+  t.equal(waiting.status.state, 'attaching')
+  cluster.agent.listens = true
+  cluster.agent.engineState = 'serving'
+  cluster.agent.changed()
+  await cluster.untilState('demo', 'attached')
+})
+
 void t.test('volumes that are created at once get ports of their own, none that is in use', async (t) => {
   const cluster = await aCluster(t)
   const other = createServer()

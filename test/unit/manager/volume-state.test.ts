@@ -72,7 +72,8 @@ function theVolume(given: {
 
 function theEngine(state: EngineReport['state']): EngineReport {
   const replicas = replicaIds.map((id) => ({ id, state: 'member', reason: '' }))
-  const what = { volume: 'demo', attachment: 1, run: 1, message: '', generation: 3 }
+  const nbd = { host: '127.0.0.1', port: 10810 }
+  const what = { volume: 'demo', attachment: 1, run: 1, message: '', generation: 3, nbd }
   return { ...what, state, members: replicaIds, replicas }
 }
 

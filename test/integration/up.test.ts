@@ -1,0 +1,187 @@
+// `ankole up` and the commands against it, as scripts use them: the contract that stays.
+import { execFile, spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import t, { type Test } from 'tap'
+import { aFreePort, pattern } from './builders.js'
+import { NbdClient } from './nbd-client.js'
+
+const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
+
+interface Up {
+  url: string
+  stdout: () => string
+  stderr: () => string
+  /** Runs a command against it; fails unless it exits with 0. */
+  json: (...parameters: string[]) => Promise<Status>
+  run: (...parameters: string[]) => Promise<{ exitCode: number; stdout: string; stderr: string }>
+  child: ChildProcess
+  /** Ctrl-C: the exit code, and how long it took. */
+  stop: () => Promise<{ exitCode: number | null; tookMs: number }>
+}
+
+interface Status {
+  nbd?: { uri: string }
+  processes?: { pid: number; kind: string; volume?: string; disk?: string }[]
+  volumes?: { name: string; state: string; robustness: string; message: string; replicas: Record<string, string>[] }[]
+}
+
+async function up(t: Test, data: string, ...options: string[]): Promise<Up> {
+  const url = `http://127.0.0.1:${await aFreePort()}`
+  const child = spawn(process.execPath, [main, 'up', '--data', data, '--http', url.slice(7), ...options])
+  const printed = { stdout: '', stderr: '' }
+  child.stdout.on('data', (chunk: Buffer) => (printed.stdout += chunk.toString()))
+  child.stderr.on('data', (chunk: Buffer) => (printed.stderr += chunk.toString()))
+  const ended = once(child, 'exit') as Promise<[number | null]>
+  t.teardown(() => child.kill('SIGKILL'))
+  const run: Up['run'] = (...parameters) =>
+    new Promise((resolve) => {
+      const env = { ...process.env, ANKOLE_URL: url }
+      execFile(process.execPath, [main, ...parameters], { env }, (error, stdout, stderr) => {
+        resolve({ exitCode: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
+      })
+    })
+  const json: Up['json'] = async (...parameters) => {
+    const { exitCode, stdout, stderr } = await run(...parameters, '--json')
+    t.equal(exitCode, 0, `${parameters.join(' ')} ${stderr}`)
+    return JSON.parse(stdout) as Status
+  }
+  const stop: Up['stop'] = async () => {
+    const started = performance.now()
+    child.kill('SIGINT')
+    const [exitCode] = await ended
+    return { exitCode, tookMs: performance.now() - started }
+  }
+  await until(`the API at ${url}\n${printed.stderr}`, async () => (await fetch(`${url}/healthz`)).status === 200)
+  return { url, child, run, json, stop, stdout: () => printed.stdout, stderr: () => printed.stderr }
+}
+
+async function until(what: string, done: () => Promise<boolean>): Promise<void> {
+  for (let i = 0; i < 300; ++i) {
+    if (await done().catch(() => false)) return
+    await new Promise((resolve) => setTimeout(resolve, 100))
+  }
+  throw new Error(`waited in vain for ${what}`)
+}
+
+function clientOf({ nbd }: Status): Promise<NbdClient> {
+  const { hostname, port, pathname } = new URL(nbd?.uri ?? '')
+  return NbdClient.connect({ host: hostname, port: Number(port) }, pathname.slice(1))
+}
+
+void t.test('the first volume is there, serves, and comes back with its data', async (t) => {
+  const data = join(t.testdir(), 'data')
+  const first = await up(t, data)
+  await until('the banner', () => Promise.resolve(first.stdout().includes('Ctrl-C')))
+  t.match(first.stdout(), /3 disks under .*\n.*\n.*API .*http:.*\n.*demo: 1 GiB, 3 replicas, attached, healthy +nbd:/)
+  for (const command of ['nbdinfo nbd://', 'qemu-img info nbd://', 'fio --name']) t.match(first.stdout(), command)
+  const attachment = await first.json('volume', 'attach', 'demo')
+  t.match(attachment, { nbd: { uri: /^nbd:\/\/127\.0\.0\.1:\d+\/demo$/ } })
+  const bytes = pattern(1, 1 << 16)
+  const client = await clientOf(attachment)
+  await client.write(1 << 20, bytes)
+  await client.flush()
+
+  const status = await first.json('status')
+  const kinds = status.processes?.map(({ kind }) => kind).sort()
+  t.same(kinds, ['disk-host', 'disk-host', 'disk-host', 'engine', 'manager'])
+  t.match(
+    status.processes?.find(({ kind }) => kind === 'engine'),
+    { pid: Number, volume: 'demo' },
+  )
+  const replicas = status.volumes?.[0]?.replicas ?? []
+  t.equal(new Set(replicas.map(({ disk }) => disk)).size, 3)
+  for (const { directory, state, node } of replicas) {
+    t.equal(state, 'member')
+    t.ok(node)
+    t.ok(existsSync(join(directory ?? '', 'volume.meta')), `${directory ?? ''} is a replica's directory`)
+  }
+  const metrics = await (await fetch(`${first.url}/metrics`)).text()
+  t.match(metrics, /^ankole_volume_bytes_total\{volume="demo",operation="write"\} 65536$/m)
+  t.match(metrics, /^ankole_process_pss_bytes\{node="[^"]+",kind="engine",volume="demo"\} \d+$/m)
+  client.close()
+
+  const second = await first.run('up', '--data', data)
+  t.match(second, { exitCode: 1, stderr: new RegExp(`in use by another .*process ${first.child.pid ?? 0}`) })
+  const other = await first.run('up', '--data', join(data, 'other'), '--http', first.url.slice(7))
+  t.match(other, { exitCode: 1, stderr: /cannot listen on .*: another process does/ })
+
+  const { exitCode, tookMs } = await first.stop()
+  t.equal(exitCode, 0, first.stderr())
+  t.ok(tookMs < 5000, `stopped in ${Math.round(tookMs)} ms`)
+
+  const again = await up(t, data)
+  const reader = await clientOf(await again.json('volume', 'attach', 'demo'))
+  t.ok((await reader.read(1 << 20, bytes.length)).equals(bytes))
+  reader.close()
+  t.equal((await again.stop()).exitCode, 0)
+})
+
+void t.test('volumes come, serve and go by command, over TCP too', async (t) => {
+  const data = t.testdir()
+  const node = await up(t, data, '--no-demo', '--disks', '2', '--replication', 'tcp')
+  t.same((await node.json('volume', 'list')).volumes, [])
+  await node.json('volume', 'create', 'data', '--size', '64MiB', '--replicas', '2')
+  const attached = await node.json('volume', 'attach', 'data')
+  t.same(await node.json('volume', 'attach', 'data'), attached)
+  const client = await clientOf(attached)
+  t.equal(client.sizeBytes, 64 << 20)
+  await client.write(0, pattern(2, 4096))
+  t.match(await node.run('volume', 'delete', 'data'), { exitCode: 1, stderr: /1 client connection to it is open/ })
+  client.close()
+  t.match(await node.json('volume', 'detach', 'data'), { name: 'data', state: 'detached' })
+  t.match(
+    (await node.json('status')).processes?.filter(({ kind }) => kind === 'engine'),
+    [],
+  )
+  t.same(await node.json('volume', 'delete', 'data'), { name: 'data', deleted: true })
+  for (const disk of ['disk-1', 'disk-2']) t.same(readdirSync(join(data, 'disks', disk, 'replicas')), [])
+  t.equal((await node.stop()).exitCode, 0)
+})
+
+void t.test('a disk that cannot be used is named, and the others serve', async (t) => {
+  const data = t.testdir()
+  mkdirSync(join(data, 'disks'))
+  writeFileSync(join(data, 'disks', 'disk-2'), 'a file, not a directory')
+  const node = await up(t, data, '--no-demo')
+  t.match(await node.run('status'), { stdout: /disk-2 +failed .*disk-2 is not a directory/ })
+  const refused = await node.run('volume', 'create', 'data', '--size', '64MiB')
+  t.match(refused, { exitCode: 1, stderr: /2 of them can be placed .* the disk is not ready \(.*disk-2\)/ })
+  await node.json('volume', 'create', 'data', '--size', '64MiB', '--replicas', '2')
+  await node.json('volume', 'attach', 'data')
+  await node.stop()
+})
+
+void t.test('killed with all its processes, it takes its data over when it is started again', async (t) => {
+  const data = t.testdir()
+  const node = await up(t, data)
+  const client = await clientOf(await node.json('volume', 'attach', 'demo'))
+  const bytes = pattern(3, 8192)
+  await client.write(0, bytes)
+  await client.flush()
+  node.child.kill('SIGKILL')
+  await once(node.child, 'exit')
+  const again = await up(t, data)
+  const reader = await clientOf(await again.json('volume', 'attach', 'demo'))
+  t.ok((await reader.read(0, bytes.length)).equals(bytes))
+  reader.close()
+  await again.stop()
+})
+
+void t.test('a data directory that was moved serves from where it is now', async (t) => {
+  const directory = t.testdir()
+  const node = await up(t, join(directory, 'before'))
+  const client = await clientOf(await node.json('volume', 'attach', 'demo'))
+  await client.write(0, pattern(4, 4096))
+  client.close()
+  await node.stop()
+  renameSync(join(directory, 'before'), join(directory, 'after'))
+  const again = await up(t, join(directory, 'after'))
+  const reader = await clientOf(await again.json('volume', 'attach', 'demo'))
+  t.ok((await reader.read(0, 4096)).equals(pattern(4, 4096)))
+  reader.close()
+  await again.stop()
+  rmSync(join(directory, 'after'), { recursive: true })
+})
