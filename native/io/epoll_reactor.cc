@@ -31,6 +31,8 @@ struct EpollSocket : TableSocket {
   ReceiveOperation* receive = nullptr;
   SendOperation* send = nullptr;
   AcceptOperation* accept = nullptr;
+  AwaitOperation* await = nullptr;
+  bool rung = false;  // while nobody awaited it
   CommonReactor::Connecting* connecting = nullptr;
 };
 
@@ -102,6 +104,16 @@ class EpollReactor final : public CommonReactor {
     if (socket->writable) TrySend(socket);
   }
 
+  void Await(AwaitOperation* operation) override {
+    Begin(operation, kAwait);
+    int error;
+    EpollSocket* const socket = Get(operation->doorbell.fd, &error);
+    if (socket == nullptr) return Complete(operation, error);
+    CHECK(socket->await == nullptr);
+    socket->await = operation;
+    if (socket->rung) Rung(socket);
+  }
+
   void Close(CloseOperation* operation) override {
     Begin(operation, kClose);
     int error;
@@ -110,6 +122,7 @@ class EpollReactor final : public CommonReactor {
     if (socket != nullptr) {
       socket->closing = true;
       CompleteAnd(&socket->accept, -ECANCELED);
+      CompleteAnd(&socket->await, -ECANCELED);
       CompleteAnd(&socket->receive, -ECANCELED);
       CompleteAnd(&socket->send, -ECANCELED);
     }
@@ -212,6 +225,9 @@ class EpollReactor final : public CommonReactor {
       socket->readable = true;
       if (socket->receive != nullptr) TryReceive(socket);
       if (socket->accept != nullptr) TryAccept(socket);
+      // By edge: each ring is an event, and the counter is never read.
+      socket->rung = true;
+      if (socket->await != nullptr) Rung(socket);
     }
     if (events & (EPOLLOUT | EPOLLERR | EPOLLHUP)) {
       socket->writable = true;
@@ -221,6 +237,11 @@ class EpollReactor final : public CommonReactor {
         WatchRoom(socket, false);
       }
     }
+  }
+
+  void Rung(EpollSocket* socket) {
+    socket->rung = false;
+    CompleteAnd(&socket->await, 0);
   }
 
   // Sets whether events tell of room to write. Setting it reports room that is there already.

@@ -176,6 +176,42 @@ TEST(io_file, a_read_is_short_only_at_the_end) {
   });
 }
 
+// More than the rings of io_uring hold, begun in one turn.
+TEST(io_file, thousands_of_operations_at_once) {
+  OnEachBackend([](Reactor& reactor) {
+    constexpr size_t kOperations = 10'000;
+    const std::string path = test::TemporaryDirectory() + "/file";
+    auto file = reactor.files().Open(path, {.write = true, .create = true, .direct = true});
+    if (!file.ok() && file.status().code() == ErrorCode::kUnsupported) {
+      return test::Skip(file.status().message());
+    }
+    ASSERT_OK(file);
+    auto data = MakeAligned(kOperations * 4096, 'x');
+    ASSERT_OK(reactor.files().WriteAt(file.value(), 0, data.get(), 4096));
+    std::deque<With<FileOperation>> reads(kOperations);
+    With<Message> begin;
+    begin.then = [&](auto&) {
+      char* to = data.get();
+      for (auto& read : reads) {
+        read.file = file.value();
+        read.vectors[0] = {to, 4096};
+        to += 4096;
+        read.vectors_count = 1;
+        read.direct = true;
+        reactor.Read(&read);
+      }
+      reactor.Stop();
+    };
+    reactor.Post(&begin);
+    reactor.Loop();
+    for (auto& read : reads) {
+      EXPECT_EQ(read.runs, 1);
+      EXPECT_EQ(read.result, 4096);
+    }
+    reactor.files().Close(file.value());
+  });
+}
+
 TEST(io_file, failures_come_as_errno) {
   OnEachBackend([](Reactor& reactor) {
     const std::string path = test::TemporaryDirectory() + "/file";

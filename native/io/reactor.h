@@ -111,6 +111,12 @@ struct CloseOperation : Operation {
   Socket socket;
 };
 
+// Waits until the doorbell is rung; one that rang since the last time counts. Always the same
+// object for one doorbell.
+struct AwaitOperation : Operation {
+  Socket doorbell;
+};
+
 // --- timers and tasks
 // --------------------------------------------------------------------------------
 
@@ -172,6 +178,12 @@ class Reactor {
   // and keep-alive.
   virtual void Receive(ReceiveOperation* operation) = 0;
   virtual void Send(SendOperation* operation) = 0;
+  // A wake-up between processes of one machine that carries nothing (an eventfd): whoever has the
+  // descriptor may ring, one awaits. Ringing never blocks, and many rings may be one. Closed by
+  // Close.
+  virtual Result<Socket> MakeDoorbell() = 0;
+  virtual void Ring(Socket doorbell) = 0;
+  virtual void Await(AwaitOperation* operation) = 0;
   // Ends all in flight on the socket with -ECANCELED (their `done` first), then closes it, then
   // runs this one's `done`. For connected sockets and listeners (whose Unix path is removed).
   virtual void Close(CloseOperation* operation) = 0;

@@ -1,5 +1,8 @@
 #include "io/reactor_common.h"
 
+#include <sys/eventfd.h>
+#include <unistd.h>
+
 #include <sys/random.h>
 #include <sys/uio.h>
 #include <unistd.h>
@@ -105,6 +108,19 @@ void CommonReactor::Write(FileOperation* operation) {
   operation->finished_bytes = 0;
   if (operation->direct || operation->durable) return StartBlockingFile(operation);
   Complete(operation, WriteBlocking(operation));
+}
+
+Result<Socket> CommonReactor::MakeDoorbell() {
+  // Not blocking: whoever has the descriptor can fill the counter, and nobody must wait for that.
+  const int fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+  if (fd < 0) return Status::FromErrno(errno, "eventfd");
+  return Socket{fd};
+}
+
+void CommonReactor::Ring(Socket doorbell) {
+  const uint64_t one = 1;
+  // A counter that is full has been rung.
+  (void)!write(doorbell.fd, &one, sizeof(one));
 }
 
 void CommonReactor::Post(Message* message) {

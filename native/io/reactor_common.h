@@ -38,6 +38,8 @@ class CommonReactor : public Reactor {
   void Write(FileOperation* operation) override;
   void Connect(ConnectOperation* operation) override;
   void CancelConnect(ConnectOperation* operation) override;
+  Result<Socket> MakeDoorbell() override;
+  void Ring(Socket doorbell) override;
   void Post(Message* message) override;
   void Loop() override;
   void Stop() override { stop_ = true; }
@@ -74,6 +76,7 @@ class CommonReactor : public Reactor {
     kReceive,
     kSend,
     kClose,
+    kAwait,
     kMessage
   };
 

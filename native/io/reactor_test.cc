@@ -171,6 +171,41 @@ TEST(io_reactor, messages_from_many_threads_all_come_in_the_order_of_each) {
   });
 }
 
+// Each message comes just as the loop goes to sleep; a wake-up that is lost hangs the test.
+TEST(io_reactor, no_wake_up_is_lost) {
+  OnEachBackend([](Reactor& reactor) {
+    constexpr int kRounds = 20'000;
+    struct Pinger {
+      Reactor* reactor;
+      std::atomic<int> seen = 0;
+      With<Message> message;
+    } pinger{&reactor, 0, {}};
+    pinger.message.then = [&](auto& self) {
+      pinger.seen.store(self.runs, std::memory_order_release);
+      // Long enough for the next one to come between this turn's mail and the sleep.
+      for (int pause = 0; pause < self.runs * 7 % 512; ++pause) asm volatile("");
+      if (self.runs == kRounds) reactor.Stop();
+    };
+    pthread_t thread;
+    pthread_create(
+        &thread, nullptr,
+        [](void* argument) -> void* {
+          auto* const self = static_cast<Pinger*>(argument);
+          for (int i = 0; i < kRounds; ++i) {
+            while (self->seen.load(std::memory_order_acquire) != i) {
+            }
+            for (int pause = 0; pause < i % 512; ++pause) asm volatile("");
+            self->reactor->Post(&self->message);
+          }
+          return nullptr;
+        },
+        &pinger);
+    reactor.Loop();
+    pthread_join(thread, nullptr);
+    EXPECT_EQ(pinger.message.runs, kRounds);
+  });
+}
+
 TEST(io_reactor, jobs_run_elsewhere_and_finish_here) {
   OnEachBackend([](Reactor& reactor) {
     static std::atomic<int> worked;

@@ -33,13 +33,19 @@ struct UringSocket : TableSocket {
   SendOperation* send = nullptr;
   AcceptOperation* accept = nullptr;
   CloseOperation* close = nullptr;
+  // A doorbell's: polled from the first Await to the end, by the operation's name.
+  AwaitOperation* polled = nullptr;
+  bool awaited = false;
+  bool rung = false;  // while nobody awaited it
   // The kernel's while an operation is in flight.
   msghdr receive_header = {};
   msghdr send_header = {};
   ControlBuffer receive_control = {};
   ControlBuffer send_control = {};
   SocketAddress peer;
-  bool busy() const { return receive != nullptr || send != nullptr || accept != nullptr; }
+  bool busy() const {
+    return receive != nullptr || send != nullptr || accept != nullptr || polled != nullptr;
+  }
 };
 
 // One io_uring_enter a turn: it submits what the turn's callbacks began, and waits. Sends and
@@ -115,6 +121,22 @@ class UringReactor final : public CommonReactor {
       if (put >= 0 && !AdvanceSend(operation, static_cast<size_t>(put))) continue;
       socket->send = nullptr;
       return Complete(operation, put < 0 ? -errno : operation->result);
+    }
+  }
+
+  void Await(AwaitOperation* operation) override {
+    Begin(operation, kAwait);
+    int error;
+    UringSocket* const socket = Get(operation->doorbell.fd, &error);
+    if (socket == nullptr) return Complete(operation, error);
+    CHECK(!socket->awaited && (socket->polled == nullptr || socket->polled == operation));
+    socket->awaited = true;
+    if (socket->polled == nullptr) {
+      SetNonBlocking(socket->fd, true);  // a doorbell is not a socket: to ring it must never block
+      socket->polled = operation;
+      PollDoorbell(socket);
+    } else if (socket->rung) {
+      Rung(socket);
     }
   }
 
@@ -291,6 +313,8 @@ class UringReactor final : public CommonReactor {
         return HandleSend(static_cast<SendOperation*>(operation), result);
       case kAccept:
         return HandleAccept(static_cast<AcceptOperation*>(operation), result);
+      case kAwait:
+        return HandleDoorbell(static_cast<AwaitOperation*>(operation), result, flags);
       default:
         CHECK(false);
     }
@@ -416,6 +440,35 @@ class UringReactor final : public CommonReactor {
     CloseIfFree(socket);
   }
 
+  // By edge, as for the mailbox: each ring is one completion, and the counter is never read.
+  void PollDoorbell(UringSocket* socket) {
+    io_uring_sqe* const sqe = Sqe();
+    io_uring_prep_poll_multishot(sqe, socket->fd, POLLIN);
+    io_uring_sqe_set_data(sqe, static_cast<Operation*>(socket->polled));
+  }
+
+  void Rung(UringSocket* socket) {
+    socket->rung = socket->awaited = false;
+    Complete(socket->polled, 0);
+  }
+
+  void HandleDoorbell(AwaitOperation* operation, int result, unsigned flags) {
+    UringSocket* const socket = sockets_.Find(operation->doorbell.fd);
+    const bool more = (flags & IORING_CQE_F_MORE) != 0;
+    if (socket->closing) {
+      if (more) return;
+      socket->polled = nullptr;
+      if (socket->awaited) Complete(operation, -ECANCELED);
+      socket->awaited = false;
+      CloseIfFree(socket);
+      return;
+    }
+    if (!more) PollDoorbell(socket);
+    if (result < 0) return;
+    socket->rung = true;
+    if (socket->awaited) Rung(socket);
+  }
+
   void HandleConnect(Connecting* connecting, int result) { ConnectFinished(connecting, result); }
 
   // --- closing ---
@@ -423,7 +476,7 @@ class UringReactor final : public CommonReactor {
   // One cancel for each operation, by its own name, as kernels before 5.19 know no other way.
   void CancelAll(UringSocket* socket) {
     socket->cancelling = true;
-    Operation* const operations[] = {socket->receive, socket->send, socket->accept};
+    Operation* const operations[] = {socket->receive, socket->send, socket->accept, socket->polled};
     for (Operation* const operation : operations) {
       if (operation == nullptr) continue;
       io_uring_sqe* const sqe = Sqe();
