@@ -60,6 +60,11 @@ class ScriptedReactor final : public io::Reactor {
     CHECK(operation->vectors_count <= io::SendOperation::kVectorsMax);
     Begin(operation, &send_);
   }
+  Result<io::Socket> MakeDoorbell() override {
+    return Status(ErrorCode::kUnsupported, "no doorbells here");
+  }
+  void Ring(io::Socket) override { CHECK(!"no doorbells here"); }
+  void Await(io::AwaitOperation*) override { CHECK(!"no doorbells here"); }
   void Close(io::CloseOperation* operation) override {
     if (operation->socket.fd == kListener) {
       Finish(&accept_, -ECANCELED);
