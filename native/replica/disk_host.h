@@ -10,6 +10,7 @@
 #include <vector>
 
 #include "base/intrusive_list.h"
+#include "base/limits.h"
 #include "base/service.h"
 #include "io/reactor.h"
 #include "replica/disk_directory.h"
@@ -23,6 +24,7 @@ struct DiskHostConfig {
   std::string directory;
   std::vector<io::Address> listen;
   io::Backend io_backend = io::Backend::kAuto;
+  uint64_t handshake_timeout_ns = kHandshakeTimeoutNs;
 
   // kInvalidArgument that names the field.
   static Result<DiskHostConfig> Parse(const Json& json);
@@ -62,6 +64,7 @@ class DiskHost final : public Service, private SessionHost {
 
   Result<ServedReplica*> FindReplica(const std::string& volume, wire::ReplicaId id) override;
   void OnSessionGone(Session* session) override;
+  uint64_t handshake_timeout_ns() const override { return config_.handshake_timeout_ns; }
   LogSink& log() override { return events_; }
 
   void OnDiskTaken(const Result<std::vector<FoundReplica>>& found,

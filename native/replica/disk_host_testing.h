@@ -1,5 +1,6 @@
 #pragma once
 
+#include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -33,18 +34,27 @@ inline Secret TestSecret() { return ParseSecret(kSecretText).Take(); }
 
 class RunningHost final : public EventSink {
  public:
-  explicit RunningHost(std::string directory, io::Backend backend = io::Backend::kAuto)
-      : directory_(std::move(directory)) {
-    auto made = io::MakeReactor({.backend = backend, .probe_directory = directory_});
+  struct Options {
+    io::Backend backend = io::Backend::kAuto;
+    std::vector<std::string> listen = {};  // else a Unix socket in the directory and a TCP port
+    uint64_t handshake_timeout_ns = kHandshakeTimeoutNs;
+  };
+  explicit RunningHost(std::string directory) : RunningHost(std::move(directory), Options()) {}
+  RunningHost(std::string directory, const Options& options) : directory_(std::move(directory)) {
+    auto made = io::MakeReactor(
+        {.backend = options.backend, .probe_directory = test::TemporaryDirectory()});
     CHECK(made.ok());
     reactor_ = made.Take();
-    const Json config =
-        Json::Object()
-            .Set("disk", "disk-1")
-            .Set("directory", directory_)
-            .Set("listen", Json::Array().Append("unix:" + socket_path()).Append("tcp:127.0.0.1:0"));
+    Json listen = Json::Array();
+    for (const std::string& address : options.listen) listen.Append(address);
+    if (options.listen.empty()) listen.Append("unix:" + socket_path()).Append("tcp:127.0.0.1:0");
+    const Json config = Json::Object()
+                            .Set("disk", "disk-1")
+                            .Set("directory", directory_)
+                            .Set("listen", std::move(listen));
     Result<DiskHostConfig> parsed = DiskHostConfig::Parse(config);
     CHECK(parsed.ok());
+    parsed.value().handshake_timeout_ns = options.handshake_timeout_ns;
     host_ = std::make_unique<DiskHost>(*reactor_, *this, parsed.Take());
     thread_ = std::thread([this] {
       host_->Start();
@@ -175,6 +185,15 @@ class Client {
     std::strncpy(address.sun_path, socket_path.c_str(), sizeof(address.sun_path) - 1);
     const int connected = connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address));
     if (connected != 0) test::Fail(__FILE__, __LINE__, "cannot connect to " + socket_path);
+  }
+  explicit Client(uint16_t tcp_port) {
+    fd_ = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    sockaddr_in address = {};
+    address.sin_family = AF_INET;
+    address.sin_port = htons(tcp_port);
+    address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+    const int connected = connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address));
+    if (connected != 0) test::Fail(__FILE__, __LINE__, "cannot connect");
   }
   ~Client() { Disconnect(); }
   Client(const Client&) = delete;

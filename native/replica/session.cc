@@ -65,7 +65,7 @@ Session::~Session() {
 }
 
 void Session::Start(io::Socket socket) {
-  reactor_.Arm(&timer_, reactor_.NowNs() + kHandshakeTimeoutNs);
+  reactor_.Arm(&timer_, reactor_.NowNs() + host_.handshake_timeout_ns());
   connection_.Start(socket);
 }
 
@@ -642,7 +642,7 @@ void Session::OnTimer() {
   if (mode_ == SessionMode::kEnded) return;
   if (mode_ == SessionMode::kNew || mode_ == SessionMode::kChallenged ||
       mode_ == SessionMode::kRefused) {
-    Close({ErrorCode::kTimedOut, "no authentication within 10 s"});
+    Close({ErrorCode::kTimedOut, "it did not authenticate in time"});
     return;
   }
   // Armed by an operation. Once nothing happened for a whole interval all is given back, and the

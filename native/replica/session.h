@@ -29,6 +29,8 @@ class SessionHost {
   virtual Result<ServedReplica*> FindReplica(const std::string& volume, wire::ReplicaId id) = 0;
   // The connection is closed and nothing is in flight: the session is to be destroyed.
   virtual void OnSessionGone(Session* session) = 0;
+  // An engine that did not authenticate by then is closed.
+  virtual uint64_t handshake_timeout_ns() const = 0;
   virtual LogSink& log() = 0;
 
  protected:

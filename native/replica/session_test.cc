@@ -481,7 +481,7 @@ TEST(session, StopDoesNotWaitForAStuckEngine) {
 // Mixed operations, pipelined, held against a model. As the engine would, none overlaps another
 // that is outstanding.
 void Pipelines(io::Backend backend, const std::string& cache) {
-  RunningHost host(test::TemporaryDirectory(), backend);
+  RunningHost host(test::TemporaryDirectory(), {.backend = backend});
   host.WaitForEvent("listening");
   constexpr uint64_t kSlots = 64;
   constexpr uint64_t kSlotBytes = 512 * kKiB;

@@ -87,6 +87,9 @@ class ScriptedReactor final : public io::Reactor {
   void Connect(io::ConnectOperation*) override { Unused(); }
   void CancelConnect(io::ConnectOperation*) override { Unused(); }
   void Post(io::Message*) override { Unused(); }
+  Result<io::Socket> MakeDoorbell() override { Unused(); }
+  void Ring(io::Socket) override { Unused(); }
+  void Await(io::AwaitOperation*) override { Unused(); }
   void Loop() override { Unused(); }
   void Stop() override { Unused(); }
 
