@@ -55,6 +55,19 @@ Session::Session(io::Reactor& reactor, SessionHost& host, std::string peer)
       self->AfterRelease();
     }
   };
+  await_.owner = doorbell_close_.owner = shared_flush_.owner = this;
+  await_.done = [](io::Operation* operation) {
+    if (operation->result >= 0) static_cast<Session*>(operation->owner)->OnDoorbell();
+  };
+  doorbell_close_.done = [](io::Operation* operation) {
+    auto* self = static_cast<Session*>(operation->owner);
+    self->doorbell_open_ = false;
+    self->GoneIfDone();
+  };
+  shared_flush_.done = [](io::Operation* operation) {
+    auto* self = static_cast<Session*>(operation->owner);
+    if (!self->GoneIfDone()) self->shared_->Flush();
+  };
   timer_.owner = this;
   timer_.done = [](io::Operation* timer) { static_cast<Session*>(timer->owner)->OnTimer(); };
 }
@@ -115,11 +128,12 @@ void Session::OnClosed(const Status& why) {
   // Answers that did not leave are dropped with what they hold.
   while (waiting_.PopFront() != nullptr) {
   }
+  CloseDoorbell();
   GoneIfDone();
 }
 
 bool Session::GoneIfDone() {
-  if (!closed_ || in_flight_ > 0) return false;
+  if (!closed_ || in_flight_ > 0 || doorbell_open_ || shared_flush_.scheduled) return false;
   if (ServedReplica* replica = std::exchange(replica_, nullptr)) replica->Detach(this);
   host_.OnSessionGone(this);
   return true;
@@ -160,6 +174,7 @@ bool Session::OnFrame(const wire::Header& header, const std::byte* payload, std:
     case wire::Opcode::kInquire:
     case wire::Opcode::kWelcome:
     case wire::Opcode::kClose:
+    case wire::Opcode::kShare:
       if (control_busy_) return false;
       OnControl(header, {payload, header.payload_bytes});
       return true;
@@ -199,6 +214,9 @@ void Session::OnControl(const wire::Header& header, std::span<const std::byte> p
       if (!Enter(SessionEvent::kWelcome, "WELCOME")) return;
       control_busy_ = true;
       replica_->Welcome(this);
+      return;
+    case wire::Opcode::kShare:
+      OnShare(payload);
       return;
     default:
       if (in_flight_ > 0 || !waiting_.empty()) {
@@ -242,6 +260,8 @@ void Session::OnHello(std::span<const std::byte> payload) {
   std::copy(payload.begin(), payload.end(), hello_bytes_.begin());
   wire::Challenge challenge;
   challenge.version = wire::kVersion;
+  challenge.features = hello_.features & wire::kFeatureSharedMemory;
+  connection_.AcceptDescriptors(challenge.features != 0);
   reactor_.Random(challenge.nonce.data(), challenge.nonce.size());
   challenge.proof = wire::ReplicaProof(replica_->identity().secret, hello_bytes_,
                                        wire::EncodeChallenge(challenge));
@@ -361,6 +381,20 @@ bool Session::OutOfRange(const wire::Header& header) const {
   return header.offset_bytes > size_bytes || header.length_bytes > size_bytes - header.offset_bytes;
 }
 
+void Session::Begin(SessionOperation* operation, const wire::Header& header) {
+  operation->session = this;
+  operation->header = header;
+  operation->shared = header.shared;
+  operation->started_ns = reactor_.NowNs();
+  ReplicaOperation& storage = operation->storage;
+  storage.durable = (header.flags & wire::kFlagForceUnitAccess) != 0;
+  storage.keep_allocated = (header.flags & wire::kFlagKeepAllocated) != 0;
+  storage.offset_bytes = header.offset_bytes;
+  storage.length_bytes = header.length_bytes;
+  storage.data = nullptr;
+  storage.extents_count = 0;
+}
+
 bool Session::OnData(const wire::Header& header, const std::byte* payload, std::byte* data) {
   if (!Enter(SessionEvent::kData, wire::OpcodeName(header.opcode))) return true;
   CHECK(replica_->Serves(this));
@@ -377,16 +411,7 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
     }
   }
   NoteActivity();
-  operation->session = this;
-  operation->header = header;
-  operation->started_ns = reactor_.NowNs();
-  ReplicaOperation& storage = operation->storage;
-  storage.durable = (header.flags & wire::kFlagForceUnitAccess) != 0;
-  storage.keep_allocated = (header.flags & wire::kFlagKeepAllocated) != 0;
-  storage.offset_bytes = header.offset_bytes;
-  storage.length_bytes = header.length_bytes;
-  storage.data = nullptr;
-  storage.extents_count = 0;
+  Begin(operation, header);
   if (header.length_bytes > 0 && OutOfRange(header)) {
     Answer(operation, ErrorCode::kOutOfRange);
     return true;
@@ -546,6 +571,10 @@ void Session::Answer(SessionOperation* operation, ErrorCode status) {
     Release(operation);
     return;
   }
+  if (operation->shared) {
+    AnswerShared(operation, status);
+    return;
+  }
   if (status != ErrorCode::kOk) {
     ReleaseChunk(operation);
     const char* text = Explain(status);
@@ -627,6 +656,7 @@ void Session::AfterRelease() {
     FinishDraining();
   } else {
     connection_.Resume();
+    ConsumeShared();
   }
 }
 

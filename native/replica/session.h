@@ -14,6 +14,7 @@
 #include "io/reactor.h"
 #include "replica/session_mode.h"
 #include "replica/session_operations.h"
+#include "replica/shared_end.h"
 #include "wire/connection.h"
 #include "wire/hello.h"
 
@@ -95,9 +96,18 @@ class Session final : public wire::Connection::Handler {
   void OnAuth(std::span<const std::byte> payload);
   void AnswerControl(const Status& status, std::span<const std::byte> payload);
 
+  // Frames through shared memory: shared_frames.cc.
+  void OnShare(std::span<const std::byte> payload);
+  void OnDoorbell();
+  void ConsumeShared();
+  bool OnShared(const wire::Header& header);
+  void AnswerShared(SessionOperation* operation, ErrorCode status);
+  void CloseDoorbell();
+
   // The rest.
   bool OnPing(const wire::Header& header);
   bool OnData(const wire::Header& header, const std::byte* payload, std::byte* data);
+  void Begin(SessionOperation* operation, const wire::Header& header);
   bool OutOfRange(const wire::Header& header) const;
   void StartWrite(SessionOperation* operation, const std::byte* table, const std::byte* data);
   void StartRecord(SessionOperation* operation, const std::byte* payload);
@@ -146,6 +156,14 @@ class Session final : public wire::Connection::Handler {
   SessionOperation* large_ = nullptr;  // the WRITE whose data is coming in
   size_t read_bytes_ = 0;              // capacity of the chunks that READ and STATUS hold
   size_t in_flight_ = 0;               // operations at the storage
+
+  // What the engine shares, if it does. Its memory stays as long as the storage may use it.
+  std::unique_ptr<SharedEnd> shared_;
+  bool consuming_ = false;
+  bool doorbell_open_ = false;
+  io::AwaitOperation await_;
+  io::CloseOperation doorbell_close_;
+  io::Task shared_flush_;
 
   // Until authenticated the limit of the handshake, then the watch for idleness. Armed only while
   // there is something to wait for.

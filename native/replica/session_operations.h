@@ -23,6 +23,7 @@ struct SessionOperation {
   Session* session = nullptr;
   BufferPool::Chunk* chunk = nullptr;  // data of READ and WRITE, extents of STATUS
   uint64_t started_ns = 0;
+  bool shared = false;    // came through shared memory, and is answered there
   ListNode waiting_node;  // waits for a chunk
   SessionOperation* next_free = nullptr;
 };

@@ -1,6 +1,7 @@
 #include "wire/connection.h"
 
 #include <sys/mman.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -77,7 +78,14 @@ void Connection::Receive() {
   reactor_.Receive(&receive_);
 }
 
+void Connection::KeepDescriptor(int descriptor) {
+  // Nobody asked for two: the older one goes.
+  if (descriptor_ >= 0) close(descriptor_);
+  descriptor_ = descriptor;
+}
+
 void Connection::OnReceived() {
+  if (receive_.descriptor >= 0) KeepDescriptor(std::exchange(receive_.descriptor, -1));
   if (state_ != State::kOpen) return;
   if (receive_.result <= 0) {
     Close(LostStatus(receive_.result));
@@ -191,6 +199,7 @@ void Connection::Flush() {
   }
   if (state_ != State::kOpen || sending_frames_ > 0 || outgoing_.empty()) return;
   size_t count = 0;
+  send_.descriptor = outgoing_.front()->descriptor;
   for (OutgoingFrame* frame = outgoing_.front(); frame != nullptr && count + 3 <= vectors_.size();
        frame = outgoing_.Next(frame)) {
     vectors_[count++] = {frame->header, kHeaderBytes};
@@ -201,6 +210,9 @@ void Connection::Flush() {
       vectors_[count++] = {const_cast<std::byte*>(frame->data), frame->data_bytes};
     }
     ++sending_frames_;
+    // One with a descriptor leaves alone.
+    const OutgoingFrame* next = outgoing_.Next(frame);
+    if (send_.descriptor >= 0 || (next != nullptr && next->descriptor >= 0)) break;
   }
   send_.vectors = vectors_.data();
   send_.vectors_count = static_cast<int>(count);
@@ -236,6 +248,8 @@ void Connection::OnSocketClosed() {
   while (outgoing_.PopFront() != nullptr) {
   }
   sending_frames_ = 0;
+  KeepDescriptor(-1);
+  receive_.accept_descriptor = false;
   state_ = State::kIdle;
   handler_.OnClosed(why_);
 }

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <utility>
 
 #include "base/intrusive_list.h"
 #include "base/result.h"
@@ -22,6 +23,7 @@ struct OutgoingFrame {
   uint32_t data_bytes = 0;
   void (*sent)(OutgoingFrame*) = nullptr;  // the kernel has all of it. Not called after a failure
   void* owner = nullptr;
+  int descriptor = -1;  // goes along if >= 0 (Unix sockets); stays the owner's
   ListNode node;
   // Invariant: pending() from Push until `sent` or OnClosed.
   bool pending() const { return node.linked(); }
@@ -65,6 +67,11 @@ class Connection {
   // OnClosed follows, later. `why` is what it gets; the first reason stands.
   void Close(Status why);
   bool open() const { return state_ == State::kOpen; }
+  // Whether descriptors that come along are taken (else the kernel drops them). From the next
+  // receive on.
+  void AcceptDescriptors(bool accept) { receive_.accept_descriptor = accept; }
+  // The last one that came, now the caller's; -1: none.
+  int TakeDescriptor() { return std::exchange(descriptor_, -1); }
   // Gives the inbox's pages back when it is empty.
   void Trim();
 
@@ -79,6 +86,7 @@ class Connection {
   void Flush();
   void OnSent();
   void OnSocketClosed();
+  void KeepDescriptor(int descriptor);
 
   io::Reactor& reactor_;
   Handler& handler_;
@@ -107,6 +115,7 @@ class Connection {
   io::CloseOperation close_;
   io::Task flush_;
   IntrusiveList<OutgoingFrame, &OutgoingFrame::node> outgoing_;
+  int descriptor_ = -1;
   size_t sending_frames_ = 0;  // the first so many of outgoing_ are in send_
   std::array<iovec, io::SendOperation::kVectorsMax> vectors_;
 };

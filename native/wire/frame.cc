@@ -18,6 +18,7 @@ struct Rule {
   uint32_t length_bytes_max;  // of the range
   uint32_t request_payload_bytes_max;
   uint32_t reply_payload_bytes_max;
+  bool shared = false;  // may go through shared memory
 };
 
 constexpr uint32_t kAnyLength = UINT32_MAX;
@@ -29,14 +30,16 @@ constexpr Rule kRules[] = {
     {Opcode::kInquire, "INQUIRE", 0, false, 0, 0, kControl},
     {Opcode::kWelcome, "WELCOME", 0, false, 0, kControl, kControl},
     {Opcode::kRecord, "RECORD", 0, false, 0, kControl, 0},
-    {Opcode::kRead, "READ", 0, true, kDataBytesMax, 0, kPayloadBytesMax},
-    {Opcode::kWrite, "WRITE", kFlagForceUnitAccess, true, kDataBytesMax, kPayloadBytesMax, 0},
-    {Opcode::kZero, "ZERO", kFlagForceUnitAccess | kFlagKeepAllocated, true, kAnyLength, 0, 0},
-    {Opcode::kUnmap, "UNMAP", kFlagForceUnitAccess, true, kAnyLength, 0, 0},
-    {Opcode::kFlush, "FLUSH", 0, false, 0, 0, 0},
+    {Opcode::kRead, "READ", 0, true, kDataBytesMax, 0, kPayloadBytesMax, true},
+    {Opcode::kWrite, "WRITE", kFlagForceUnitAccess, true, kDataBytesMax, kPayloadBytesMax, 0, true},
+    {Opcode::kZero, "ZERO", kFlagForceUnitAccess | kFlagKeepAllocated, true, kAnyLength, 0, 0,
+     true},
+    {Opcode::kUnmap, "UNMAP", kFlagForceUnitAccess, true, kAnyLength, 0, 0, true},
+    {Opcode::kFlush, "FLUSH", 0, false, 0, 0, 0, true},
     {Opcode::kStatus, "STATUS", 0, true, kAnyLength, 0, kControl},
     {Opcode::kPing, "PING", 0, false, 0, 0, 0},
     {Opcode::kClose, "CLOSE", 0, false, 0, 0, 0},
+    {Opcode::kShare, "SHARE", 0, false, 0, kControl, 0},
 };
 
 const Rule* FindRule(uint8_t opcode) {
@@ -63,7 +66,10 @@ const char* Fault(const Header& header, const Rule& rule) {
   } else if (header.offset_bytes != 0 || header.length_bytes != 0) {
     return "a range where there is none";
   }
-  if (header.carries_data()) {
+  if (header.shared) {
+    if (!rule.shared) return "an opcode that does not go through shared memory";
+    if (header.payload_bytes != 0) return "a payload in shared memory";
+  } else if (header.carries_data()) {
     if (header.payload_bytes != header.table_bytes() + header.length_bytes) {
       return "payload and length do not fit";
     }
@@ -99,10 +105,13 @@ void EncodeHeader(const Header& header, std::byte* to) {
   StoreLittle(to + kSlotAt, header.slot);
   StoreLittle(to + kPayloadBytesAt, header.payload_bytes);
   StoreLittle(to + kPayloadCrcAt, header.payload_crc32c);
+  StoreLittle(to + kSharedOffsetAt, header.shared_offset_bytes);
   StoreLittle(to + kHeaderCrcAt, Crc32c(to, kHeaderCrcAt));
 }
 
-Result<Header> DecodeHeader(std::span<const std::byte, kHeaderBytes> from) {
+namespace {
+
+Result<Header> Decode(std::span<const std::byte, kHeaderBytes> from, bool shared) {
   const std::byte* in = from.data();
   if (LoadLittle<uint32_t>(in + kMagicAt) != kMagic) return Bad("wrong magic number");
   if (LoadLittle<uint32_t>(in + kHeaderCrcAt) != Crc32c(in, kHeaderCrcAt)) {
@@ -115,11 +124,13 @@ Result<Header> DecodeHeader(std::span<const std::byte, kHeaderBytes> from) {
   if (rule == nullptr) return Bad("opcode " + std::to_string(opcode) + " is not known");
   const auto status = LoadLittle<uint16_t>(in + kStatusAt);
   if (!IsErrorCode(status)) return Bad("status " + std::to_string(status) + " is not known");
+  Header header;
+  header.shared = shared;
+  header.shared_offset_bytes = LoadLittle<uint64_t>(in + kSharedOffsetAt);
   if (LoadLittle<uint16_t>(in + kStatusAt + 2) != 0 ||
-      LoadLittle<uint64_t>(in + kReservedAt) != 0) {
+      (!shared && header.shared_offset_bytes != 0)) {
     return Bad("reserved bytes are not zero");
   }
-  Header header;
   header.opcode = rule->opcode;
   header.reply = (opcode & kReplyBit) != 0;
   header.flags = LoadLittle<uint16_t>(in + kFlagsAt);
@@ -135,6 +146,16 @@ Result<Header> DecodeHeader(std::span<const std::byte, kHeaderBytes> from) {
     return Bad(std::string(rule->name) + (header.reply ? " reply: " : ": ") + fault);
   }
   return header;
+}
+
+}  // namespace
+
+Result<Header> DecodeHeader(std::span<const std::byte, kHeaderBytes> from) {
+  return Decode(from, false);
+}
+
+Result<Header> DecodeSharedHeader(std::span<const std::byte, kHeaderBytes> from) {
+  return Decode(from, true);
 }
 
 bool PayloadMatches(const Header& header, const std::byte* payload_or_table) {

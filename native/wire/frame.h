@@ -29,6 +29,7 @@ enum class Opcode : uint8_t {
   kStatus = 11,  // which parts are holes or zeros
   kPing = 12,    // «working»: answered whatever else is going on
   kClose = 13,   // clean stop: flush, and note that it is clean
+  kShare = 14,   // brings one descriptor for frames through shared memory
 };
 inline constexpr uint8_t kReplyBit = 0x80;
 
@@ -50,6 +51,10 @@ struct Header {
   uint64_t complete_tag = 0;   // requests: all tags up to this one are complete (rule 7)
   uint32_t payload_bytes = 0;  // what follows the header
   uint32_t payload_crc32c = 0;
+  // In shared memory only: where the data of a READ or WRITE lies. Such frames have no payload
+  // behind the header.
+  bool shared = false;
+  uint64_t shared_offset_bytes = 0;
 
   // Whether the payload is a table of block checksums and then data.
   bool carries_data() const {
@@ -77,7 +82,7 @@ inline constexpr size_t kCompleteTagAt = 32;   // u64
 inline constexpr size_t kSlotAt = 40;          // u32
 inline constexpr size_t kPayloadBytesAt = 44;  // u32
 inline constexpr size_t kPayloadCrcAt = 48;    // u32
-inline constexpr size_t kReservedAt = 52;      // 8 bytes of zero
+inline constexpr size_t kSharedOffsetAt = 52;  // u64; zero on a stream
 inline constexpr size_t kHeaderCrcAt = 60;     // u32, of the 60 bytes before
 static_assert(kHeaderCrcAt + 4 == kHeaderBytes);
 
@@ -87,6 +92,8 @@ void EncodeHeader(const Header& header, std::byte* to);
 // magic, version, checksum, opcode, flags, reserved bytes, and that the lengths fit each other and
 // base/limits.h.
 Result<Header> DecodeHeader(std::span<const std::byte, kHeaderBytes> from);
+// The same for an entry of a ring in shared memory.
+Result<Header> DecodeSharedHeader(std::span<const std::byte, kHeaderBytes> from);
 
 // Whether the payload of a control frame, or the table of a data frame, matches its checksum.
 bool PayloadMatches(const Header& header, const std::byte* payload_or_table);

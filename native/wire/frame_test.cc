@@ -94,7 +94,7 @@ TEST(wire_frame, RefusesWhatItsRulesForbid) {
   EXPECT(!DecodeWith(write, kStatusAt, uint16_t{6}).ok());    // a request with a status
   EXPECT(!DecodeWith(write, kStatusAt, uint16_t{999}).ok());  // one that is none
   EXPECT(!DecodeWith(write, kStatusAt + 2, uint16_t{1}).ok());
-  EXPECT(!DecodeWith(write, kReservedAt, uint64_t{1}).ok());
+  EXPECT(!DecodeWith(write, kSharedOffsetAt, uint64_t{1}).ok());
   EXPECT(!DecodeWith(write, kOffsetAt, uint64_t{100}).ok());
   EXPECT(!DecodeWith(write, kOffsetAt, kVolumeBytesMax + 512).ok());
   EXPECT(!DecodeWith(write, kLengthAt, uint32_t{0}).ok());
