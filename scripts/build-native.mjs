@@ -37,7 +37,7 @@ if (!liburing) {
   console.log('ankole: liburing is not installed (Debian: liburing-dev); building without the io_uring back end.')
 }
 
-const args = ['rebuild', `--jobs=${availableParallelism()}`, '--silent', `-Dliburing=${liburing ? 'yes' : 'no'}`]
+const args = ['rebuild', `--jobs=${availableParallelism()}`, '--silent', `--liburing=${liburing ? 'yes' : 'no'}`]
 // A rebuild only where there is none to bring up to date.
 if (existsSync(join(root, 'build', 'Makefile'))) args.splice(0, 1, 'build')
 // Headers that are installed beside the running Node; without them node-gyp downloads them.
