@@ -15,6 +15,8 @@ constexpr uint32_t kControlSlot = UINT32_MAX;
 // A disk host that is restarted is back in a tenth of a second: look often at first.
 constexpr uint64_t kBackoffMinNs = 10 * kNsPerMs;
 constexpr uint64_t kBackoffMaxNs = 500 * kNsPerMs;
+// A connection that held for less was no better than none: the back-off goes on.
+constexpr uint64_t kStableNs = kNsPerSecond;
 constexpr uint64_t kHandshakeNs = 5 * kNsPerSecond;
 
 std::string Text(const std::byte* payload, uint32_t bytes) {
@@ -129,10 +131,10 @@ void Link::OnConnected() {
     // Told to stop in the meantime.
     if (connect_.result >= 0) {
       connection_.Start(connect_.socket);
-      connection_.Close({ErrorCode::kCancelled, "stopped"});
+      connection_.Close(break_why_);
       return;
     }
-    Lost({ErrorCode::kCancelled, "stopped"});
+    Lost(break_why_);
     return;
   }
   if (connect_.result < 0) {
@@ -172,11 +174,15 @@ void Link::SendControl(wire::Opcode opcode, const void* payload, size_t bytes) {
 }
 
 void Link::Ask() {
-  if (Move(LinkEvent::kAsk)) SendControl(wire::Opcode::kInquire, nullptr, 0);
+  if (!Move(LinkEvent::kAsk)) return;
+  reactor_.Arm(&handshake_, reactor_.NowNs() + kHandshakeNs);
+  SendControl(wire::Opcode::kInquire, nullptr, 0);
 }
 
 void Link::Fence() {
-  if (Move(LinkEvent::kFence)) SendControl(wire::Opcode::kWelcome, nullptr, 0);
+  if (!Move(LinkEvent::kFence)) return;
+  reactor_.Arm(&handshake_, reactor_.NowNs() + kHandshakeNs);
+  SendControl(wire::Opcode::kWelcome, nullptr, 0);
 }
 
 void Link::SendRecord(const wire::RecordPair& pair) {
@@ -291,9 +297,10 @@ void Link::OnControlReply(const wire::Header& header, const std::byte* payload) 
         return;
       }
       Move(LinkEvent::kAnswered);
+      reactor_.Cancel(&handshake_);
       if (welcome) {
         down_since_ns_ = 0;
-        backoff_ns_ = 0;
+        welcomed_ns_ = reactor_.NowNs();
       }
       owner_.OnLinkState(*this, welcome, state.value());
       return;
@@ -320,6 +327,7 @@ void Link::Break(Status why) {
   const LinkMode before = mode_;
   if (!Move(LinkEvent::kClose)) return;
   if (before == LinkMode::kConnecting) {
+    break_why_ = std::move(why);
     reactor_.CancelConnect(&connect_);
   } else {
     connection_.Close(std::move(why));
@@ -335,6 +343,7 @@ void Link::Leave(const std::string& why) {
   if (down_since_ns_ == 0) down_since_ns_ = reactor_.NowNs();
   why_down_ = why;
   if (before == LinkMode::kConnecting) {
+    break_why_ = {ErrorCode::kCancelled, why};
     reactor_.CancelConnect(&connect_);
   } else if (before != LinkMode::kDown && before != LinkMode::kClosing) {
     connection_.Close({ErrorCode::kCancelled, why});
@@ -349,10 +358,13 @@ void Link::Lost(const Status& why) {
   Move(LinkEvent::kLost);
   ping_sent_ns_ = 0;
   control_outstanding_ = false;
-  if (down_since_ns_ == 0) down_since_ns_ = reactor_.NowNs();
+  const uint64_t now_ns = reactor_.NowNs();
+  if (down_since_ns_ == 0) down_since_ns_ = now_ns;
+  if (welcomed_ns_ != 0 && now_ns - welcomed_ns_ >= kStableNs) backoff_ns_ = 0;
+  welcomed_ns_ = 0;
   if (!leaving) {
     why_down_ = why.message();
-    reactor_.Arm(&retry_, reactor_.NowNs() + backoff_ns_);
+    reactor_.Arm(&retry_, now_ns + backoff_ns_);
     backoff_ns_ = std::clamp(2 * backoff_ns_, kBackoffMinNs, kBackoffMaxNs);
   }
   owner_.OnLinkLost(*this, why);

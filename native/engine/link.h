@@ -95,9 +95,10 @@ class Link final : wire::Connection::Handler {
   wire::ReplicaId replica() const { return options_.replica; }
   const io::Address& address() const { return options_.address; }
   LinkMode mode() const { return mode_; }
-  bool up() const { return mode_ == LinkMode::kUp; }
+  // Frames can be sent. False from the moment when the connection breaks, before OnLinkLost says so.
+  bool up() const { return mode_ == LinkMode::kUp && connection_.open(); }
   bool gone() const { return mode_ == LinkMode::kGone; }
-  // When the connection was lost, or never was; 0 while it is up.
+  // When the connection was lost, or never was; 0 from the welcome to OnLinkLost.
   uint64_t down_since_ns() const { return down_since_ns_; }
   const std::string& why_down() const { return why_down_; }
 
@@ -146,6 +147,8 @@ class Link final : wire::Connection::Handler {
   uint64_t down_since_ns_ = 0;
   std::string why_down_ = "not connected yet";
   uint64_t backoff_ns_ = 0;
+  uint64_t welcomed_ns_ = 0;  // when this connection was; 0: it was not
+  Status break_why_;          // why a connection was given up that did not stand yet
   uint64_t heard_ns_ = 0;
   uint64_t ping_sent_ns_ = 0;
   uint64_t control_tag_ = 0;
