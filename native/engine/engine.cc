@@ -52,6 +52,7 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       self->failed_head_ = request->next;
       request->done(request);
     }
+    self->JudgeAll();
   };
   for (size_t i = 0; i < options_.replicas.size(); ++i) {
     const EngineOptions::Replica& replica = options_.replicas[i];
@@ -143,6 +144,12 @@ void Engine::Dispatch(Operation* operation) {
     operation->parts[i].state = MemberPart::State::kUnused;
   }
   in_flight_.PushBack(operation);
+  if (mode_ == Mode::kRefused || mode_ == Mode::kStopped) {
+    // It waited for a slot or a lock, and there is nobody to ask any more.
+    to_judge_.PushBack(operation);
+    reactor_.Defer(&fail_task_);
+    return;
+  }
   if (!operation->fans_out()) {
     CHECK(Route(operation));
     return;
@@ -226,8 +233,11 @@ bool Engine::Route(Operation* operation) {
   for (size_t n = 0; n < count; ++n) {
     const size_t i = (first + n) % count;
     const MemberPart& part = operation->parts[i];
-    if (part.state != MemberPart::State::kUnused || part.answer_due || !IsTarget(i)) continue;
     const Link& link = *links_[i];
+    const bool tried =
+        part.state == MemberPart::State::kWaiting || part.state == MemberPart::State::kFailed;
+    // What was abandoned can be asked again, once its late answer has come.
+    if (tried || part.answer_due || part.frame_out || !IsTarget(i) || link.gone()) continue;
     if (unclean_reader_ != SIZE_MAX && i != unclean_reader_) continue;
     const bool better = best == SIZE_MAX || (link.up() && !best_up) ||
                         (link.up() == best_up && link.outstanding < best_outstanding);
@@ -283,7 +293,9 @@ void Engine::PartGone(Operation* operation, size_t index) {
       break;
     case MemberPart::State::kUnused:
     case MemberPart::State::kGone:
-      return;
+      // A read may wait for nothing but to ask this one again.
+      if (operation->fans_out() || operation->waiting > 0) return;
+      break;
   }
   part.state = MemberPart::State::kGone;
   if (!operation->queue_node.linked()) to_judge_.PushBack(operation);
@@ -304,7 +316,12 @@ void Engine::Judge(Operation* operation) {
     Finish(operation, ErrorCode::kFenced);
     return;
   }
-  if (operation->failed == 0 && operation->answered > 0) {
+  if (mode_ == Mode::kStopped) {
+    Finish(operation, ErrorCode::kUnavailable);
+    return;
+  }
+  // One good answer is all that a read needs, whoever failed before.
+  if (operation->answered > 0 && (operation->failed == 0 || !operation->fans_out())) {
     Finish(operation, ErrorCode::kOk);
     return;
   }
@@ -317,7 +334,13 @@ void Engine::Judge(Operation* operation) {
     if (part.state == MemberPart::State::kFailed) error = part.error;
   }
   // A read error is never passed up while there is another member to ask.
-  if (!Route(operation)) Finish(operation, error);
+  if (Route(operation)) return;
+  // One whose answer was not wanted (another was coming in) can be asked again when that has gone.
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const MemberPart& part = operation->parts[i];
+    if (part.state == MemberPart::State::kGone && part.answer_due && IsTarget(i)) return;
+  }
+  Finish(operation, error);
 }
 
 // All members have answered, at least one with an error.
@@ -325,8 +348,10 @@ void Engine::JudgeFailures(Operation* operation) {
   wire::Members broken;  // failed otherwise than for want of space
   wire::Members full;
   ErrorCode error = ErrorCode::kUnavailable;
+  bool stays = false;  // a member that has answered with success
   for (size_t i = 0; i < links_.size(); ++i) {
     const MemberPart& part = operation->parts[i];
+    stays |= part.state == MemberPart::State::kAnswered && IsTarget(i);
     if (part.state != MemberPart::State::kFailed) continue;
     // On its way out already: judged again when it is gone.
     if (!IsTarget(i)) return;
@@ -338,7 +363,7 @@ void Engine::JudgeFailures(Operation* operation) {
     }
   }
   const std::string failure = std::string("I/O failed: ") + ErrorCodeName(error);
-  if (operation->answered > 0) {
+  if (stays) {
     // Those that failed leave; that ends their parts, and gives this operation its outcome.
     wire::Members leaving = broken;
     for (const wire::ReplicaId id : full.all()) leaving.Add(id);
@@ -347,10 +372,12 @@ void Engine::JudgeFailures(Operation* operation) {
   }
   if (full.count > 0) {
     // No member has space: nobody leaves for that, the write waits (section 5). Reads go on.
-    if (full_.empty()) {
+    const bool news = out_of_space_ns_ == 0;
+    out_of_space_ns_ = reactor_.NowNs();
+    if (news) {
       SetMessage("all members are out of space: writes wait until there is room on their disks");
     }
-    operation->retry_ns = reactor_.NowNs() + kFullRetryNs;
+    operation->retry_ns = out_of_space_ns_ + kFullRetryNs;
     full_.PushBack(operation);
     if (broken.count > 0) Drop(broken, failure);
     return;
@@ -365,7 +392,10 @@ void Engine::JudgeFailures(Operation* operation) {
 // The outcome is known. While a record is proposed nothing that changed data is acknowledged.
 void Engine::Finish(Operation* operation, ErrorCode status) {
   operation->status = status;
-  if (mode_ == Mode::kChanging && operation->fans_out()) {
+  if (lost_writes_ && operation->kind == BlockOperation::kFlush && status == ErrorCode::kOk) {
+    operation->status = ErrorCode::kIoError;
+  }
+  if (proposal_.outstanding && operation->fans_out()) {
     held_.PushBack(operation);
     return;
   }
@@ -413,9 +443,22 @@ void Engine::RetryFull(uint64_t now_ns) {
     if (!operation->quiet()) return;
     full_.Remove(operation);
     in_flight_.Remove(operation);
-    if (full_.empty()) SetMessage("");
     AbandonParts(operation);
     Dispatch(operation);
+  }
+  if (out_of_space_ns_ != 0 && full_.empty() && now_ns - out_of_space_ns_ >= 2 * kFullRetryNs) {
+    out_of_space_ns_ = 0;
+    GoesOn();
+  }
+}
+
+// Those that are in nobody's hands but ours: held acknowledgements and retries.
+void Engine::FailWaiting(ErrorCode status) {
+  for (auto* list : {&held_, &full_}) {
+    while (Operation* operation = list->PopFront()) {
+      operation->status = status;
+      Acknowledge(operation);
+    }
   }
 }
 

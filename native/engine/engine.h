@@ -112,6 +112,7 @@ class Engine final : public BlockDevice, Link::Owner {
   void Recycle(Operation* operation);
   void RetryFull(uint64_t now_ns);
   void Fail(BlockRequest* request, ErrorCode status);
+  void FailWaiting(ErrorCode status);
   void DetachPart(Operation* operation, size_t index);
 
   // --- engine_replies.cc: what comes from the links ---
@@ -146,12 +147,16 @@ class Engine final : public BlockDevice, Link::Owner {
   void Refuse(const std::string& reason);
   void SetMode(Mode mode, const std::string& message);
   void SetMessage(const std::string& message);
+  // What held I/O up is over.
+  void GoesOn();
+  std::string WhoLeft() const;
   void Tick();
   void ArmTick(bool fast);
   void CheckLinks(uint64_t now_ns);
   void CheckOperations(uint64_t now_ns);
   void CheckProposal(uint64_t now_ns);
-  void Close();
+  void CloseWhenIdle();
+  void CloseOf(Link& link, bool clean);
   void Closed(bool in_time);
 
   const wire::Members& targets() const { return proposal_.record.members; }
@@ -176,12 +181,16 @@ class Engine final : public BlockDevice, Link::Owner {
   bool judging_ = false;
   IntrusiveList<Operation, &Operation::queue_node> held_;  // done; the record is not complete
   IntrusiveList<Operation, &Operation::queue_node> full_;  // no member has space
+  uint64_t out_of_space_ns_ = 0;  // when a write last found no space anywhere; 0: there is some
   BlockRequest* queue_head_ = nullptr;                     // waiting for a slot
   BlockRequest* queue_tail_ = nullptr;
   BlockRequest* failed_head_ = nullptr;  // to be answered at the end of this turn
   io::Task fail_task_;
   std::byte* scratch_ = nullptr;      // where answers go that nobody wants any more
   size_t unclean_reader_ = SIZE_MAX;  // after an unclean stop: the one that serves all reads
+  // The last member came back from a reboot: what was not flushed may be gone, so no flush can
+  // succeed any more (rule 1).
+  bool lost_writes_ = false;
   DeviceCounters counters_;
 
   // Membership.
@@ -194,18 +203,22 @@ class Engine final : public BlockDevice, Link::Owner {
     wire::Members written;       // by these members, durably
     bool outstanding = false;    // not complete
     uint64_t since_ns = 0;       // when its last step was begun
-    uint64_t question = 0;       // to the store; 0: not asked
+    // To the store; 0: not asked. An answer to any of them is one to this record.
+    uint64_t first_question = 0;
+    uint64_t question = 0;
     bool store_refused = false;  // asked again after a while
   } proposal_;
   std::array<uint64_t, kReplicasMax> record_sent_ = {};  // generation, by link
   uint64_t next_question_ = 0;
   io::Timer tick_;
   bool tick_fast_ = false;
+  bool tick_was_late_ = false;
+  uint64_t reachable_since_ns_ = 0;  // since when some member is; 0: none is
   bool active_ = false;  // something happened since the last tick
   bool trimmed_ = true;
 
   bool closing_ = false;
-  size_t closes_due_ = 0;
+  wire::Members closes_due_;
   bool closes_clean_ = true;
   uint64_t stop_deadline_ns_ = 0;
 };

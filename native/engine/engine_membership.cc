@@ -123,7 +123,7 @@ void Engine::Propose(const wire::Members& members) {
   proposal_.record.members = members;
   proposal_.written = {};
   proposal_.outstanding = true;
-  proposal_.question = 0;
+  proposal_.first_question = proposal_.question = 0;
   proposal_.store_refused = false;
   proposal_.since_ns = reactor_.NowNs();
   for (const wire::ReplicaId id : members.all()) WriteRecord(*LinkOf(id));
@@ -146,18 +146,25 @@ void Engine::RecordWritten(Link& link) {
     return;
   }
   proposal_.written.Add(link.replica());
+  // The others are late from the first answer on.
+  if (proposal_.written.count == 1) proposal_.since_ns = reactor_.NowNs();
   if (proposal_.written == proposal_.record.members) AskStore();
 }
 
 void Engine::AskStore() {
   proposal_.question = ++next_question_;
+  if (proposal_.first_question == 0) proposal_.first_question = proposal_.question;
   proposal_.store_refused = false;
   proposal_.since_ns = reactor_.NowNs();
   observer_.OnAskStore(proposal_.question, proposal_.record);
 }
 
 void Engine::AnswerStore(uint64_t question, const Status& outcome) {
-  if (!proposal_.outstanding || question != proposal_.question) return;
+  // Also the answer to an earlier question about this very record counts: the store may be slow.
+  if (!proposal_.outstanding || proposal_.question == 0 || question < proposal_.first_question ||
+      question > proposal_.question) {
+    return;
+  }
   if (outcome.ok()) {
     Complete();
     return;
@@ -179,17 +186,14 @@ void Engine::Complete() {
   if (first) {
     for (const wire::ReplicaId id : complete_.members.all()) observer_.OnReplica(id, "member", "");
   }
-  std::string message;
-  if (complete_.members.count < links_.size()) {
-    message = std::to_string(links_.size() - complete_.members.count) + " of " +
-              std::to_string(links_.size()) + " replicas left";
-  }
   log_.Log(LogLevel::kInfo, "members are now [" + Names(complete_.members) + "], generation " +
                                 std::to_string(complete_.generation));
-  if (mode_ == Mode::kRecording || mode_ == Mode::kChanging) SetMode(Mode::kServing, message);
+  if (mode_ == Mode::kRecording || mode_ == Mode::kChanging) {
+    SetMode(Mode::kServing, WhoLeft());
+  }
   while (!held_.empty() && !proposal_.outstanding) Acknowledge(held_.PopFront());
   if (first) observer_.OnReady();
-  if (mode_ == Mode::kStopping) Close();
+  CloseWhenIdle();
 }
 
 void Engine::Drop(const wire::Members& leaving, const std::string& reason) {
@@ -229,6 +233,10 @@ void Engine::MemberGone(Link& link) {
 void Engine::Refuse(const std::string& reason) {
   if (mode_ == Mode::kRefused || mode_ == Mode::kStopped) return;
   log_.Log(LogLevel::kError, "refused: " + reason);
+  if (mode_ == Mode::kStopping) {
+    Closed(false);
+    return;
+  }
   SetMode(Mode::kRefused, reason);
   proposal_.outstanding = false;
   reactor_.Cancel(&tick_);
@@ -237,16 +245,7 @@ void Engine::Refuse(const std::string& reason) {
     link->Leave(reason);
     if (link->gone()) MemberGone(*link);
   }
-  while (!held_.empty()) {
-    Operation* operation = held_.PopFront();
-    operation->status = ErrorCode::kFenced;
-    Acknowledge(operation);
-  }
-  while (!full_.empty()) {
-    Operation* operation = full_.PopFront();
-    operation->status = ErrorCode::kFenced;
-    Acknowledge(operation);
-  }
+  FailWaiting(ErrorCode::kFenced);
 }
 
 // --- time
@@ -261,6 +260,9 @@ void Engine::ArmTick(bool fast) {
 
 void Engine::Tick() {
   const uint64_t now_ns = reactor_.NowNs();
+  // This process was held up itself: the answers may have come, and are read before the next tick.
+  const bool late = !tick_was_late_ && now_ns - tick_.deadline_ns >= kTickFastNs;
+  tick_was_late_ = late;
   switch (mode_) {
     case Mode::kStarting:
       Evaluate();
@@ -270,13 +272,16 @@ void Engine::Tick() {
     case Mode::kRecording:
     case Mode::kServing:
     case Mode::kChanging:
-      CheckLinks(now_ns);
-      CheckOperations(now_ns);
-      CheckProposal(now_ns);
+      if (!late) {
+        CheckLinks(now_ns);
+        CheckOperations(now_ns);
+        CheckProposal(now_ns);
+      }
       RetryFull(now_ns);
       break;
     case Mode::kStopping:
       CheckProposal(now_ns);
+      CloseWhenIdle();
       if (now_ns >= stop_deadline_ns_) Closed(false);
       break;
     case Mode::kStopped:
@@ -300,13 +305,11 @@ void Engine::Tick() {
 // Broken connections, and silent ones.
 void Engine::CheckLinks(uint64_t now_ns) {
   wire::Members down;
-  uint64_t shortest_ns = UINT64_MAX;
   std::string why;
   for (const auto& link : links_) {
     if (!IsTarget(link->index())) continue;
     if (!link->up()) {
       down.Add(link->replica());
-      shortest_ns = std::min(shortest_ns, now_ns - link->down_since_ns());
       why = link->why_down();
       continue;
     }
@@ -317,20 +320,30 @@ void Engine::CheckLinks(uint64_t now_ns) {
       link->Break({ErrorCode::kTimedOut, "it does not answer"});
     }
   }
-  if (down.count == 0) return;
   if (down.count == targets().count) {
+    reachable_since_ns_ = 0;
     if (mode_ == Mode::kServing || mode_ == Mode::kChanging) {
       SetMessage("I/O waits: no member can be reached (" + why + ")");
     }
     return;
   }
+  // When all were away together, whoever is back first gives the others their time.
+  if (reachable_since_ns_ == 0) reachable_since_ns_ = now_ns;
+  if (down.count == 0) return;
   const bool minority = 2 * down.count < targets().count;
   uint64_t limit_ns = minority ? options_.late_ns : options_.late_ns * 5 / 2;
   // Nobody waits for I/O yet, and disk hosts may be starting as well.
   if (mode_ == Mode::kRecording) limit_ns = options_.start_wait_ns;
-  if (shortest_ns >= limit_ns) {
-    Drop(down, "its connection was lost: " + why);
+  wire::Members leaving;
+  for (const wire::ReplicaId id : down.all()) {
+    const Link& link = *LinkOf(id);
+    // 0: it broke a moment ago.
+    if (link.down_since_ns() == 0) continue;
+    if (now_ns - std::max(link.down_since_ns(), reachable_since_ns_) < limit_ns) continue;
+    leaving.Add(id);
+    why = link.why_down();
   }
+  if (leaving.count > 0) Drop(leaving, "its connection was lost: " + why);
 }
 
 // Late members (section 4, «late»), and reads that had better be asked elsewhere.
@@ -381,7 +394,9 @@ void Engine::CheckProposal(uint64_t now_ns) {
     if (record_sent_[link.index()] != proposal_.record.generation) WriteRecord(link);
   }
   // Who does not write the record in time leaves as well, unless nobody is left.
-  if (waited_ns < options_.late_ns * 5 / 2) return;
+  const uint64_t limit_ns =
+      mode_ == Mode::kRecording ? options_.start_wait_ns : options_.late_ns * 5 / 2;
+  if (waited_ns < limit_ns) return;
   if (proposal_.written.count == 0) {
     SetMessage("I/O waits: no member has written the record yet");
     return;
@@ -396,42 +411,57 @@ void Engine::CheckProposal(uint64_t now_ns) {
 
 void Engine::Stop() {
   if (mode_ == Mode::kStopping || mode_ == Mode::kStopped) return;
-  const bool served = mode_ == Mode::kServing;
-  const bool changing = mode_ == Mode::kChanging;
+  const bool worked = mode_ == Mode::kServing || mode_ == Mode::kChanging;
   SetMode(Mode::kStopping, "closing the replicas");
   stop_deadline_ns_ = reactor_.NowNs() + kStopNs;
   tick_fast_ = false;
   ArmTick(true);
-  if (served) {
-    Close();
-  } else if (!changing) {
-    Closed(true);
+  if (worked) {
+    CloseWhenIdle();
+  } else {
+    Closed(false);
   }
 }
 
-void Engine::Close() {
+// A replica is closed clean only when it is equal to the others: with nothing in flight, the record
+// complete, and not after an unclean start, as nothing has made them equal since.
+void Engine::CloseWhenIdle() {
+  if (mode_ != Mode::kStopping || closing_ || proposal_.outstanding || pool_.used() > 0) return;
   closing_ = true;
-  closes_due_ = 0;
-  for (const wire::ReplicaId id : targets().all()) {
-    Link& link = *LinkOf(id);
-    if (!link.up() || link.control_outstanding()) {
-      closes_clean_ = false;
-      continue;
-    }
-    ++closes_due_;
-    link.SendClose();
+  if (unclean_reader_ != SIZE_MAX) {
+    log_.Log(LogLevel::kWarn, "the replicas stay marked unclean, as they may differ");
+    Closed(false);
+    return;
   }
-  if (closes_due_ == 0) Closed(true);
+  for (const wire::ReplicaId id : targets().all()) {
+    const Link& link = *LinkOf(id);
+    if (link.up() && !link.control_outstanding()) closes_due_.Add(id);
+  }
+  closes_clean_ = closes_due_ == targets();
+  for (const wire::ReplicaId id : closes_due_.all()) LinkOf(id)->SendClose();
+  if (closes_due_.count == 0) Closed(true);
+}
+
+// The answer to CLOSE, or the end of the connection without one.
+void Engine::CloseOf(Link& link, bool clean) {
+  if (mode_ != Mode::kStopping || !closes_due_.Contains(link.replica())) return;
+  closes_clean_ &= clean;
+  closes_due_.Remove(link.replica());
+  if (closes_due_.count == 0) Closed(true);
 }
 
 void Engine::Closed(bool in_time) {
   if (mode_ == Mode::kStopped) return;
   const bool clean = in_time && closing_ && closes_clean_;
-  closes_due_ = 0;
   SetMode(Mode::kStopped, clean ? "closed clean" : "not closed clean");
   reactor_.Cancel(&tick_);
   proposal_.outstanding = false;
-  for (const auto& link : links_) link->Leave("stopped");
+  for (const auto& link : links_) {
+    if (link->gone()) continue;
+    link->Leave("stopped");
+    if (link->gone()) MemberGone(*link);
+  }
+  FailWaiting(ErrorCode::kUnavailable);
   observer_.OnStopped(clean);
 }
 
@@ -451,9 +481,21 @@ void Engine::SetMessage(const std::string& message) {
   observer_.OnReport(Report());
 }
 
+std::string Engine::WhoLeft() const {
+  const size_t left = links_.size() - complete_.members.count;
+  if (left == 0) return "";
+  return std::to_string(left) + " of " + std::to_string(links_.size()) + " replicas left";
+}
+
+void Engine::GoesOn() {
+  if (mode_ == Mode::kServing) message_ = WhoLeft();
+  if (mode_ == Mode::kChanging) message_ = "the members change";
+  observer_.OnReport(Report());
+}
+
 EngineReport Engine::Report() const {
   const bool degraded = complete_.members.count < links_.size();
-  const bool waits = message_.starts_with("I/O waits") || !full_.empty();
+  const bool waits = message_.starts_with("I/O waits") || out_of_space_ns_ != 0;
   const char* state = "";
   switch (mode_) {
     case Mode::kStarting:

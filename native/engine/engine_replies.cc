@@ -16,7 +16,8 @@ bool Asked(const wire::OutgoingFrame& frame, wire::Opcode opcode) {
 }  // namespace
 
 // The operation that a reply belongs to; null (and the link breaks) when there is none: a peer may
-// send anything.
+// send anything. An answer may come while its frame counts as on its way: many frames leave in one
+// system call, which ends with the last of them.
 Operation* Engine::OperationOf(Link& link, const wire::Header& header) {
   Operation* operation = pool_.At(header.slot);
   const bool good = operation != nullptr && operation->tag == header.tag &&
@@ -77,8 +78,16 @@ void Engine::OnLinkReply(Link& link, const wire::Header& header, const std::byte
   --link.outstanding;
   link.counters.Add(operation->kind, operation->length_bytes, status != ErrorCode::kOk,
                     reactor_.NowNs() - part.sent_ns);
+  if (status == ErrorCode::kFenced) {
+    Refuse("replica " + wire::ReplicaIdText(link.replica()) + " serves a newer engine");
+  }
   if (!wanted) {
-    if (operation->request == nullptr) Recycle(operation);
+    if (operation->request == nullptr) {
+      Recycle(operation);
+    } else if (!operation->fans_out() && !operation->queue_node.linked()) {
+      // A read whose other members were lost meanwhile: this one can be asked again.
+      Judge(operation);
+    }
     return;
   }
   PartAnswered(operation, link.index(), status);
@@ -158,7 +167,22 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
     Drop(leaving, fault);
     return;
   }
+  if (!fault.empty()) {
+    // The last member never leaves. What is not the replica that was left cannot serve for it.
+    if (!knows || !heard_[link.index()].answered) {
+      link.Break({ErrorCode::kSuspect, "the last member cannot go on: " + fault});
+      return;
+    }
+    log_.Log(LogLevel::kError, "the last member, replica " + wire::ReplicaIdText(link.replica()) +
+                                   ", is back, but " + fault + ": flushes fail from now on");
+    lost_writes_ = true;
+  }
   observer_.OnReplica(link.replica(), "member", "");
+  if (message_.starts_with("I/O waits: no member can be reached")) {
+    log_.Log(LogLevel::kInfo,
+             "I/O goes on: replica " + wire::ReplicaIdText(link.replica()) + " is back");
+    GoesOn();
+  }
   if (proposal_.outstanding) WriteRecord(link);
   // Under the locks that they still hold, in their order.
   for (Operation* operation = in_flight_.front(); operation != nullptr;
@@ -166,11 +190,17 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
     MemberPart& part = operation->parts[link.index()];
     if (part.state == MemberPart::State::kWaiting && !part.answer_due) {
       SendPart(operation, link.index());
+    } else if (!operation->fans_out() && !operation->queue_node.linked()) {
+      // A read goes to whoever is back first.
+      bool asked = false;
+      for (const MemberPart& other : operation->parts) asked |= other.answer_due;
+      if (!asked) Route(operation);
     }
   }
 }
 
 void Engine::OnLinkRefused(Link& link, const Status& why) {
+  const bool news = heard_[link.index()].why_not != why.message();
   heard_[link.index()].answered = false;
   heard_[link.index()].why_not = why.message();
   if (why.code() == ErrorCode::kFenced) {
@@ -178,8 +208,11 @@ void Engine::OnLinkRefused(Link& link, const Status& why) {
            " serves a newer engine: " + why.message());
     return;
   }
-  log_.Log(LogLevel::kWarn,
-           "replica " + wire::ReplicaIdText(link.replica()) + " refused: " + why.message());
+  // It is asked again and again.
+  if (news) {
+    log_.Log(LogLevel::kWarn,
+             "replica " + wire::ReplicaIdText(link.replica()) + " refused: " + why.message());
+  }
   if (mode_ == Mode::kStarting) Evaluate();
 }
 
@@ -223,10 +256,8 @@ void Engine::OnLinkLost(Link& link, const Status& why) {
       ArmTick(true);
       return;
     case Mode::kStopping:
-      if (closing_ && closes_due_ > 0 && IsTarget(index)) {
-        closes_clean_ = false;
-        if (--closes_due_ == 0) Closed(true);
-      }
+      ReRoute(link);
+      CloseOf(link, false);
       return;
     case Mode::kStopped:
     case Mode::kRefused:
@@ -249,23 +280,23 @@ void Engine::ReRoute(Link& link) {
   for (Operation* operation = in_flight_.front(); operation != nullptr;
        operation = in_flight_.Next(operation)) {
     MemberPart& part = operation->parts[index];
-    if (operation->fans_out() || part.state != MemberPart::State::kWaiting) continue;
-    part.state = MemberPart::State::kUnused;
-    --operation->waiting;
-    if (operation->waiting == 0) CHECK(Route(operation));
+    if (operation->fans_out()) continue;
+    if (part.state == MemberPart::State::kWaiting) {
+      part.state = MemberPart::State::kUnused;
+      --operation->waiting;
+    }
+    if (operation->waiting == 0 && !operation->queue_node.linked()) to_judge_.PushBack(operation);
   }
+  JudgeAll();
 }
 
 void Engine::OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcome) {
   if (opcode == wire::Opcode::kClose) {
-    if (!closing_) return;
-    closes_clean_ &= outcome.ok();
     if (!outcome.ok()) {
       log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) +
                                     " was not closed clean: " + outcome.message());
     }
-    CHECK(closes_due_ > 0);
-    if (--closes_due_ == 0) Closed(true);
+    CloseOf(link, outcome.ok());
     return;
   }
   if (opcode != wire::Opcode::kRecord || !IsTarget(link.index())) return;
