@@ -1,0 +1,519 @@
+#include "engine/engine_testing.h"
+
+// Starting, losing members, coming back, stopping: rules 2, 3, 6 and 7 on the real engine.
+namespace ankole::engine::testing {
+namespace {
+
+using What = Verdict::What;
+
+Verdict Hold(bool when) { return {when ? What::kHold : What::kServe, ErrorCode::kOk}; }
+Verdict FailWith(bool when, ErrorCode error) { return {when ? What::kFail : What::kServe, error}; }
+
+struct Three {
+  explicit Three(uint64_t late_ms = 20'000) {
+    bench.options.late_ns = late_ms * kNsPerMs;
+    for (ScriptedReplica*& replica : replicas) replica = &bench.AddScripted();
+  }
+  ScriptedReplica& operator[](size_t i) { return *replicas[i]; }
+  size_t Members() { return bench.Complete().members.count; }
+  Bench bench;
+  std::array<ScriptedReplica*, 3> replicas;
+};
+
+TEST(engine, ANewVolumeStartsOnAllReplicas) {
+  Three three;
+  three.bench.On([&] { three[2].Unlisten(); });
+  three.bench.Start();
+  EXPECT(three.bench.Never([&] { return three.bench.ready; }, 1500));
+  EXPECT(three.bench.State().find("does not answer") != std::string::npos);
+  three.bench.On([&] { three[2].Listen(); });
+  ASSERT(three.bench.Until([&] { return three.bench.ready; }));
+  EXPECT_EQ(three.Members(), 3U);
+  for (ScriptedReplica* replica : three.replicas) {
+    EXPECT_EQ(replica->state.records.current.generation, 1U);
+    EXPECT(replica->state.records.current == three.bench.stored);
+  }
+  // The record stands on the replicas, then in the store, and only then is anything served.
+  const size_t asked = three.bench.At("store asked 1");
+  EXPECT(three.bench.At("record 1 at 10") < asked && three.bench.At("record 1 at 11") < asked &&
+         three.bench.At("record 1 at 12") < asked && asked < three.bench.At("ready"));
+}
+
+TEST(engine, ARestartIsANewGenerationOnWhatWasThere) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  EXPECT(three.bench.Write(0, 4096, 7) == ErrorCode::kOk);
+  EXPECT(three.bench.Stop());
+  ASSERT(three.bench.StartAndWait());
+  EXPECT_EQ(three.bench.Complete().generation, 2U);
+  EXPECT_EQ(three.bench.Complete().epoch.run, 2U);
+  EXPECT(three.bench.Reads(0, 4096, 7));
+}
+
+TEST(engine, RefusesToStartOnLessThanHalf) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  EXPECT(three.bench.Stop());
+  three.bench.On([&] {
+    three[0].Unlisten();
+    three[1].Unlisten();
+  });
+  three.bench.options.start_wait_ns = 200 * kNsPerMs;
+  three.bench.Start();
+  EXPECT(three.bench.Never([&] { return three.bench.ready; }, 1500));
+  EXPECT(three.bench.State().find("at least half") != std::string::npos);
+  // Nobody was fenced by the mere question.
+  EXPECT(three[2].state.welcomed == (wire::Epoch{1, 1}));
+  three.bench.On([&] { three[0].Listen(); });
+  ASSERT(three.bench.Until([&] { return three.bench.ready; }));
+  EXPECT_EQ(three.Members(), 2U);
+}
+
+TEST(engine, AReplicaThatHangsInTheWelcomeDoesNotHoldUpTheStartForEver) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  EXPECT(three.bench.Stop());
+  three[1].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kWelcome || header.opcode == wire::Opcode::kInquire);
+  };
+  bool asked_once = false;
+  three[1].verdict = [&](const wire::Header& header) {
+    if (header.opcode == wire::Opcode::kInquire && !std::exchange(asked_once, true)) return Hold(false);
+    return Hold(header.opcode == wire::Opcode::kWelcome || header.opcode == wire::Opcode::kInquire);
+  };
+  three.bench.options.start_wait_ns = 300 * kNsPerMs;
+  three.bench.Start();
+  ASSERT(three.bench.Until([&] { return three.bench.ready; }, 15'000));
+  EXPECT_EQ(three.Members(), 2U);
+}
+
+TEST(engine, AFencedEngineRefusesAndItsRequestsFail) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three[1].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kWrite);
+  };
+  // Two that overlap: the second has only its place in the queue of the lock.
+  Request* first = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  Request* second = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 2);
+  Request* read = three.bench.Submit(BlockOperation::kRead, 0, 4096);
+  three.bench.On([&] {
+    three[1].state.welcomed = {2, 1};
+    three[1].Break();
+  });
+  ASSERT(three.bench.Until([&] { return three.bench.At("state refused") != SIZE_MAX; }));
+  for (Request* request : {first, second, read}) {
+    ASSERT(three.bench.Wait(request));
+    EXPECT_EQ(request->status, ErrorCode::kFenced);
+  }
+  EXPECT(three.bench.Write(8192, 4096, 3) == ErrorCode::kUnavailable);
+  EXPECT(!three.bench.Stop());
+}
+
+TEST(engine, AnAnswerOfFencedToAnOperationRefuses) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three[1].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kFenced);
+  };
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kFenced);
+  EXPECT(three.bench.State().starts_with("refused"));
+  EXPECT_EQ(three.Members(), 3U);
+}
+
+// The founding promise of rule 2, with many writes in flight: the order of what happened, strictly.
+void LosesAMemberMidWrite(bool break_it) {
+  Three three(400);
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kSilent; });
+  int writes = 0;
+  three[1].verdict = [&](const wire::Header& header) -> Verdict {
+    if (header.opcode != wire::Opcode::kWrite || ++writes < 20) return {};
+    return break_it ? Verdict{What::kHalfAndBreak, ErrorCode::kOk} : FailWith(true, ErrorCode::kIoError);
+  };
+  size_t acknowledged = 0;
+  size_t at_break = 0;
+  three.bench.On([&] {
+    for (uint64_t i = 0; i < 64; ++i) {
+      three.bench.SubmitHere(BlockOperation::kWrite, i * 8192, 4096, 5)->then = [&](Request*) {
+        ++acknowledged;
+        three.bench.Note("acknowledged");
+      };
+    }
+  });
+  if (break_it) three.bench.On([&] { three[1].Unlisten(); });
+  ASSERT(three.bench.Until([&] { return three.bench.At("store asked 2") != SIZE_MAX; }));
+  three.bench.On([&] { at_break = acknowledged; });
+  EXPECT(three.bench.Never([&] { return acknowledged != at_break; }, 300));
+  EXPECT(at_break < 64);
+  // Reads go on meanwhile.
+  EXPECT(three.bench.Do(BlockOperation::kRead, 4096 * 1000, 4096) == ErrorCode::kOk);
+  three.bench.AnswerStore(Status::Ok());
+  ASSERT(three.bench.Until([&] { return acknowledged == 64; }));
+  // From the failure on nothing was acknowledged before both had the record and the store answered.
+  const auto& events = three.bench.events;
+  const size_t left = three.bench.At("replica 11 left");
+  const size_t answered = three.bench.At("store answered 2");
+  ASSERT(left != SIZE_MAX && answered != SIZE_MAX);
+  for (size_t i = left; i < answered; ++i) EXPECT(events[i] != "acknowledged");
+  const size_t asked = three.bench.At("store asked 2");
+  EXPECT(three.bench.At("record 2 at 10") < asked && three.bench.At("record 2 at 12") < asked);
+  EXPECT_EQ(three[1].state.records.current.generation, 1U);
+  EXPECT_EQ(three.Members(), 2U);
+  EXPECT(three.bench.State().starts_with("degraded"));
+  EXPECT(three[0].data == three[2].data);
+}
+TEST(engine, AMemberThatFailsMidWriteLeavesBeforeAnythingIsAcknowledged) {
+  LosesAMemberMidWrite(false);
+}
+TEST(engine, AMemberThatBreaksMidWriteLeavesBeforeAnythingIsAcknowledged) {
+  LosesAMemberMidWrite(true);
+}
+
+TEST(engine, WaitsForASilentStoreAndGoesOnWhenItAnswers) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kRefuses; });
+  three[2].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+  };
+  Request* request = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  // Asked again after a second, with a new question.
+  ASSERT(three.bench.Until([&] { return three.bench.questions.size() >= 3; }));
+  EXPECT(!request->finished);
+  EXPECT(three.bench.State().starts_with("waiting: I/O waits for the store"));
+  // A slow store answers the first question when the engine has asked again: it counts.
+  three.bench.On([&] {
+    three.bench.store_mode = StoreMode::kSilent;
+    three.bench.stored = three.bench.questions[1].second;
+    three.bench.engine->AnswerStore(three.bench.questions[1].first, Status::Ok());
+  });
+  ASSERT(three.bench.Wait(request));
+  EXPECT(request->status == ErrorCode::kOk);
+  EXPECT(three.bench.State().starts_with("degraded"));
+}
+
+TEST(engine, IsRefusedWhenTheStoreSaysFenced) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kFenced; });
+  three[2].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+  };
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kFenced);
+  EXPECT(three.bench.State().starts_with("refused"));
+}
+
+TEST(engine, ASecondMemberIsLostWhileTheFirstDepartureIsRecorded) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kSilent; });
+  int failing = 2;
+  for (size_t i : {1, 2}) {
+    three[i].verdict = [&failing, i](const wire::Header& header) {
+      return FailWith(header.opcode == wire::Opcode::kWrite && static_cast<int>(i) >= failing,
+                      ErrorCode::kIoError);
+    };
+  }
+  Request* first = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  ASSERT(three.bench.Until([&] { return three.bench.At("store asked 2") != SIZE_MAX; }));
+  three.bench.On([&] { failing = 1; });
+  Request* second = three.bench.Submit(BlockOperation::kWrite, 4096, 4096, 2);
+  ASSERT(three.bench.Until([&] { return three.bench.At("store asked 3") != SIZE_MAX; }));
+  // The answer about the first departure is too late to count.
+  three.bench.On([&] {
+    three.bench.engine->AnswerStore(three.bench.questions[1].first, Status::Ok());
+  });
+  EXPECT(three.bench.Never([&] { return first->finished || second->finished; }, 200));
+  three.bench.AnswerStore(Status::Ok());
+  ASSERT(three.bench.Wait(first) && three.bench.Wait(second));
+  EXPECT(first->status == ErrorCode::kOk && second->status == ErrorCode::kOk);
+  EXPECT_EQ(three.Members(), 1U);
+}
+
+TEST(engine, TheOneThatAnsweredLeavesWhileTheOthersFail) {
+  // A has answered a write and then leaves; B and C fail it. One of them must stay.
+  Three three(400);
+  ASSERT(three.bench.StartAndWait());
+  for (size_t i : {1, 2}) {
+    three[i].verdict = [](const wire::Header& header) {
+      return Hold(header.opcode == wire::Opcode::kWrite);
+    };
+  }
+  three[0].verdict = [](const wire::Header& header) {
+    return FailWith(header.offset_bytes == 65536, ErrorCode::kIoError);
+  };
+  Request* request = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  ASSERT(three.bench.Until([&] { return three[1].held() == 1 && three[2].held() == 1; }));
+  for (size_t i : {1, 2}) {
+    three[i].verdict = [](const wire::Header& header) {
+      return FailWith(header.opcode == wire::Opcode::kFlush, ErrorCode::kIoError);
+    };
+  }
+  // B and C serve this one, so that A leaves.
+  Request* other = three.bench.Submit(BlockOperation::kWrite, 65536, 4096, 1);
+  ASSERT(three.bench.Wait(other));
+  three.bench.On([&] {
+    three[1].Release();
+    three[2].Release();
+  });
+  ASSERT(three.bench.Wait(request));
+  EXPECT(three.bench.Flush() == ErrorCode::kIoError);
+  EXPECT_EQ(three.Members(), 1U);
+}
+
+TEST(engine, TheLastMemberNeverLeavesAndItsErrorReachesTheClient) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  for (ScriptedReplica* replica : three.replicas) {
+    replica->verdict = [](const wire::Header& header) {
+      return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+    };
+  }
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kIoError);
+  ASSERT(three.bench.Until([&] { return three.bench.engine->Report().record.members.count == 1; }));
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kIoError);
+  EXPECT_EQ(three.Members(), 1U);
+  EXPECT(three.bench.Do(BlockOperation::kRead, 0, 4096) == ErrorCode::kOk);
+  for (ScriptedReplica* replica : three.replicas) replica->verdict = nullptr;
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+}
+
+TEST(engine, AMemberThatComesBackSuspectLeaves) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] {
+    three[1].state.suspect = true;
+    three[1].Break();
+  });
+  ASSERT(three.bench.Until([&] { return three.bench.engine->Report().record.members.count == 2; }));
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+}
+
+TEST(engine, AMemberThatComesBackWithAnotherRecordLeaves) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] {
+    three[1].state.records = {};
+    three[1].Break();
+  });
+  ASSERT(three.bench.Until([&] { return three.bench.engine->Report().record.members.count == 2; }));
+}
+
+TEST(engine, TheLastMemberIsNotReplacedByAnotherUnderItsName) {
+  Bench bench;
+  ScriptedReplica& only = bench.AddScripted();
+  ASSERT(bench.StartAndWait());
+  EXPECT(bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  wire::RecordPair records;
+  bench.On([&] {
+    records = std::exchange(only.state.records, {});
+    only.Break();
+  });
+  Request* read = bench.Submit(BlockOperation::kRead, 0, 4096);
+  EXPECT(bench.Never([&] { return read->finished; }, 800));
+  EXPECT(bench.State().starts_with("waiting"));
+  bench.On([&] { only.state.records = records; });
+  ASSERT(bench.Wait(read));
+  EXPECT(Bench::Holds(read, 1));
+  EXPECT(bench.State().starts_with("serving"));
+}
+
+TEST(engine, FlushesFailOnceTheLastMemberMayHaveLostWrites) {
+  Bench bench;
+  ScriptedReplica& only = bench.AddScripted();
+  ASSERT(bench.StartAndWait());
+  EXPECT(bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  EXPECT(bench.Flush() == ErrorCode::kOk);
+  bench.On([&] {
+    only.state.suspect = true;
+    only.Break();
+  });
+  EXPECT(bench.Write(0, 4096, 2) == ErrorCode::kOk);
+  EXPECT(bench.Flush() == ErrorCode::kIoError);
+}
+
+// --- stopping
+// --------------------------------------------------------------------------------------
+
+TEST(engine, StopsCleanWhenAllMembersAreClosed) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  EXPECT(three.bench.Stop());
+  for (ScriptedReplica* replica : three.replicas) EXPECT(!replica->state.unclean);
+}
+
+TEST(engine, IsNotCleanWhenAMemberBreaksAfterAnotherWasClosed) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three[2].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kClose);
+  };
+  three.bench.On([&] { three.bench.engine->Stop(); });
+  ASSERT(three.bench.Until([&] {
+    return three.bench.At("close 10") != SIZE_MAX && three.bench.At("close 11") != SIZE_MAX;
+  }));
+  // Those that are closed drop their connections; the third has still to answer.
+  three.bench.Pass(50);
+  three.bench.On([&] {
+    three[0].Break();
+    three[1].Break();
+  });
+  EXPECT(three.bench.Never([&] { return three.bench.stopped; }, 300));
+  three.bench.On([&] { three[2].Release(); });
+  ASSERT(three.bench.Until([&] { return three.bench.stopped; }));
+  EXPECT(three.bench.clean);
+}
+
+TEST(engine, StopsInTimeInEveryMode) {
+  enum class When { kStarting, kNobody, kServing, kInFlight, kHung, kChanging, kRefused };
+  for (const When when : {When::kStarting, When::kNobody, When::kServing, When::kInFlight,
+                          When::kHung, When::kChanging, When::kRefused}) {
+    Three three;
+    if (when == When::kStarting) {
+      three.bench.On([&] { three[1].Hang(); });
+    }
+    if (when == When::kNobody) {
+      three.bench.On([&] {
+        for (ScriptedReplica* replica : three.replicas) replica->Unlisten();
+      });
+    }
+    three.bench.Start();
+    if (when == When::kStarting || when == When::kNobody) {
+      three.bench.Pass(100);
+    } else {
+      ASSERT(three.bench.Until([&] { return three.bench.ready; }));
+    }
+    Request* request = nullptr;
+    Request* waiter = nullptr;
+    if (when == When::kInFlight) {
+      three[1].verdict = [](const wire::Header& header) {
+        return Hold(header.opcode == wire::Opcode::kWrite);
+      };
+    }
+    if (when == When::kHung) three.bench.On([&] { three[1].Hang(); });
+    if (when == When::kChanging) {
+      three.bench.On([&] { three.bench.store_mode = StoreMode::kSilent; });
+      three[1].verdict = [](const wire::Header& header) {
+        return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+      };
+    }
+    if (when == When::kRefused) {
+      three.bench.On([&] {
+        three[0].state.welcomed = {5, 5};
+        three[0].Break();
+      });
+      ASSERT(three.bench.Until([&] { return three.bench.At("state refused") != SIZE_MAX; }));
+    }
+    if (when == When::kInFlight || when == When::kHung || when == When::kChanging) {
+      request = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+      waiter = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 2);
+      three.bench.Pass(50);
+    }
+    const bool stopped_clean = [&] {
+      three.bench.On([&] { three.bench.engine->Stop(); });
+      EXPECT(three.bench.Until([&] { return three.bench.stopped; }, 3400));
+      return three.bench.clean;
+    }();
+    EXPECT_EQ(stopped_clean, when == When::kServing);
+    if (request != nullptr) {
+      // Not acknowledged, as not all members have it and the record was never complete.
+      ASSERT(three.bench.Wait(request) && three.bench.Wait(waiter));
+      EXPECT(request->status == ErrorCode::kUnavailable);
+      EXPECT(waiter->status == ErrorCode::kUnavailable);
+    }
+  }
+}
+
+TEST(engine, WhatIsInFlightAtTheStopStillEnds) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three[1].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kWrite);
+  };
+  Request* request = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  ASSERT(three.bench.Until([&] { return three[1].held() == 1; }));
+  three.bench.On([&] { three.bench.engine->Stop(); });
+  three.bench.Pass(100);
+  three.bench.On([&] { three[1].Release(); });
+  ASSERT(three.bench.Until([&] { return three.bench.stopped; }));
+  EXPECT(request->status == ErrorCode::kOk);
+  EXPECT(three.bench.clean);
+}
+
+TEST(engine, NothingIsAcknowledgedAtAStopWhileARecordIsOutstanding) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kSilent; });
+  three[0].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kWrite && header.offset_bytes > 0);
+  };
+  three[1].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+  };
+  Request* first = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  ASSERT(three.bench.Until([&] { return three.bench.At("store asked 2") != SIZE_MAX; }));
+  Request* second = three.bench.Submit(BlockOperation::kWrite, 4096, 4096, 1);
+  ASSERT(three.bench.Until([&] { return three[0].held() == 1; }));
+  three.bench.On([&] {
+    three.bench.engine->Stop();
+    three[0].Release();
+  });
+  EXPECT(three.bench.Never([&] { return first->finished || second->finished; }, 300));
+  three.bench.AnswerStore(Status::Ok());
+  ASSERT(three.bench.Wait(first) && three.bench.Wait(second));
+  EXPECT(first->status == ErrorCode::kOk && second->status == ErrorCode::kOk);
+  ASSERT(three.bench.Until([&] { return three.bench.stopped; }));
+  EXPECT(three.bench.clean);
+}
+
+TEST(engine, AStopThatIsFencedMeanwhileStillEnds) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kSilent; });
+  three[1].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+  };
+  Request* request = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  ASSERT(three.bench.Until([&] { return three.bench.At("store asked 2") != SIZE_MAX; }));
+  three.bench.On([&] { three.bench.engine->Stop(); });
+  three.bench.AnswerStore({ErrorCode::kFenced, "attachment 9"});
+  ASSERT(three.bench.Until([&] { return three.bench.stopped; }, 1000));
+  EXPECT(!three.bench.clean);
+  ASSERT(three.bench.Wait(request));
+  EXPECT(request->status != ErrorCode::kOk);
+}
+
+TEST(engine, AfterAnUncleanStartAllReadsGoToOneReplicaAndToTheNextWhenItLeaves) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  EXPECT(three.bench.Stop());
+  three.bench.On([&] { three[2].state.unclean = true; });
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] { three.bench.events.clear(); });
+  for (uint64_t i = 0; i < 8; ++i) {
+    EXPECT(three.bench.Do(BlockOperation::kRead, i * kMiB, 4096) == ErrorCode::kOk);
+  }
+  EXPECT_EQ(three[0].asked(wire::Opcode::kRead), 8);
+  three[0].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+  };
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  for (uint64_t i = 0; i < 8; ++i) {
+    EXPECT(three.bench.Do(BlockOperation::kRead, i * kMiB, 4096) == ErrorCode::kOk);
+  }
+  EXPECT_EQ(three[1].asked(wire::Opcode::kRead), 8);
+  EXPECT_EQ(three[2].asked(wire::Opcode::kRead), 0);
+  // Nothing made them equal, so they are not closed as if they were.
+  EXPECT(!three.bench.Stop());
+  EXPECT(three[2].state.unclean);
+  ASSERT(three.bench.StartAndWait());
+  for (uint64_t i = 0; i < 8; ++i) {
+    EXPECT(three.bench.Do(BlockOperation::kRead, i * kMiB, 4096) == ErrorCode::kOk);
+  }
+  EXPECT_EQ(three[1].asked(wire::Opcode::kRead), 16);
+}
+
+}  // namespace
+}  // namespace ankole::engine::testing

@@ -1,0 +1,316 @@
+#pragma once
+
+#include <algorithm>
+#include <cstring>
+#include <functional>
+#include <list>
+#include <map>
+#include <memory>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "base/crc32c.h"
+#include "io/reactor.h"
+#include "wire/connection.h"
+#include "wire/hello.h"
+
+// For tests only: a replica in memory that speaks the protocol and misbehaves as it is told.
+namespace ankole::engine::testing {
+
+inline constexpr char kVolume[] = "demo";
+inline constexpr char kSecretText[] =
+    "000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f";
+
+// What to do with a request.
+struct Verdict {
+  enum class What {
+    kServe,        // as a good replica
+    kFail,         // answer `error`, change nothing
+    kHold,         // serve and answer when Release is called
+    kTwice,        // serve, answer twice
+    kDamage,       // READ: answer with data that does not match its checksums
+    kWrongTag,     // answer what was not asked
+    kHalfAndBreak  // send half of the answer, then break the connection
+  };
+  What what = What::kServe;
+  ErrorCode error = ErrorCode::kIoError;
+};
+
+class ScriptedReplica {
+ public:
+  using Note = std::function<void(const std::string&)>;
+
+  ScriptedReplica(io::Reactor& reactor, wire::ReplicaId id, std::string path, uint64_t size_bytes,
+                  Note note)
+      : reactor_(reactor), id_(id), path_(std::move(path)), note_(std::move(note)) {
+    state.size_bytes = size_bytes;
+    data.resize(size_bytes);
+    accept_.owner = close_.owner = this;
+    accept_.done = [](io::Operation* operation) {
+      static_cast<ScriptedReplica*>(operation->owner)->OnAccepted();
+    };
+    close_.done = [](io::Operation* operation) {
+      static_cast<ScriptedReplica*>(operation->owner)->listening_ = false;
+    };
+  }
+
+  void Listen() {
+    io::Address bound;
+    auto listener = reactor_.Listen(io::Address::Parse(address()).Take(), &bound);
+    CHECK(listener.ok());
+    accept_.listener = close_.socket = listener.value();
+    listening_ = true;
+    reactor_.Accept(&accept_);
+  }
+  // Nobody answers at its address any more, and its connections break.
+  void Unlisten() {
+    reactor_.Close(&close_);
+    Break();
+  }
+  void End() {
+    ending_ = true;
+    if (listening_) reactor_.Close(&close_);
+    Break();
+  }
+  bool ended() const { return !listening_ && !accept_.in_flight && peers_.empty(); }
+  std::string address() const { return "unix:" + path_; }
+  wire::ReplicaId id() const { return id_; }
+  size_t connections() const { return peers_.size(); }
+
+  void Break() {
+    for (const auto& peer : peers_) peer->connection.Close({ErrorCode::kCancelled, "as told"});
+  }
+  // Stops reading, as a stopped process does.
+  void Hang() { hung_ = true; }
+  void Wake() {
+    hung_ = false;
+    std::vector<Peer*> all;
+    for (const auto& peer : peers_) all.push_back(peer.get());
+    for (Peer* peer : all) peer->connection.Resume();
+  }
+  // Serves and answers what is held.
+  void Release() {
+    for (Held& held : std::exchange(held_, {})) Serve(*held.peer, held.header, held.payload, {});
+  }
+  size_t held() const { return held_.size(); }
+  int asked(wire::Opcode opcode) { return asked_[opcode]; }
+
+  std::function<Verdict(const wire::Header&)> verdict;  // none: all is served
+  wire::ReplicaState state;
+  std::vector<std::byte> data;
+  std::optional<Status> hello_refusal;
+
+ private:
+  struct Out {
+    wire::OutgoingFrame frame;
+    std::vector<std::byte> table;
+    std::vector<std::byte> data;
+    bool then_break = false;
+  };
+  struct Peer final : wire::Connection::Handler {
+    explicit Peer(ScriptedReplica& of) : owner(of), connection(of.reactor_, *this) {}
+    ScriptedReplica& owner;
+    wire::Connection connection;
+    wire::HelloBytes hello = {};
+    wire::Hello who;
+    std::vector<std::byte> large;
+    std::list<std::unique_ptr<Out>> out;
+    bool welcomed = false;
+
+    bool OnFrame(const wire::Header& header, const std::byte* payload, std::byte* bytes) override {
+      return owner.OnFrame(*this, header, payload, bytes);
+    }
+    std::byte* LargeData(const wire::Header& header) override {
+      if (owner.hung_) return nullptr;
+      large.resize(header.length_bytes);
+      return large.data();
+    }
+    void OnClosed(const Status&) override {
+      std::erase_if(owner.held_, [this](const Held& held) { return held.peer == this; });
+      std::erase_if(owner.peers_, [this](const auto& peer) { return peer.get() == this; });
+    }
+  };
+  struct Held {
+    Peer* peer;
+    wire::Header header;
+    std::vector<std::byte> payload;
+  };
+
+  void OnAccepted() {
+    if (accept_.result < 0) return;
+    peers_.push_back(std::make_unique<Peer>(*this));
+    peers_.back()->connection.Start(accept_.accepted);
+    if (ending_ || !listening_) {
+      peers_.back()->connection.Close({ErrorCode::kCancelled, "the end"});
+      return;
+    }
+    reactor_.Accept(&accept_);
+  }
+
+  bool OnFrame(Peer& peer, const wire::Header& header, const std::byte* payload,
+               std::byte* bytes) {
+    if (hung_) return false;
+    ++asked_[header.opcode];
+    std::vector<std::byte> copy;
+    if (header.opcode == wire::Opcode::kWrite) {
+      CHECK(wire::DataMatches(header, payload, bytes));
+      copy.assign(bytes, bytes + header.length_bytes);
+    } else {
+      copy.assign(payload, payload + header.payload_bytes);
+    }
+    const Verdict what = verdict ? verdict(header) : Verdict{};
+    if (what.what == Verdict::What::kHold) {
+      held_.push_back({&peer, header, std::move(copy)});
+      return true;
+    }
+    Serve(peer, header, copy, what);
+    return true;
+  }
+
+  void Serve(Peer& peer, const wire::Header& header, const std::vector<std::byte>& payload,
+             const Verdict& verdict_of) {
+    using What = Verdict::What;
+    if (verdict_of.what == What::kFail) {
+      Answer(peer, header, verdict_of.error, {}, {});
+      return;
+    }
+    const std::string name = wire::ReplicaIdText(id_).substr(14);
+    switch (header.opcode) {
+      case wire::Opcode::kHello: {
+        if (hello_refusal.has_value()) {
+          Answer(peer, header, hello_refusal->code(), {}, {});
+          return;
+        }
+        auto hello = wire::DecodeHello(payload);
+        CHECK(hello.ok());
+        peer.who = hello.value();
+        std::memcpy(peer.hello.data(), payload.data(), peer.hello.size());
+        wire::Challenge challenge;
+        reactor_.Random(challenge.nonce.data(), challenge.nonce.size());
+        challenge.proof = wire::ReplicaProof(ParseSecret(kSecretText).Take(), peer.hello,
+                                             wire::EncodeChallenge(challenge));
+        const wire::ChallengeBytes encoded = wire::EncodeChallenge(challenge);
+        Answer(peer, header, ErrorCode::kOk, {encoded.begin(), encoded.end()}, {});
+        return;
+      }
+      case wire::Opcode::kInquire:
+      case wire::Opcode::kWelcome: {
+        if (header.opcode == wire::Opcode::kWelcome) {
+          if (peer.who.epoch < state.welcomed) {
+            Answer(peer, header, ErrorCode::kFenced, {}, {});
+            return;
+          }
+          state.welcomed = peer.who.epoch;
+          for (const auto& other : peers_) {
+            if (other.get() == &peer || !other->welcomed) continue;
+            other->connection.Close({ErrorCode::kFenced, "fenced"});
+          }
+          peer.welcomed = true;
+          note_("welcome " + name);
+        }
+        const auto encoded = wire::EncodeReplicaState(state);
+        Answer(peer, header, ErrorCode::kOk, {encoded.begin(), encoded.end()}, {});
+        return;
+      }
+      case wire::Opcode::kRecord: {
+        auto pair = wire::DecodeRecordPair(
+            std::span<const std::byte, wire::kEncodedRecordPairBytes>(payload.data(),
+                                                                      payload.size()));
+        CHECK(pair.ok());
+        state.records = pair.value();
+        note_("record " + std::to_string(state.records.current.generation) + " at " + name);
+        break;
+      }
+      case wire::Opcode::kWrite:
+        std::memcpy(data.data() + header.offset_bytes, payload.data(), payload.size());
+        state.unclean = true;
+        note_("write " + std::to_string(header.offset_bytes) + " at " + name);
+        break;
+      case wire::Opcode::kZero:
+      case wire::Opcode::kUnmap:
+        std::memset(data.data() + header.offset_bytes, 0, header.length_bytes);
+        state.unclean = true;
+        break;
+      case wire::Opcode::kStatus: {
+        std::vector<std::byte> extent(wire::kEncodedExtentBytes);
+        wire::EncodeExtent({header.length_bytes, false, false}, extent.data());
+        Answer(peer, header, ErrorCode::kOk, std::move(extent), {});
+        return;
+      }
+      case wire::Opcode::kRead: {
+        const std::byte* from = data.data() + header.offset_bytes;
+        std::vector<std::byte> bytes(from, from + header.length_bytes);
+        std::vector<std::byte> table(BlocksTouched(header.offset_bytes, header.length_bytes) * 4);
+        Crc32cBlocks(bytes.data(), header.offset_bytes, header.length_bytes,
+                     reinterpret_cast<uint32_t*>(table.data()));
+        if (verdict_of.what == What::kDamage) bytes[bytes.size() / 2] ^= std::byte{1};
+        note_("read " + std::to_string(header.offset_bytes) + " at " + name);
+        Answer(peer, header, ErrorCode::kOk, std::move(table), std::move(bytes), verdict_of.what);
+        return;
+      }
+      case wire::Opcode::kClose:
+        state.unclean = false;
+        note_("close " + name);
+        break;
+      default:
+        break;
+    }
+    Answer(peer, header, ErrorCode::kOk, {}, {}, verdict_of.what);
+    if (verdict_of.what == What::kTwice) Answer(peer, header, ErrorCode::kOk, {}, {});
+  }
+
+  void Answer(Peer& peer, const wire::Header& to, ErrorCode status, std::vector<std::byte> table,
+              std::vector<std::byte> bytes, Verdict::What what = Verdict::What::kServe) {
+    if (!peer.connection.open()) return;
+    auto out = std::make_unique<Out>();
+    out->table = std::move(table);
+    out->data = std::move(bytes);
+    wire::Header header;
+    header.opcode = to.opcode;
+    header.reply = true;
+    header.status = status;
+    header.tag = what == Verdict::What::kWrongTag ? to.tag + 1'000'000 : to.tag;
+    header.slot = to.slot;
+    header.offset_bytes = to.offset_bytes;
+    header.length_bytes = to.length_bytes;
+    header.payload_bytes = static_cast<uint32_t>(out->table.size() + out->data.size());
+    header.payload_crc32c = Crc32c(out->table.data(), out->table.size());
+    wire::EncodeHeader(header, out->frame.header);
+    out->frame.table = out->table.data();
+    out->frame.table_bytes = static_cast<uint32_t>(out->table.size());
+    out->frame.data = out->data.data();
+    out->frame.data_bytes = static_cast<uint32_t>(out->data.size());
+    if (what == Verdict::What::kHalfAndBreak) {
+      out->then_break = true;
+      out->frame.data_bytes /= 2;
+    }
+    out->frame.owner = &peer;
+    out->frame.sent = [](wire::OutgoingFrame* frame) {
+      auto* self = static_cast<Peer*>(frame->owner);
+      const auto found = std::find_if(self->out.begin(), self->out.end(),
+                                      [&](const auto& one) { return &one->frame == frame; });
+      if ((*found)->then_break) self->connection.Close({ErrorCode::kCancelled, "as told"});
+      self->out.erase(found);
+    };
+    wire::OutgoingFrame* frame = &out->frame;
+    peer.out.push_back(std::move(out));
+    peer.connection.Push(frame);
+  }
+
+  io::Reactor& reactor_;
+  const wire::ReplicaId id_;
+  const std::string path_;
+  const Note note_;
+  io::AcceptOperation accept_;
+  io::CloseOperation close_;
+  bool listening_ = false;
+  bool ending_ = false;
+  bool hung_ = false;
+  std::list<std::unique_ptr<Peer>> peers_;
+  std::vector<Held> held_;
+  std::map<wire::Opcode, int> asked_;
+};
+
+}  // namespace ankole::engine::testing
