@@ -49,9 +49,9 @@ Status BlockMap::Reserve(uint64_t blocks) {
     const int error_number = errno;
     munmap(entries_, chunks_ * sizeof(uint16_t));
     entries_ = nullptr;
-    return Status::FromErrno(error_number,
-                             "cannot reserve " + std::to_string(chunks_ * kLeafBytes) +
-                                 " bytes of address space for the block map");
+    return Status::FromErrno(error_number, "cannot reserve " +
+                                               std::to_string(chunks_ * kLeafBytes) +
+                                               " bytes of address space for the block map");
   }
   return Status::Ok();
 }

@@ -12,8 +12,8 @@ namespace ankole::replica {
 // layer, and a leaf of 512 entries where they are mixed. Entries and leaves have fixed addresses in
 // memory that is reserved at once and taken by first use, so that no write allocates.
 //
-// Everything lies in layer 0, the bottom, until it is set: of a volume that is in one layer the map takes
-// no memory.
+// Everything lies in layer 0, the bottom, until it is set: of a volume that is in one layer the map
+// takes no memory.
 class BlockMap {
  public:
   static constexpr uint16_t kZero = 0xffff;  // in no layer: masked, reads as zeros
@@ -30,8 +30,8 @@ class BlockMap {
   BlockMap(BlockMap&& other) noexcept;
   BlockMap& operator=(BlockMap&& other) noexcept;
 
-  // Address space for a volume of that many blocks. Until then the map is of one layer: every block is
-  // in 0, and Set is a fault of ours.
+  // Address space for a volume of that many blocks. Until then the map is of one layer: every block
+  // is in 0, and Set is a fault of ours.
   Status Reserve(uint64_t blocks);
   bool reserved() const { return entries_ != nullptr; }
 

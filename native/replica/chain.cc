@@ -41,8 +41,7 @@ Result<Chain> Chain::Open(io::FileSystem& files, const std::string& directory,
   for (auto meta = layers.rbegin(); meta != layers.rend() && status.ok(); ++meta) {
     const bool head = std::next(meta) == layers.rend();
     const std::string path = directory + "/" + meta->name;
-    Result<io::File> opened =
-        files.Open(path, {.write = head, .direct = direct, .random = true});
+    Result<io::File> opened = files.Open(path, {.write = head, .direct = direct, .random = true});
     if (!opened.ok()) {
       status = opened.status();
       break;
@@ -82,18 +81,17 @@ Status Chain::BuildMap(io::FileSystem& files, const std::string& directory, Bloc
     // A layer's data stands above its own mask.
     Result<MaskFile> masks = MaskFile::Open(files, path + std::string(kMaskSuffix), blocks);
     if (masks.ok()) {
-      masks.value().ForEachRun([map](uint64_t block, uint64_t count) {
-        map->Set(block, count, BlockMap::kZero);
-      });
+      masks.value().ForEachRun(
+          [map](uint64_t block, uint64_t count) { map->Set(block, count, BlockMap::kZero); });
       masks.value().Close(files);
     } else if (masks.status().code() != ErrorCode::kNotFound) {
       return masks.status();
     }
-    RETURN_IF_ERROR(ForEachExtent(
-        files, path, layer.file, layer.size_bytes, [map, index](uint64_t offset, uint64_t length) {
-          map->Set(offset / kBlockBytes, DivideUp(length, kBlockBytes),
-                   static_cast<uint16_t>(index));
-        }));
+    RETURN_IF_ERROR(ForEachExtent(files, path, layer.file, layer.size_bytes,
+                                  [map, index](uint64_t offset, uint64_t length) {
+                                    map->Set(offset / kBlockBytes, DivideUp(length, kBlockBytes),
+                                             static_cast<uint16_t>(index));
+                                  }));
   }
   map->Compact();
   return Status::Ok();

@@ -74,8 +74,8 @@ TEST(replica_crash, destroy_leaves_a_whole_replica_or_none) {
   });
 }
 
-// A write that was answered, then a close that is cut: never clean without the data synced, and never
-// unreadable.
+// A write that was answered, then a close that is cut: never clean without the data synced, and
+// never unreadable.
 TEST(replica_crash, a_close_that_is_cut_is_unclean_or_complete) {
   io::OnEachBackend([](io::Reactor& reactor) {
     CutFiles files(reactor.files());
@@ -149,8 +149,8 @@ TEST(replica_crash, a_record_that_is_cut_is_the_old_or_the_new) {
         wire::RecordPair record;
         record.current.generation = generation + 1;
         files.Reset(cut);
-        done = driver.WriteRecord(record, {.attachment = generation + 1, .run = 1}) ==
-               ErrorCode::kOk;
+        done =
+            driver.WriteRecord(record, {.attachment = generation + 1, .run = 1}) == ErrorCode::kOk;
         driver.Drop();
         files.Reset(0);
         Driver again(files, reactor, directory);

@@ -24,8 +24,7 @@ Status CreateLayerFile(io::FileSystem& files, const std::string& path, uint64_t 
 }
 
 Status ForEachExtent(io::FileSystem& files, const std::string& path, io::File file,
-                     uint64_t size_bytes,
-                     const std::function<void(uint64_t, uint64_t)>& each) {
+                     uint64_t size_bytes, const std::function<void(uint64_t, uint64_t)>& each) {
   std::vector<io::FileExtent> extents;
   uint64_t at = 0;
   while (at < size_bytes) {
@@ -63,9 +62,8 @@ Status ProbeFileSystem(io::FileSystem& files, const std::string& directory) {
                           "lies; ext4 and XFS have it");
     }
   }
-  if (status.ok() &&
-      (extents.size() != 1 || extents[0].offset_bytes != kProbeOffsetBytes ||
-       extents[0].length_bytes != kBlockBytes)) {
+  if (status.ok() && (extents.size() != 1 || extents[0].offset_bytes != kProbeOffsetBytes ||
+                      extents[0].length_bytes != kBlockBytes)) {
     status = Status(ErrorCode::kUnsupported,
                     directory + ": the file system's blocks are not of 4 KiB (" +
                         (extents.empty() ? std::string("no extent shown")

@@ -29,7 +29,8 @@ void Fill(io::FileSystem& files, io::File file, std::string* model, uint64_t off
   model->replace(offset, length, data);
 }
 
-// A chain of three, with data, holes and unwritten extents in every layer; the model is what it reads.
+// A chain of three, with data, holes and unwritten extents in every layer; the model is what it
+// reads.
 std::string MakeChain(io::FileSystem& files, const std::string& directory,
                       CacheMode cache = CacheMode::kBuffered, uint64_t size = kSize) {
   EXPECT(Replica::Create(files, directory, TestIdentity(cache), size).ok());
@@ -98,8 +99,8 @@ TEST(replica_layers, an_unwritten_extent_hides_the_layer_below) {
   });
 }
 
-// Random operations, several at a time on different blocks, against the model; the replica is killed
-// and opened anew now and then, which must change nothing that the page cache has.
+// Random operations, several at a time on different blocks, against the model; the replica is
+// killed and opened anew now and then, which must change nothing that the page cache has.
 void RandomOperations(io::Reactor& reactor, CacheMode cache, uint64_t size, int steps) {
   std::mt19937_64 random(test::Seed() + 1);
   const std::string directory = test::TemporaryDirectory() + "/r";
@@ -127,7 +128,8 @@ void RandomOperations(io::Reactor& reactor, CacheMode cache, uint64_t size, int 
       const uint64_t sector = random() % (size / kSectorBytes);
       uint64_t sectors = 1 + random() % (i == 0 ? 1000 : 40);
       if (random() % 8 == 0) sectors = size / kSectorBytes;  // to the end
-      sectors = std::min<uint64_t>({sectors, size / kSectorBytes - sector, kDataBytesMax / kSectorBytes});
+      sectors =
+          std::min<uint64_t>({sectors, size / kSectorBytes - sector, kDataBytesMax / kSectorBytes});
       const uint64_t offset = sector * kSectorBytes;
       const uint64_t length = sectors * kSectorBytes;
       bool free = true;
@@ -254,6 +256,24 @@ TEST(replica_layers, an_unmap_that_is_cut_short_never_shows_the_layer_below) {
   });
 }
 
+// The masks are on stable storage before a block is punched: if they cannot be, none is.
+TEST(replica_layers, nothing_is_punched_before_the_masks_are_synced) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    CutFiles files(reactor.files());
+    const std::string directory = test::TemporaryDirectory() + "/r";
+    MakeChain(reactor.files(), directory);
+    Driver driver(files, reactor, directory);
+    ASSERT_OK(driver.status());
+    std::string data(kMiB, 'B');
+    EXPECT_EQ(driver.Do(OperationKind::kWrite, 0, kMiB, data.data()), ErrorCode::kOk);
+    files.fail_sync = true;
+    EXPECT_EQ(driver.Do(OperationKind::kUnmap, 0, kMiB), ErrorCode::kIoError);
+    EXPECT(driver.ReadAll().substr(0, kMiB) == data);
+    EXPECT(driver.replica().sync_failed());
+    EXPECT(files.Info(directory + "/failed").ok());
+  });
+}
+
 TEST(replica_layers, status_over_layers_agrees_with_what_is_read) {
   io::OnEachBackend([](io::Reactor& reactor) {
     const std::string directory = test::TemporaryDirectory() + "/r";
@@ -298,8 +318,7 @@ TEST(replica_layers, a_damaged_mask_is_refused) {
       Driver driver(files, reactor, directory);
       EXPECT_EQ(driver.Do(OperationKind::kUnmap, 0, kMiB), ErrorCode::kOk);
     }
-    const io::File mask =
-        files.Open(directory + "/" + kHead + ".mask", {.write = true}).Take();
+    const io::File mask = files.Open(directory + "/" + kHead + ".mask", {.write = true}).Take();
     ASSERT_OK(files.WriteAt(mask, 100, "x", 1));
     files.Close(mask);
     Driver driver(files, reactor, directory);

@@ -11,8 +11,8 @@ namespace {
 constexpr std::string_view kCreatingPrefix = ".creating-";
 constexpr std::string_view kRemovingPrefix = ".removing-";
 constexpr size_t kFailureTextBytesMax = 4096;
-// Merging partial blocks, unaligned memory and the runs of a status: at most this many at a time each,
-// others wait. Memory is taken by first use.
+// Merging partial blocks, unaligned memory and the runs of a status: at most this many at a time
+// each, others wait. Memory is taken by first use.
 constexpr size_t kScratchSmallChunks = 32;
 constexpr size_t kScratchLargeChunks = 4;
 
@@ -44,8 +44,7 @@ Status RemoveFlatDirectory(io::FileSystem& files, const std::string& directory) 
 }
 
 Result<io::File> TakeLock(io::FileSystem& files, const std::string& directory) {
-  Result<io::File> lock =
-      files.Open(Join(directory, kLockName), {.write = true, .create = true});
+  Result<io::File> lock = files.Open(Join(directory, kLockName), {.write = true, .create = true});
   if (!lock.ok()) return lock;
   const Status status = files.TryLock(lock.value());
   if (status.ok()) return lock;
@@ -84,8 +83,7 @@ bool ReadFailedMarker(io::FileSystem& files, const std::string& directory, std::
 Status Fill(io::FileSystem& files, const std::string& directory, const Identity& identity,
             uint64_t size_bytes) {
   RETURN_IF_ERROR(ProbeFileSystem(files, directory));
-  Result<io::File> lock =
-      files.Open(Join(directory, kLockName), {.write = true, .create = true});
+  Result<io::File> lock = files.Open(Join(directory, kLockName), {.write = true, .create = true});
   if (!lock.ok()) return lock.status();
   files.Close(lock.value());
   RETURN_IF_ERROR(RecordFile::Create(files, Join(directory, kRecordName), RecordState{}));
@@ -94,8 +92,8 @@ Status Fill(io::FileSystem& files, const std::string& directory, const Identity&
   head.name = HeadName(0);
   head.created = TimeText(identity.created_seconds);
   RETURN_IF_ERROR(CreateLayerFile(files, Join(directory, head.name), size_bytes));
-  RETURN_IF_ERROR(io::ReplaceFile(files, Join(directory, head.name + std::string(kMetaSuffix)),
-                                  head.Write()));
+  RETURN_IF_ERROR(
+      io::ReplaceFile(files, Join(directory, head.name + std::string(kMetaSuffix)), head.Write()));
   VolumeMeta volume;
   volume.size_bytes = size_bytes;
   volume.head = head.name;
@@ -117,7 +115,8 @@ Status Replica::Create(io::FileSystem& files, const std::string& directory,
   }
   const PathParts parts = Split(directory);
   if (files.Info(directory).ok()) {
-    // It may be there by a Create whose last step failed: the name must be durable before it counts.
+    // It may be there by a Create whose last step failed: the name must be durable before it
+    // counts.
     RETURN_IF_ERROR(files.SyncDirectory(parts.parent));
     return Status(ErrorCode::kAlreadyExists, directory + ": exists already");
   }
@@ -136,8 +135,8 @@ Status Replica::Create(io::FileSystem& files, const std::string& directory,
 
 Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory)
     : files_(files), reactor_(reactor), directory_(std::move(directory)) {
-  finish_task_.owner = flush_job_.owner = record_job_.owner = mask_job_.owner =
-      status_job_.owner = this;
+  finish_task_.owner = flush_job_.owner = record_job_.owner = mask_job_.owner = status_job_.owner =
+      this;
   finish_task_.done = [](io::Operation* task) {
     static_cast<Replica*>(task->owner)->FinishDeferred();
   };

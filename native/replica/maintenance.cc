@@ -18,8 +18,8 @@ constexpr size_t kStatusRunsMax = BufferPool::kSmallBytes / sizeof(StatusRun);
 // Extents found at a time; what lies beyond is left to the next kStatus.
 constexpr size_t kStatusExtentsMax = 512;
 
-// Adds a run to the operation's extents, joined to the one before where they are of a kind. False when
-// there is no room.
+// Adds a run to the operation's extents, joined to the one before where they are of a kind. False
+// when there is no room.
 bool AddExtent(ReplicaOperation* operation, uint64_t length_bytes, bool hole, bool zero) {
   if (length_bytes == 0) return true;
   if (operation->extents_count > 0) {
@@ -36,10 +36,11 @@ bool AddExtent(ReplicaOperation* operation, uint64_t length_bytes, bool hole, bo
 
 }  // namespace
 
-// --- flush -------------------------------------------------------------------------------------------
+// --- flush
+// -------------------------------------------------------------------------------------------
 
-// A flush covers every write that was done before it was asked for: those set `unsynced` when they were
-// done, and it starts after.
+// A flush covers every write that was done before it was asked for: those set `unsynced` when they
+// were done, and it starts after.
 void Replica::StartFlush() {
   if (!flush_running_.empty() || flush_waiters_.empty()) return;
   bool unsynced = false;
@@ -86,7 +87,8 @@ void Replica::FlushDone(io::Operation* job) {
   }
 }
 
-// --- record and dirty mark -----------------------------------------------------------------------------
+// --- record and dirty mark
+// -----------------------------------------------------------------------------
 
 void Replica::StartRecord() {
   if (record_busy_) return;
@@ -130,9 +132,9 @@ void Replica::RecordDone(io::Operation* job) {
   auto* self = static_cast<Replica*>(job->owner);
   const Status outcome = self->record_outcome_;
   if (self->record_sync_failed_) self->Latch(outcome.message());
-  const ErrorCode code = outcome.ok()                              ? ErrorCode::kOk
-                         : outcome.code() == ErrorCode::kNoSpace   ? ErrorCode::kNoSpace
-                                                                   : ErrorCode::kIoError;
+  const ErrorCode code = outcome.ok()                            ? ErrorCode::kOk
+                         : outcome.code() == ErrorCode::kNoSpace ? ErrorCode::kNoSpace
+                                                                 : ErrorCode::kIoError;
   ReplicaOperation* operation = self->record_operation_;
   // The record itself may be durable where only volume.meta failed.
   self->record_state_ = self->record_file_.state();
@@ -155,7 +157,8 @@ void Replica::RecordDone(io::Operation* job) {
   }
 }
 
-// --- status ------------------------------------------------------------------------------------------
+// --- status
+// ------------------------------------------------------------------------------------------
 
 void Replica::StartStatus() {
   if (status_operation_ != nullptr || status_waiters_.empty()) return;
@@ -174,8 +177,7 @@ void Replica::RunStatus(ReplicaOperation* operation) {
     const uint64_t block = at / kBlockBytes;
     const BlockMap::Run run = map_.Find(block, DivideUp(end, kBlockBytes) - block);
     const uint64_t run_end = std::min(end, (block + run.blocks) * kBlockBytes);
-    const io::File file =
-        run.layer == BlockMap::kZero ? io::File{} : chain_.layer(run.layer).file;
+    const io::File file = run.layer == BlockMap::kZero ? io::File{} : chain_.layer(run.layer).file;
     const StatusRun noted = {file, at, run_end - at};
     std::memcpy(operation->scratch->data + status_runs_ * sizeof(noted), &noted, sizeof(noted));
     ++status_runs_;
@@ -197,8 +199,7 @@ Status Replica::CollectExtents(ReplicaOperation* operation) {
     }
     const uint64_t end = run.offset_bytes + run.length_bytes;
     uint64_t at = run.offset_bytes;
-    RETURN_IF_ERROR(
-        files_.Extents(run.file, at, end - at, kStatusExtentsMax, &status_extents_));
+    RETURN_IF_ERROR(files_.Extents(run.file, at, end - at, kStatusExtentsMax, &status_extents_));
     for (const io::FileExtent& extent : status_extents_) {
       const uint64_t extent_begin = std::max(at, extent.offset_bytes);
       const uint64_t extent_end = std::min(end, extent.offset_bytes + extent.length_bytes);

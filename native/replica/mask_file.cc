@@ -109,7 +109,8 @@ void MaskFile::Close(io::FileSystem& files) {
   file_ = {};
 }
 
-// Reads what was ever written: the rest of the file is allocated but unwritten, and stays out of memory.
+// Reads what was ever written: the rest of the file is allocated but unwritten, and stays out of
+// memory.
 Status MaskFile::Load(io::FileSystem& files) {
   std::vector<io::FileExtent> extents;
   uint64_t at = 0;
@@ -131,8 +132,7 @@ Status MaskFile::Load(io::FileSystem& files) {
     if (IsZero(bytes, kMaskSectorBytes)) continue;
     if (LoadLittle<uint32_t>(bytes + offsetof(Sector, checksum)) !=
             Crc32c(bytes, offsetof(Sector, checksum)) ||
-        LoadLittle<uint64_t>(bytes + offsetof(Sector, first_block)) !=
-            sector * kMaskSectorBlocks) {
+        LoadLittle<uint64_t>(bytes + offsetof(Sector, first_block)) != sector * kMaskSectorBlocks) {
       return Status(ErrorCode::kCorrupt,
                     "checksum of sector " + std::to_string(sector) + " does not match");
     }

@@ -11,10 +11,9 @@
 
 namespace ankole::replica {
 
-// The masks of a layer, `<layer>.mask`: one bit a 4 KiB block of the volume. A set bit says that the
-// layers below do not show through; data of the layer itself stands above its mask, so that a bit
-// never needs clearing for a write.
-// Format: docs/internals/replica-format.md, «masks».
+// The masks of a layer, `<layer>.mask`: one bit a 4 KiB block of the volume. A set bit says that
+// the layers below do not show through; data of the layer itself stands above its mask, so that a
+// bit never needs clearing for a write. Format: docs/internals/replica-format.md, «masks».
 inline constexpr size_t kMaskSectorBytes = 512;
 inline constexpr size_t kMaskBitsBytes = 496;
 inline constexpr uint64_t kMaskSectorBlocks = kMaskBitsBytes * 8;
@@ -39,8 +38,8 @@ class MaskFile {
   bool Get(uint64_t block) const;
   // Calls `each` for the runs of set bits, in order.
   void ForEachRun(const std::function<void(uint64_t block, uint64_t blocks)>& each) const;
-  // Sets the bits and writes the sectors that changed. They are durable after Sync. Once it failed, the
-  // image may be ahead of the file, and it fails for good.
+  // Sets the bits and writes the sectors that changed. They are durable after Sync. Once it failed,
+  // the image may be ahead of the file, and it fails for good.
   Status Set(io::FileSystem& files, uint64_t block, uint64_t blocks);
   // Does nothing when nothing was written since the last.
   Status Sync(io::FileSystem& files);

@@ -52,8 +52,7 @@ TEST(replica_mask_file, a_damaged_sector_is_corrupt) {
   ASSERT_OK(files->WriteAt(file.value(), kMaskSectorBytes + 3, "\1", 1));
   files->Close(file.value());
   EXPECT_EQ(MaskFile::Open(*files, directory + "/m", 10'000).status().code(), ErrorCode::kCorrupt);
-  EXPECT_EQ(MaskFile::Open(*files, directory + "/n", 10'000).status().code(),
-            ErrorCode::kNotFound);
+  EXPECT_EQ(MaskFile::Open(*files, directory + "/n", 10'000).status().code(), ErrorCode::kNotFound);
 }
 
 }  // namespace

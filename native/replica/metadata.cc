@@ -143,8 +143,7 @@ Result<Identity> Identity::Parse(std::string_view text) {
   RETURN_IF_ERROR(Take(json.String("replica"), &id));
   RETURN_IF_ERROR(Take(json.String("secret"), &secret));
   RETURN_IF_ERROR(Take(json.String("cache"), &cache));
-  RETURN_IF_ERROR(
-      Take(json.Integer("sectorBytes", kSectorBytes, kSectorBytes), &sector_bytes));
+  RETURN_IF_ERROR(Take(json.Integer("sectorBytes", kSectorBytes, kSectorBytes), &sector_bytes));
   RETURN_IF_ERROR(Take(json.Integer("blockBytes", kBlockBytes, kBlockBytes), &block_bytes));
   RETURN_IF_ERROR(Take(json.Integer("createdSeconds", 0, INT64_MAX), &created_seconds));
   if (const Status status = CheckVolumeName(identity.volume); !status.ok()) {
@@ -195,7 +194,8 @@ Result<VolumeMeta> VolumeMeta::Parse(std::string_view text) {
     return Status(ErrorCode::kCorrupt, "Head " + Quote(meta.head) + " is no name of a head");
   }
   if (!meta.parent.empty() && !IsSnapshotName(meta.parent)) {
-    return Status(ErrorCode::kCorrupt, "Parent " + Quote(meta.parent) + " is no name of a snapshot");
+    return Status(ErrorCode::kCorrupt,
+                  "Parent " + Quote(meta.parent) + " is no name of a snapshot");
   }
   if (meta.sector_bytes != kSectorBytes && meta.sector_bytes != kBlockBytes) {
     return Status(ErrorCode::kCorrupt,
@@ -235,7 +235,8 @@ Result<LayerMeta> LayerMeta::Parse(std::string_view file_name, std::string_view 
   RETURN_IF_ERROR(Take(json.Bool("UserCreated", false), &meta.user_created));
   RETURN_IF_ERROR(Take(json.String("Created", ""), &meta.created));
   if (!meta.parent.empty() && !IsSnapshotName(meta.parent)) {
-    return Status(ErrorCode::kCorrupt, "Parent " + Quote(meta.parent) + " is no name of a snapshot");
+    return Status(ErrorCode::kCorrupt,
+                  "Parent " + Quote(meta.parent) + " is no name of a snapshot");
   }
   return meta;
 }
@@ -262,8 +263,8 @@ Result<std::vector<LayerMeta>> ResolveChain(const VolumeMeta& volume,
   while (!name.empty()) {
     const auto found = by_name.find(name);
     if (found == by_name.end()) {
-      return Status(ErrorCode::kCorrupt, "layer " + Quote(name) + " that " + Quote(above) +
-                                             " names is missing");
+      return Status(ErrorCode::kCorrupt,
+                    "layer " + Quote(name) + " that " + Quote(above) + " names is missing");
     }
     if (!seen.insert(found->first).second) {
       return Status(ErrorCode::kCorrupt, "the chain of layers has a loop at " + Quote(name));

@@ -10,8 +10,8 @@
 #include "base/sha256.h"
 #include "wire/record.h"
 
-// The JSON files of a replica directory. Names and fields of volume.meta and the layers' .meta are those
-// of Longhorn's v1 replica. Format: docs/internals/replica-format.md.
+// The JSON files of a replica directory. Names and fields of volume.meta and the layers' .meta are
+// those of Longhorn's v1 replica. Format: docs/internals/replica-format.md.
 namespace ankole::replica {
 
 inline constexpr std::string_view kVolumeMetaName = "volume.meta";
@@ -41,13 +41,13 @@ struct Identity {
 
 // volume.meta. Fields that are not known here are kept as they are when it is written again.
 struct VolumeMeta {
-  uint64_t size_bytes = 0;   // Size
-  std::string head;          // Head: file name of the head
-  bool dirty = false;        // Dirty: open, or stopped unclean
-  bool rebuilding = false;   // Rebuilding
-  std::string parent;        // Parent: file name of the layer under the head, or empty
-  int64_t sector_bytes = 512;  // SectorSize
-  std::string backing_file;  // BackingFilePath; not supported here
+  uint64_t size_bytes = 0;      // Size
+  std::string head;             // Head: file name of the head
+  bool dirty = false;           // Dirty: open, or stopped unclean
+  bool rebuilding = false;      // Rebuilding
+  std::string parent;           // Parent: file name of the layer under the head, or empty
+  int64_t sector_bytes = 512;   // SectorSize
+  std::string backing_file;     // BackingFilePath; not supported here
   Json other = Json::Object();  // everything, as it was read
 
   static Result<VolumeMeta> Parse(std::string_view text);
@@ -56,8 +56,8 @@ struct VolumeMeta {
 
 // `<layer>.meta`. Name follows the file's name, whatever the field says, as Longhorn does it.
 struct LayerMeta {
-  std::string name;    // Name: the layer's file name
-  std::string parent;  // Parent: file name of the layer under it, or empty
+  std::string name;           // Name: the layer's file name
+  std::string parent;         // Parent: file name of the layer under it, or empty
   bool removed = false;       // Removed: a snapshot that is to be merged away
   bool user_created = false;  // UserCreated
   std::string created;        // Created, RFC 3339
@@ -73,7 +73,8 @@ Status CheckVolumeName(std::string_view name);
 Status CheckVolumeSize(uint64_t size_bytes);
 // «volume-head-NNN.img».
 bool IsHeadName(std::string_view name);
-// «volume-snap-NAME.img» with a NAME that is 1 to 63 characters of [A-Za-z0-9._-], none of them a dot first.
+// «volume-snap-NAME.img» with a NAME that is 1 to 63 characters of [A-Za-z0-9._-], none of them a
+// dot first.
 bool IsSnapshotName(std::string_view name);
 std::string HeadName(uint32_t number);
 // «2024-05-06T07:08:09Z».

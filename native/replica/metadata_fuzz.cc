@@ -10,9 +10,9 @@
 using namespace ankole;
 using namespace ankole::replica;
 
-// The input is up to eight documents with zero bytes between them: volume.meta, ankole.json, and the rest
-// the .meta of layers, each with its file name in the first line. What is accepted must survive being
-// written and read again.
+// The input is up to eight documents with zero bytes between them: volume.meta, ankole.json, and
+// the rest the .meta of layers, each with its file name in the first line. What is accepted must
+// survive being written and read again.
 extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
   std::vector<std::string_view> documents;
   std::string_view rest(reinterpret_cast<const char*>(data), size);

@@ -65,20 +65,30 @@ TEST(replica_metadata, refuses_what_it_cannot_trust) {
     return text.replace(at, from.size(), to);
   };
   for (const std::string& text : {
-           std::string(), std::string("{"), std::string("[]"), std::string("null"),
-           std::string(kLonghornVolume, 40), std::string(kLonghornVolume) + "x",
-           replaced("2147483648", "2147483647"), replaced("2147483648", "-512"),
-           replaced("2147483648", "512"), replaced("2147483648", "9223372036854775296"),
-           replaced("2147483648", "1e300"), replaced("2147483648", "\"2147483648\""),
-           replaced("volume-head-002", "volume-head-"), replaced("volume-head-002", "../head-002"),
+           std::string(),
+           std::string("{"),
+           std::string("[]"),
+           std::string("null"),
+           std::string(kLonghornVolume, 40),
+           std::string(kLonghornVolume) + "x",
+           replaced("2147483648", "2147483647"),
+           replaced("2147483648", "-512"),
+           replaced("2147483648", "512"),
+           replaced("2147483648", "9223372036854775296"),
+           replaced("2147483648", "1e300"),
+           replaced("2147483648", "\"2147483648\""),
+           replaced("volume-head-002", "volume-head-"),
+           replaced("volume-head-002", "../head-002"),
            replaced("volume-head-002", "volume-snap-002"),
            replaced("volume-head-002", "volume-head-0x2"),
-           replaced("volume-snap-b", "volume-snap-"), replaced("volume-snap-b", "/etc/passwd"),
+           replaced("volume-snap-b", "volume-snap-"),
+           replaced("volume-snap-b", "/etc/passwd"),
            replaced("volume-snap-b", "volume-snap-a/../b"),
            replaced("volume-snap-b", "volume-snap-..b"),
            replaced("volume-snap-b", "volume-snap-" + std::string(64, 'a')),
            replaced("volume-snap-b", "volume-snap-a\\u0000b"),
-           replaced(":512", ":520"), replaced("true", "1"),
+           replaced(":512", ":520"),
+           replaced("true", "1"),
        }) {
     const Result<VolumeMeta> volume = VolumeMeta::Parse(text);
     EXPECT(!volume.ok());
@@ -93,10 +103,10 @@ TEST(replica_metadata, refuses_what_it_cannot_trust) {
 TEST(replica_metadata, resolves_the_chain_from_the_head_down) {
   VolumeMeta volume;
   volume.head = HeadName(2);
-  const std::vector<LayerMeta> layers = {
-      Layer("volume-snap-a.img", ""), Layer("volume-snap-b.img", "volume-snap-a.img"),
-      Layer("volume-snap-branch.img", "volume-snap-a.img"),
-      Layer(HeadName(2), "volume-snap-b.img")};
+  const std::vector<LayerMeta> layers = {Layer("volume-snap-a.img", ""),
+                                         Layer("volume-snap-b.img", "volume-snap-a.img"),
+                                         Layer("volume-snap-branch.img", "volume-snap-a.img"),
+                                         Layer(HeadName(2), "volume-snap-b.img")};
   const Result<std::vector<LayerMeta>> chain = ResolveChain(volume, layers);
   ASSERT_OK(chain);
   ASSERT(chain.value().size() == 3);
@@ -113,9 +123,9 @@ TEST(replica_metadata, refuses_chains_that_are_broken) {
     if (!chain.ok()) EXPECT(chain.status().message().find(why) != std::string::npos);
   };
   refused({}, "missing");
-  refused({Layer(HeadName(2), "volume-snap-a.img")}, "'volume-snap-a.img' that 'volume-head-002.img'");
-  refused({Layer(HeadName(2), "volume-snap-a.img"),
-           Layer("volume-snap-a.img", "volume-snap-b.img"),
+  refused({Layer(HeadName(2), "volume-snap-a.img")},
+          "'volume-snap-a.img' that 'volume-head-002.img'");
+  refused({Layer(HeadName(2), "volume-snap-a.img"), Layer("volume-snap-a.img", "volume-snap-b.img"),
            Layer("volume-snap-b.img", "volume-snap-a.img")},
           "loop");
   std::vector<LayerMeta> many = {Layer(HeadName(2), "volume-snap-0.img")};

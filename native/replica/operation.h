@@ -16,16 +16,17 @@ class Replica;
 
 enum class OperationKind : uint8_t { kRead, kWrite, kZero, kUnmap, kFlush, kStatus, kRecord };
 
-// One request to a replica. The submitter owns it and keeps it, and the memory that it points to, alive
-// and unchanged until `done` runs. From a fixed pool of the submitter: nothing is allocated for an I/O.
+// One request to a replica. The submitter owns it and keeps it, and the memory that it points to,
+// alive and unchanged until `done` runs. From a fixed pool of the submitter: nothing is allocated
+// for an I/O.
 struct ReplicaOperation {
   // --- set by the submitter ---
   OperationKind kind = OperationKind::kRead;
-  bool durable = false;         // kWrite, kZero, kUnmap: on stable storage before `done` (FUA)
-  bool keep_allocated = false;  // kZero: the space stays taken
-  uint64_t offset_bytes = 0;    // multiple of kSectorBytes; not for kFlush and kRecord
-  uint64_t length_bytes = 0;    // multiple of kSectorBytes, > 0; kRead, kWrite: <= kDataBytesMax
-  std::byte* data = nullptr;    // kRead: destination; kWrite: source; of any alignment
+  bool durable = false;            // kWrite, kZero, kUnmap: on stable storage before `done` (FUA)
+  bool keep_allocated = false;     // kZero: the space stays taken
+  uint64_t offset_bytes = 0;       // multiple of kSectorBytes; not for kFlush and kRecord
+  uint64_t length_bytes = 0;       // multiple of kSectorBytes, > 0; kRead, kWrite: <= kDataBytesMax
+  std::byte* data = nullptr;       // kRead: destination; kWrite: source; of any alignment
   BlockExtent* extents = nullptr;  // kStatus: filled in order from offset_bytes
   uint32_t extents_max = 0;        // kStatus: room in `extents`, > 0
   wire::RecordPair record;         // kRecord
@@ -39,25 +40,25 @@ struct ReplicaOperation {
   uint32_t extents_count = 0;  // kStatus: how many were filled; they may cover less than asked
 
   // --- the replica's while submitted ---
-  static constexpr int kLanes = 4;  // parts of one read that are in flight at a time
+  static constexpr int kLanes = 4;   // parts of one read that are in flight at a time
   struct Lane : io::FileOperation {  // owner: the operation, null while the lane is free
     std::byte* memory = nullptr;
     uint64_t expected_bytes = 0;
   };
   Replica* replica = nullptr;
-  ListNode node;                  // on one of the replica's lists
+  ListNode node;                                 // on one of the replica's lists
   void (*proceed)(ReplicaOperation*) = nullptr;  // what follows the wait that it is in
   Lane lanes[kLanes];
   int lanes_busy = 0;
-  uint64_t next_bytes = 0;        // kRead: where the next part starts
-  std::byte* buffer = nullptr;    // what the file I/O uses: `data`, or memory of `scratch`
+  uint64_t next_bytes = 0;           // kRead: where the next part starts
+  std::byte* buffer = nullptr;       // what the file I/O uses: `data`, or memory of `scratch`
   uint64_t buffer_offset_bytes = 0;  // where in the volume `buffer` starts
   uint64_t buffer_length_bytes = 0;
   BufferPool::Chunk* scratch = nullptr;
-  size_t scratch_bytes = 0;       // what it waits for
-  bool merge_first = false;       // kWrite: the first and the last block are read and merged
+  size_t scratch_bytes = 0;  // what it waits for
+  bool merge_first = false;  // kWrite: the first and the last block are read and merged
   bool merge_last = false;
-  bool sync_failed = false;       // kZero, kUnmap: what failed was the sync
+  bool sync_failed = false;  // kZero, kUnmap: what failed was the sync
   io::Job job;
 };
 

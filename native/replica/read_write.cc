@@ -4,15 +4,13 @@
 #include "base/units.h"
 #include "replica/replica.h"
 
-// Reads by runs of layers, and writes to the head. Blocks that are written in part while they lie in a
-// lower layer are copied up as a whole.
+// Reads by runs of layers, and writes to the head. Blocks that are written in part while they lie
+// in a lower layer are copied up as a whole.
 namespace ankole::replica {
 namespace {
 
 // O_DIRECT wants memory, offsets and lengths in multiples of the device's logical block.
-bool Aligned(const void* memory) {
-  return reinterpret_cast<uintptr_t>(memory) % kBlockBytes == 0;
-}
+bool Aligned(const void* memory) { return reinterpret_cast<uintptr_t>(memory) % kBlockBytes == 0; }
 
 // The blocks' starts around a range, and its end, which may be the volume's within a block.
 struct BlockRange {
@@ -40,14 +38,16 @@ ErrorCode CodeOf(int64_t result) {
 
 }  // namespace
 
-// --- reads -----------------------------------------------------------------------------------------
+// --- reads
+// -----------------------------------------------------------------------------------------
 
 void Replica::StartRead(ReplicaOperation* operation) {
   const uint64_t begin = operation->offset_bytes;
   const uint64_t end = begin + operation->length_bytes;
   const BlockRange wide = Widen(begin, end, size_bytes());
   operation->next_bytes = 0;
-  if (!direct_ || (Aligned(operation->data) && wide.begin_bytes == begin && wide.end_bytes == end)) {
+  if (!direct_ ||
+      (Aligned(operation->data) && wide.begin_bytes == begin && wide.end_bytes == end)) {
     operation->buffer = operation->data;
     operation->buffer_offset_bytes = begin;
     operation->buffer_length_bytes = operation->length_bytes;
@@ -88,8 +88,8 @@ bool Replica::IssueReads(ReplicaOperation* operation) {
   return operation->lanes_busy == 0;
 }
 
-void Replica::ReadLane(ReplicaOperation* operation, int lane, uint16_t layer,
-                       uint64_t offset_bytes, uint64_t length_bytes) {
+void Replica::ReadLane(ReplicaOperation* operation, int lane, uint16_t layer, uint64_t offset_bytes,
+                       uint64_t length_bytes) {
   ReplicaOperation::Lane& read = operation->lanes[lane];
   read.owner = operation;
   read.file = chain_.layer(layer).file;
@@ -129,10 +129,11 @@ void Replica::EndRead(ReplicaOperation* operation) {
   Finish(operation, operation->status);
 }
 
-// --- writes ------------------------------------------------------------------------------------------
+// --- writes
+// ------------------------------------------------------------------------------------------
 
-// A block that is written in part is read and written as a whole when it is not in the head, or when
-// the head takes whole blocks only.
+// A block that is written in part is read and written as a whole when it is not in the head, or
+// when the head takes whole blocks only.
 bool Replica::NeedsMerge(uint64_t block, bool partial) const {
   return partial && (direct_ || map_.Layer(block) != chain_.head_index());
 }
@@ -143,11 +144,10 @@ void Replica::StartWrite(ReplicaOperation* operation) {
   const BlockRange wide = Widen(begin, end, size_bytes());
   const uint64_t first = begin / kBlockBytes;
   const uint64_t last = (end - 1) / kBlockBytes;
-  operation->merge_first = NeedsMerge(first, begin != wide.begin_bytes ||
-                                                 (first == last && end != wide.end_bytes));
+  operation->merge_first =
+      NeedsMerge(first, begin != wide.begin_bytes || (first == last && end != wide.end_bytes));
   operation->merge_last = first != last && NeedsMerge(last, end != wide.end_bytes);
-  if (!operation->merge_first && !operation->merge_last &&
-      (!direct_ || Aligned(operation->data))) {
+  if (!operation->merge_first && !operation->merge_last && (!direct_ || Aligned(operation->data))) {
     operation->buffer = operation->data;
     operation->buffer_offset_bytes = begin;
     operation->buffer_length_bytes = operation->length_bytes;
@@ -155,15 +155,13 @@ void Replica::StartWrite(ReplicaOperation* operation) {
   }
   const bool to_end = operation->merge_last || (first == last && operation->merge_first);
   operation->buffer_offset_bytes = operation->merge_first ? wide.begin_bytes : begin;
-  operation->buffer_length_bytes =
-      (to_end ? wide.end_bytes : end) - operation->buffer_offset_bytes;
+  operation->buffer_length_bytes = (to_end ? wide.end_bytes : end) - operation->buffer_offset_bytes;
   WithScratch(operation, wide.end_bytes - wide.begin_bytes,
               [](ReplicaOperation* self) { self->replica->StartMerge(self); });
 }
 
 void Replica::StartMerge(ReplicaOperation* operation) {
-  operation->buffer =
-      operation->scratch->data + operation->buffer_offset_bytes % kBlockBytes;
+  operation->buffer = operation->scratch->data + operation->buffer_offset_bytes % kBlockBytes;
   const uint64_t first = operation->offset_bytes / kBlockBytes;
   const uint64_t last = (operation->offset_bytes + operation->length_bytes - 1) / kBlockBytes;
   const auto read = [&](int lane, uint64_t block) {
@@ -220,10 +218,9 @@ void Replica::WriteLaneDone(io::Operation* lane) {
   self->chain_.head().unsynced = true;
   if (lane->result < 0) {
     const ErrorCode code = CodeOf(lane->result);
-    // A buffered write is made durable by a second one of the same bytes: what fails then is the sync
-    // alone, «no space» included, and the kernel may have dropped the pages (rule 1).
-    const bool sync_failed =
-        write->durable && !(write->direct && code == ErrorCode::kNoSpace);
+    // A buffered write is made durable by a second one of the same bytes: what fails then is the
+    // sync alone, «no space» included, and the kernel may have dropped the pages (rule 1).
+    const bool sync_failed = write->durable && !(write->direct && code == ErrorCode::kNoSpace);
     if (sync_failed) return self->FinishSyncFailed(operation, lane->result);
     return self->Finish(operation, code);
   }

@@ -107,7 +107,8 @@ Result<DecodedSlot> ReadSlots(io::FileSystem& files, io::File file) {
     if (slot.ok()) {
       if (!best || slot.value().sequence > best->sequence) best = slot.Take();
     } else {
-      // A slot of a newer version may be the newer one: going on with the other would go back in time.
+      // A slot of a newer version may be the newer one: going on with the other would go back in
+      // time.
       if (slot.status().code() != ErrorCode::kCorrupt) code = slot.status().code();
       reasons += (place == 0 ? "slot 0: " : "; slot 1: ") + slot.status().message();
     }
@@ -121,8 +122,7 @@ Result<DecodedSlot> ReadSlots(io::FileSystem& files, io::File file) {
 
 Status RecordFile::Create(io::FileSystem& files, const std::string& path,
                           const RecordState& state) {
-  Result<io::File> opened =
-      files.Open(path, {.write = true, .create = true, .exclusive = true});
+  Result<io::File> opened = files.Open(path, {.write = true, .create = true, .exclusive = true});
   if (!opened.ok()) return opened.status();
   const io::File file = opened.value();
   Status status = Status::Ok();
@@ -170,8 +170,7 @@ Status RecordFile::Write(io::FileSystem& files, const RecordState& state, bool* 
   if (failed_) return Status(ErrorCode::kIoError, "record: an earlier sync failed");
   const uint64_t sequence = sequence_ + 1;
   const SlotBytes bytes = EncodeSlot(state, sequence);
-  RETURN_IF_ERROR(files
-                      .WriteAt(file_, sequence % 2 * kRecordSlotBytes, bytes.data(), bytes.size())
+  RETURN_IF_ERROR(files.WriteAt(file_, sequence % 2 * kRecordSlotBytes, bytes.data(), bytes.size())
                       .Within("record"));
   const Status synced = files.SyncData(file_);
   if (!synced.ok()) {

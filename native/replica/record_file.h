@@ -13,9 +13,9 @@ namespace ankole::replica {
 // What a replica must be able to write on a full disk.
 struct RecordState {
   wire::RecordPair record;
-  wire::Epoch welcomed;   // the highest epoch that was let in (rule 3)
-  bool clean = true;      // stopped clean and not written since
-  std::string boot_id;    // boot of the machine in which it was first written since it was last clean
+  wire::Epoch welcomed;  // the highest epoch that was let in (rule 3)
+  bool clean = true;     // stopped clean and not written since
+  std::string boot_id;  // boot of the machine in which it was first written since it was last clean
   bool operator==(const RecordState&) const = default;
 };
 

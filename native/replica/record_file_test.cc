@@ -87,7 +87,8 @@ TEST(replica_record_file, every_cut_leaves_the_old_or_the_new_record) {
       file.value().Close(cutting);
       const Result<RecordState> state = RecordFile::Read(*files, path);
       ASSERT_OK(state);
-      EXPECT(state.value() == State(generation + 1) || (!done && state.value() == State(generation)));
+      EXPECT(state.value() == State(generation + 1) ||
+             (!done && state.value() == State(generation)));
       generation = state.value().record.current.generation;
     }
     EXPECT(cutting.cut > 2);

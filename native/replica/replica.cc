@@ -57,7 +57,8 @@ void Replica::Submit(ReplicaOperation* operation) {
   FinishLater(operation, ErrorCode::kInvalidArgument);
 }
 
-// The submitter may close the replica in `done` of the last operation: nothing here is touched after.
+// The submitter may close the replica in `done` of the last operation: nothing here is touched
+// after.
 void Replica::Finish(ReplicaOperation* operation, ErrorCode status) {
   CHECK(in_flight_ > 0 && operation->lanes_busy == 0);
   if (operation->scratch != nullptr) ReleaseScratch(operation);

@@ -33,24 +33,25 @@ struct ReplicaDescription {
 };
 
 // An open replica. Opened, closed, created and destroyed by blocking functions that are run in an
-// io::Job; in between owned by the reactor's thread. It does no range locking: operations that are in
-// flight at the same time touch different 4 KiB blocks (kFlush, kStatus and kRecord aside), which the
-// engine sees to (rule 4).
+// io::Job; in between owned by the reactor's thread. It does no range locking: operations that are
+// in flight at the same time touch different 4 KiB blocks (kFlush, kStatus and kRecord aside),
+// which the engine sees to (rule 4).
 class Replica {
  public:
-  // --- blocking ------------------------------------------------------------------------------------
+  // --- blocking
+  // ------------------------------------------------------------------------------------
 
   // Makes the replica at `directory`, whole or not at all: it is built beside and renamed.
   // kAlreadyExists; kUnsupported where the file system has no FIEMAP or no 4 KiB blocks.
-  static Status Create(io::FileSystem& files, const std::string& directory, const Identity& identity,
-                       uint64_t size_bytes);
+  static Status Create(io::FileSystem& files, const std::string& directory,
+                       const Identity& identity, uint64_t size_bytes);
   // kBusy while another process (or this one) has it open. Writes nothing to the directory but a
   // missing lock file.
   static Result<std::unique_ptr<Replica>> Open(io::FileSystem& files, io::Reactor& reactor,
                                                const std::string& directory);
-  // Ends its life; in_flight() is 0. With `clean` everything is flushed and the replica is marked as
-  // stopped clean; that is the engine's word that it is equal to the other members. The lock is let
-  // go in any case. On failure the replica counts as stopped unclean.
+  // Ends its life; in_flight() is 0. With `clean` everything is flushed and the replica is marked
+  // as stopped clean; that is the engine's word that it is equal to the other members. The lock is
+  // let go in any case. On failure the replica counts as stopped unclean.
   static Status Close(std::unique_ptr<Replica> replica, bool clean);
   // Renames it aside, then deletes it. kBusy while it is open. kOk when there is none.
   static Status Destroy(io::FileSystem& files, const std::string& directory);
@@ -59,7 +60,8 @@ class Replica {
   // called before replicas are opened there.
   static Status RemoveLeftovers(io::FileSystem& files, const std::string& replicas_directory);
 
-  // --- on the reactor's thread -----------------------------------------------------------------------
+  // --- on the reactor's thread
+  // -----------------------------------------------------------------------
 
   ~Replica();  // without Close: as after a crash, but the lock goes last
   Replica(const Replica&) = delete;
@@ -163,7 +165,7 @@ class Replica {
   VolumeMeta volume_meta_;
   Chain chain_;
   BlockMap map_;
-  MaskFile masks_;  // of the head; not there while the head is alone
+  MaskFile masks_;                       // of the head; not there while the head is alone
   std::unique_ptr<BufferPool> scratch_;  // with layers under the head, or direct I/O
   bool direct_ = false;
   std::string boot_id_;
@@ -187,8 +189,8 @@ class Replica {
 
   // Records and the dirty mark are written one after the other.
   RecordFile record_file_;
-  RecordState record_state_;  // what is durable
-  RecordState record_next_;   // what the job writes
+  RecordState record_state_;                      // what is durable
+  RecordState record_next_;                       // what the job writes
   ReplicaOperation* record_operation_ = nullptr;  // null while the job marks the replica dirty
   List record_waiters_;
   io::Job record_job_;

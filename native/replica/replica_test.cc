@@ -23,9 +23,8 @@ wire::RecordPair SomeRecord(uint64_t generation) {
 }
 
 // Runs `body` with a fresh replica's directory on each back end.
-void OnFreshReplica(
-    const std::function<void(CutFiles&, io::Reactor&, const std::string&)>& body,
-    CacheMode cache = CacheMode::kBuffered, uint64_t size = kSize) {
+void OnFreshReplica(const std::function<void(CutFiles&, io::Reactor&, const std::string&)>& body,
+                    CacheMode cache = CacheMode::kBuffered, uint64_t size = kSize) {
   io::OnEachBackend([&](io::Reactor& reactor) {
     CutFiles files(reactor.files());
     const std::string directory = test::TemporaryDirectory() + "/demo-00000000000000a1";
@@ -34,21 +33,29 @@ void OnFreshReplica(
   });
 }
 
-// A reactor whose writes fail as it is told.
-class FailingWrites final : public io::Reactor {
+// A reactor whose file I/O fails as it is told, one at a time.
+class FaultyReactor final : public io::Reactor {
  public:
-  explicit FailingWrites(io::Reactor& under) : under_(under) {}
+  explicit FaultyReactor(io::Reactor& under) : under_(under) {}
   int plain_error = 0;    // for writes that are not durable
   int durable_error = 0;  // for those that are
+  int read_error = 0;
 
   void Write(io::FileOperation* operation) override {
     const int error_number = operation->durable ? durable_error : plain_error;
     if (error_number == 0) return under_.Write(operation);
+    Fail(operation, error_number);
+  }
+  void Read(io::FileOperation* operation) override {
+    if (read_error == 0) return under_.Read(operation);
+    Fail(operation, read_error);
+  }
+  void Fail(io::FileOperation* operation, int error_number) {
     operation_ = operation;
     result_ = -error_number;
     later_.owner = this;
     later_.done = [](io::Operation* task) {
-      auto* self = static_cast<FailingWrites*>(task->owner);
+      auto* self = static_cast<FaultyReactor*>(task->owner);
       self->operation_->result = self->result_;
       self->operation_->done(self->operation_);
     };
@@ -63,7 +70,6 @@ class FailingWrites final : public io::Reactor {
   void Cancel(io::Timer* timer) override { under_.Cancel(timer); }
   void Defer(io::Task* task) override { under_.Defer(task); }
   void Run(io::Job* job) override { under_.Run(job); }
-  void Read(io::FileOperation* operation) override { under_.Read(operation); }
   Result<io::Socket> Listen(const io::Address& address, io::Address* bound) override {
     return under_.Listen(address, bound);
   }
@@ -73,6 +79,9 @@ class FailingWrites final : public io::Reactor {
   void Send(io::SendOperation* operation) override { under_.Send(operation); }
   void Close(io::CloseOperation* operation) override { under_.Close(operation); }
   void CancelConnect(io::ConnectOperation* operation) override { under_.CancelConnect(operation); }
+  Result<io::Socket> MakeDoorbell() override { return under_.MakeDoorbell(); }
+  void Ring(io::Socket doorbell) override { under_.Ring(doorbell); }
+  void Await(io::AwaitOperation* operation) override { under_.Await(operation); }
   void Post(io::Message* message) override { under_.Post(message); }
   void Loop() override { under_.Loop(); }
   void Stop() override { under_.Stop(); }
@@ -152,8 +161,7 @@ TEST(replica, answers_what_is_out_of_range_or_unaligned) {
       EXPECT_EQ(driver.Do(kind, kSize, 512, data.data()), ErrorCode::kOutOfRange);
       EXPECT_EQ(driver.Do(kind, kSize - 512, 1024, data.data()), ErrorCode::kOutOfRange);
       EXPECT_EQ(driver.Do(kind, UINT64_MAX - 511, 1024, data.data()), ErrorCode::kOutOfRange);
-      EXPECT_EQ(driver.Do(kind, 0, UINT64_MAX - 511, data.data()),
-                ErrorCode::kOutOfRange);
+      EXPECT_EQ(driver.Do(kind, 0, UINT64_MAX - 511, data.data()), ErrorCode::kOutOfRange);
       EXPECT_EQ(driver.Do(kind, 0, 0, data.data()), ErrorCode::kInvalidArgument);
       EXPECT_EQ(driver.Do(kind, 100, 512, data.data()), ErrorCode::kInvalidArgument);
       EXPECT_EQ(driver.Do(kind, 0, 100, data.data()), ErrorCode::kInvalidArgument);
@@ -339,13 +347,13 @@ TEST(replica, a_failed_durable_write_is_like_a_failed_flush) {
     for (const int error_number : {EIO, ENOSPC}) {
       OnFreshReplica(
           [&](CutFiles& files, io::Reactor& reactor, const std::string& directory) {
-            FailingWrites failing(reactor);
+            FaultyReactor failing(reactor);
             std::string data(4096, 'a');
             Driver driver(files, failing, directory);
             EXPECT_EQ(driver.Do(OperationKind::kWrite, 0, 4096, data.data(), true), ErrorCode::kOk);
             failing.durable_error = error_number;
-            // O_DIRECT finds out that the disk is full before anything can be lost. Pages that find no
-            // space when they are synced are lost.
+            // O_DIRECT finds out that the disk is full before anything can be lost. Pages that find
+            // no space when they are synced are lost.
             const bool full = cache == CacheMode::kDirect && error_number == ENOSPC;
             EXPECT_EQ(driver.Do(OperationKind::kWrite, 0, 4096, data.data(), true),
                       full ? ErrorCode::kNoSpace : ErrorCode::kIoError);
@@ -362,7 +370,7 @@ TEST(replica, a_failed_durable_write_is_like_a_failed_flush) {
 
 TEST(replica, out_of_space_is_not_corruption) {
   OnFreshReplica([](CutFiles& files, io::Reactor& reactor, const std::string& directory) {
-    FailingWrites failing(reactor);
+    FaultyReactor failing(reactor);
     std::string data(4096, 'a');
     Driver driver(files, failing, directory);
     failing.plain_error = ENOSPC;
@@ -375,6 +383,19 @@ TEST(replica, out_of_space_is_not_corruption) {
     failing.plain_error = 0;
     EXPECT_EQ(driver.Do(OperationKind::kWrite, 0, 4096, data.data()), ErrorCode::kOk);
     ASSERT_OK(driver.Close(true));
+  });
+}
+
+TEST(replica, a_read_that_the_medium_fails_is_an_error_and_nothing_more) {
+  OnFreshReplica([](CutFiles& files, io::Reactor& reactor, const std::string& directory) {
+    FaultyReactor failing(reactor);
+    std::string data(4096, 'a');
+    Driver driver(files, failing, directory);
+    failing.read_error = EIO;
+    EXPECT_EQ(driver.Do(OperationKind::kRead, 0, 4096, data.data()), ErrorCode::kIoError);
+    failing.read_error = 0;
+    EXPECT_EQ(driver.Do(OperationKind::kRead, 0, 4096, data.data()), ErrorCode::kOk);
+    EXPECT(!driver.replica().sync_failed());
   });
 }
 
@@ -436,8 +457,8 @@ TEST(replica, status_tells_data_from_holes_and_zeros) {
       operation.extents_max = room;
       driver.on_done = [&](ReplicaOperation* done) {
         for (uint32_t i = 0; i < done->extents_count; ++i) {
-          text += std::to_string(extents[i].length_bytes / 1024) +
-                  (extents[i].hole ? "h" : "") + (extents[i].zero ? "z" : "") + " ";
+          text += std::to_string(extents[i].length_bytes / 1024) + (extents[i].hole ? "h" : "") +
+                  (extents[i].zero ? "z" : "") + " ";
         }
       };
       EXPECT_EQ(driver.Run(), ErrorCode::kOk);
@@ -485,7 +506,8 @@ TEST(replica, refuses_a_directory_that_is_broken_and_says_why) {
 
 TEST(replica, needs_fiemap) {
   struct stat info = {};
-  if (stat("/dev/shm", &info) != 0) return test::Skip("no /dev/shm to find a file system without FIEMAP");
+  if (stat("/dev/shm", &info) != 0)
+    return test::Skip("no /dev/shm to find a file system without FIEMAP");
   const auto files = io::MakePosixFileSystem();
   const std::string directory = "/dev/shm/ankole-test-" + std::to_string(getpid());
   ASSERT_OK(files->MakeDirectory(directory));

@@ -18,20 +18,20 @@
 // For tests only: files that fail at a chosen point, and a replica driven operation by operation.
 namespace ankole::replica {
 
-// Passes everything on, but stops doing so at the I/O number `cut`, as if the process had died there:
-// that one and all that follow fail. Data I/O of the reactor does not pass here.
+// Passes everything on, but stops doing so at the I/O number `cut`, as if the process had died
+// there: that one and all that follow fail. Data I/O of the reactor does not pass here.
 class CutFiles final : public io::FileSystem {
  public:
   explicit CutFiles(io::FileSystem& under) : under_(under) {}
 
-  std::atomic<int> cut{0};       // 0: never
-  std::atomic<int> calls{0};     // that change something
-  size_t torn_bytes = 0;         // how far the write at the cut gets
+  std::atomic<int> cut{0};    // 0: never
+  std::atomic<int> calls{0};  // that change something
+  size_t torn_bytes = 0;      // how far the write at the cut gets
   std::atomic<bool> fail_sync{false};
   std::atomic<bool> hold_sync{false};
-  std::atomic<int> syncs{0};     // SyncData that did not fail
-  std::string boot_id;           // the machine's own while empty
-  std::string full_for;          // creating files with this in their path finds no space
+  std::atomic<int> syncs{0};  // SyncData that did not fail
+  std::string boot_id;        // the machine's own while empty
+  std::string full_for;       // creating files with this in their path finds no space
 
   bool reached() const { return cut > 0 && calls >= cut; }
   void Reset(int at) {
@@ -141,8 +141,8 @@ inline Identity TestIdentity(CacheMode cache = CacheMode::kBuffered) {
   return identity;
 }
 
-// An open replica whose operations are waited for. Ends the process where what it needs fails, as no
-// test can go on then.
+// An open replica whose operations are waited for. Ends the process where what it needs fails, as
+// no test can go on then.
 class Driver {
  public:
   Driver(io::FileSystem& files, io::Reactor& reactor, const std::string& directory)

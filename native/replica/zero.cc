@@ -4,8 +4,9 @@
 #include "base/units.h"
 #include "replica/replica.h"
 
-// Writing zeros and giving space back. Over lower layers a block that is freed is masked first, durably,
-// and then punched out of the head: in the other order a crash in between would show what lies under it.
+// Writing zeros and giving space back. Over lower layers a block that is freed is masked first,
+// durably, and then punched out of the head: in the other order a crash in between would show what
+// lies under it.
 namespace ankole::replica {
 
 // What becomes of the range of a kZero or kUnmap over lower layers.
@@ -42,8 +43,8 @@ Replica::ZeroPlan Replica::Plan(const ReplicaOperation& operation) const {
   if (end > whole_end) plan.edges[plan.edges_count++] = {whole_end / kBlockBytes, whole_end, end};
   plan.first_block = whole_begin / kBlockBytes;
   plan.blocks = (whole_end - whole_begin) / kBlockBytes;
-  plan.masks = plan.blocks > 0 && !(operation.kind == OperationKind::kZero &&
-                                    operation.keep_allocated);
+  plan.masks =
+      plan.blocks > 0 && !(operation.kind == OperationKind::kZero && operation.keep_allocated);
   return plan;
 }
 
@@ -150,10 +151,10 @@ void Replica::ZeroWork(io::Job* job) {
     operation->sync_failed = !status.ok();
     if (!status.ok()) (void)self->WriteFailedMarker(status.message()).ok();
   }
-  operation->status = status.ok()                                ? ErrorCode::kOk
-                      : operation->sync_failed                   ? ErrorCode::kIoError
-                      : status.code() == ErrorCode::kNoSpace     ? ErrorCode::kNoSpace
-                                                                 : ErrorCode::kIoError;
+  operation->status = status.ok()                            ? ErrorCode::kOk
+                      : operation->sync_failed               ? ErrorCode::kIoError
+                      : status.code() == ErrorCode::kNoSpace ? ErrorCode::kNoSpace
+                                                             : ErrorCode::kIoError;
 }
 
 void Replica::ZeroDone(io::Operation* job) {
