@@ -33,7 +33,7 @@ struct Operation {
   Operation* next = nullptr;
 };
 
-// --- files ---------------------------------------------------------------------------------------
+// --- files -------------------------------------------------------------------------------------
 
 struct FileOperation : Operation {
   File file;
@@ -48,8 +48,7 @@ struct FileOperation : Operation {
   size_t finished_bytes = 0;
 };
 
-// --- work for the pool
-// -----------------------------------------------------------------------------
+// --- work for the pool -------------------------------------------------------------------------
 
 // A piece of blocking work: `work` runs on a pool thread (in the simulator: later, on the same
 // one), then `done` on the reactor's. What it touches is its own in between.
@@ -57,8 +56,7 @@ struct Job : Operation {
   void (*work)(Job*) = nullptr;
 };
 
-// --- sockets
-// -----------------------------------------------------------------------------------------
+// --- sockets -----------------------------------------------------------------------------------
 
 // «unix:/path» or «tcp:host:port» (host numeric or a name; [..] around IPv6). Port 0: the kernel's
 // choice.
@@ -117,8 +115,7 @@ struct AwaitOperation : Operation {
   Socket doorbell;
 };
 
-// --- timers and tasks
-// --------------------------------------------------------------------------------
+// --- timers and tasks --------------------------------------------------------------------------
 
 struct Timer : Operation {
   uint64_t deadline_ns = 0;
@@ -135,7 +132,7 @@ struct Task : Operation {
 // From any thread; `done` runs on the reactor's.
 struct Message : Operation {};
 
-// ----------------------------------------------------------------------------------------------------
+// -----------------------------------------------------------------------------------------------
 
 struct BackendChoice {
   Backend backend = Backend::kEpoll;

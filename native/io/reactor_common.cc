@@ -1,8 +1,6 @@
 #include "io/reactor_common.h"
 
 #include <sys/eventfd.h>
-#include <unistd.h>
-
 #include <sys/random.h>
 #include <sys/uio.h>
 #include <unistd.h>

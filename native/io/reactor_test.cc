@@ -182,8 +182,9 @@ TEST(io_reactor, no_wake_up_is_lost) {
     } pinger{&reactor, 0, {}};
     pinger.message.then = [&](auto& self) {
       pinger.seen.store(self.runs, std::memory_order_release);
-      // Long enough for the next one to come between this turn's mail and the sleep.
-      for (int pause = 0; pause < self.runs * 7 % 512; ++pause) asm volatile("");
+      // Long enough, at times, for the next one to come between this turn's mail and the sleep: the
+      // other thread is still on its way back from waking this one.
+      for (int pause = 0; pause < self.runs % 64 * 1000; ++pause) asm volatile("");
       if (self.runs == kRounds) reactor.Stop();
     };
     pthread_t thread;
@@ -194,7 +195,7 @@ TEST(io_reactor, no_wake_up_is_lost) {
           for (int i = 0; i < kRounds; ++i) {
             while (self->seen.load(std::memory_order_acquire) != i) {
             }
-            for (int pause = 0; pause < i % 512; ++pause) asm volatile("");
+            for (int pause = 0; pause < i % 61 * 100; ++pause) asm volatile("");
             self->reactor->Post(&self->message);
           }
           return nullptr;
