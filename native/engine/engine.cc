@@ -10,24 +10,6 @@
 namespace ankole::engine {
 namespace {
 
-wire::Opcode OpcodeOf(BlockOperation kind) {
-  switch (kind) {
-    case BlockOperation::kRead:
-      return wire::Opcode::kRead;
-    case BlockOperation::kWrite:
-      return wire::Opcode::kWrite;
-    case BlockOperation::kZero:
-      return wire::Opcode::kZero;
-    case BlockOperation::kUnmap:
-      return wire::Opcode::kUnmap;
-    case BlockOperation::kFlush:
-      return wire::Opcode::kFlush;
-    case BlockOperation::kStatus:
-      return wire::Opcode::kStatus;
-  }
-  return wire::Opcode::kPing;
-}
-
 constexpr uint64_t kFullRetryNs = kNsPerSecond;
 
 }  // namespace
@@ -54,6 +36,25 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
     }
     self->JudgeAll();
   };
+  bool local = false;
+  for (const EngineOptions::Replica& replica : options_.replicas) {
+    local |= replica.address.unix_path;
+  }
+  if (local && options_.shared_memory) {
+    Result<std::unique_ptr<SharedState>> shared = SharedState::Create(reactor_, *buffers_);
+    if (shared.ok()) {
+      shared_ = shared.Take();
+      doorbell_.owner = this;
+      doorbell_.doorbell = doorbell_close_.socket = shared_->doorbell();
+      doorbell_.done = [](io::Operation* operation) {
+        if (operation->result >= 0) static_cast<Engine*>(operation->owner)->OnDoorbell();
+      };
+      doorbell_close_.done = [](io::Operation*) {};
+    } else {
+      log_.Log(LogLevel::kWarn,
+               "no memory is shared with disk hosts: " + shared.status().message());
+    }
+  }
   for (size_t i = 0; i < options_.replicas.size(); ++i) {
     const EngineOptions::Replica& replica = options_.replicas[i];
     Link::Options link;
@@ -63,6 +64,7 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
     link.volume = options_.volume;
     link.secret = options_.secret;
     link.epoch = options_.epoch;
+    if (replica.address.unix_path) link.shared = shared_.get();
     links_.push_back(std::unique_ptr<Link>(new Link(reactor_, *this, log_, std::move(link))));
     heard_.push_back({replica.id, false, {}, "not connected yet"});
   }
@@ -154,23 +156,31 @@ void Engine::Dispatch(Operation* operation) {
     CHECK(Route(operation));
     return;
   }
+  if (shared_ != nullptr) {
+    int32_t answers = 0;
+    for (const auto& link : links_) {
+      answers += IsTarget(link->index()) && link->shared() != nullptr ? 1 : 0;
+    }
+    shared_->Expect(operation->slot, answers);
+  }
   for (size_t i = 0; i < links_.size(); ++i) {
-    if (IsTarget(i)) AddPart(operation, i);
+    if (IsTarget(i)) AddPart(operation, i, false);
   }
   CHECK(operation->waiting > 0);
 }
 
 // Makes the operation wait for this member, and sends it if the link is up.
-bool Engine::AddPart(Operation* operation, size_t index) {
+bool Engine::AddPart(Operation* operation, size_t index, bool alone) {
   MemberPart& part = operation->parts[index];
   part.state = MemberPart::State::kWaiting;
   ++operation->waiting;
   if (!links_[index]->up()) return false;
-  SendPart(operation, index);
+  SendPart(operation, index, alone);
   return true;
 }
 
-void Engine::SendPart(Operation* operation, size_t index) {
+// `alone`: its answer is waited for by itself, not as one of a round to all members.
+void Engine::SendPart(Operation* operation, size_t index, bool alone) {
   MemberPart& part = operation->parts[index];
   Link& link = *links_[index];
   CHECK(part.state == MemberPart::State::kWaiting && !part.answer_due && !part.frame_out);
@@ -188,6 +198,9 @@ void Engine::SendPart(Operation* operation, size_t index) {
   header.offset_bytes = operation->offset_bytes;
   header.length_bytes = operation->length_bytes;
   header.complete_tag = in_flight_.front()->tag - 1;
+  part.receiving = false;
+  part.sent_ns = reactor_.NowNs();
+  if (link.shared() != nullptr && SendShared(operation, link, header, alone)) return;
   part.frame.table = nullptr;
   part.frame.table_bytes = part.frame.data_bytes = 0;
   if (operation->kind == BlockOperation::kWrite) {
@@ -205,12 +218,39 @@ void Engine::SendPart(Operation* operation, size_t index) {
     static_cast<Engine*>(sent->operation->engine)->OnFrameSent(sent->operation, sent->index);
   };
   part.frame_out = part.answer_due = true;
-  part.receiving = false;
-  part.sent_ns = reactor_.NowNs();
   ++operation->frames_out;
   ++operation->answers_due;
   ++link.outstanding;
   link.Send(&part.frame);
+}
+
+// Through shared memory, unless there is no room or what is asked does not go that way.
+bool Engine::SendShared(Operation* operation, Link& link, wire::Header header, bool alone) {
+  SharedLink& shared = *link.shared();
+  if (!shared.HasRoom() || operation->kind == BlockOperation::kStatus) return false;
+  MemberPart& part = operation->parts[link.index()];
+  header.shared = true;
+  if (operation->kind == BlockOperation::kWrite) {
+    if (!buffers_->Contains(operation->request->data)) return false;
+    header.shared_offset_bytes =
+        static_cast<uint64_t>(operation->request->data - buffers_->arena());
+  } else if (operation->kind == BlockOperation::kRead) {
+    CHECK(part.chunk == nullptr);
+    part.chunk = shared.AcquireRead(operation->length_bytes);
+    if (part.chunk == nullptr) return false;
+    header.shared_offset_bytes = shared.OffsetOf(part.chunk);
+  }
+  if (alone) shared_->Expect(operation->slot, 1);
+  shared.Push(header, operation->table);
+  link.FlushShared();
+  part.answer_due = true;
+  ++operation->answers_due;
+  ++link.outstanding;
+  return true;
+}
+
+void Engine::ReleaseChunk(MemberPart& part) {
+  if (part.chunk != nullptr) BufferPool::Release(std::exchange(part.chunk, nullptr));
 }
 
 void Engine::OnFrameSent(Operation* operation, size_t index) {
@@ -247,7 +287,7 @@ bool Engine::Route(Operation* operation) {
     best_outstanding = link.outstanding;
   }
   if (best == SIZE_MAX) return false;
-  AddPart(operation, best);
+  AddPart(operation, best, true);
   return true;
 }
 
@@ -471,6 +511,7 @@ void Engine::DetachPart(Operation* operation, size_t index) {
   }
   if (part.answer_due) {
     part.answer_due = part.receiving = false;
+    part.chunk = nullptr;  // goes with the connection's shared memory
     --operation->answers_due;
     --links_[index]->outstanding;
   }

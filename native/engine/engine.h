@@ -43,6 +43,8 @@ struct EngineOptions {
   std::vector<Replica> replicas;
   uint64_t late_ns = kNsPerSecond;
   uint64_t start_wait_ns = 30 * kNsPerSecond;
+  // Shares memory with disk hosts that are reached by a Unix socket.
+  bool shared_memory = true;
 };
 
 // What the engine reports; the internal mode is not for others.
@@ -97,8 +99,10 @@ class Engine final : public BlockDevice, Link::Owner {
   void Begin(Operation* operation, BlockRequest* request);
   void Dispatch(Operation* operation);
   void DispatchWaiting();
-  bool AddPart(Operation* operation, size_t index);
-  void SendPart(Operation* operation, size_t index);
+  bool AddPart(Operation* operation, size_t index, bool alone);
+  void SendPart(Operation* operation, size_t index, bool alone);
+  bool SendShared(Operation* operation, Link& link, wire::Header header, bool alone);
+  void ReleaseChunk(MemberPart& part);
   bool Route(Operation* operation);
   void OnFrameSent(Operation* operation, size_t index);
   void PartAnswered(Operation* operation, size_t index, ErrorCode status);
@@ -125,10 +129,12 @@ class Engine final : public BlockDevice, Link::Owner {
   void OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcome) override;
   void OnLinkLost(Link& link, const Status& why) override;
   Operation* OperationOf(Link& link, const wire::Header& header);
-  Status TakeAnswer(Operation* operation, const wire::Header& header, const std::byte* payload,
-                    const std::byte* data);
+  Status TakeAnswer(Operation* operation, const Link& link, const wire::Header& header,
+                    const std::byte* payload, const std::byte* data);
   Operation* QuietLeftOver();
   void ReRoute(Link& link);
+  void OnDoorbell();
+  bool DrainShared();
   void ReturnedMember(Link& link, const wire::ReplicaState& state);
   void MemberGone(Link& link);
 
@@ -167,6 +173,9 @@ class Engine final : public BlockDevice, Link::Owner {
   LogSink& log_;
   const EngineOptions options_;
   std::unique_ptr<BufferPool> buffers_;
+  std::unique_ptr<SharedState> shared_;  // null: no disk host can share memory
+  io::AwaitOperation doorbell_;
+  io::CloseOperation doorbell_close_;
   std::vector<std::unique_ptr<Link>> links_;
   Mode mode_ = Mode::kStarting;
   std::string message_;
@@ -182,7 +191,7 @@ class Engine final : public BlockDevice, Link::Owner {
   IntrusiveList<Operation, &Operation::queue_node> held_;  // done; the record is not complete
   IntrusiveList<Operation, &Operation::queue_node> full_;  // no member has space
   uint64_t out_of_space_ns_ = 0;  // when a write last found no space anywhere; 0: there is some
-  BlockRequest* queue_head_ = nullptr;                     // waiting for a slot
+  BlockRequest* queue_head_ = nullptr;  // waiting for a slot
   BlockRequest* queue_tail_ = nullptr;
   BlockRequest* failed_head_ = nullptr;  // to be answered at the end of this turn
   io::Task fail_task_;
@@ -200,9 +209,9 @@ class Engine final : public BlockDevice, Link::Owner {
   wire::Record complete_;  // the last complete record
   struct Proposal {
     wire::Record record;
-    wire::Members written;       // by these members, durably
-    bool outstanding = false;    // not complete
-    uint64_t since_ns = 0;       // when its last step was begun
+    wire::Members written;     // by these members, durably
+    bool outstanding = false;  // not complete
+    uint64_t since_ns = 0;     // when its last step was begun
     // To the store; 0: not asked. An answer to any of them is one to this record.
     uint64_t first_question = 0;
     uint64_t question = 0;
@@ -214,7 +223,7 @@ class Engine final : public BlockDevice, Link::Owner {
   bool tick_fast_ = false;
   bool tick_was_late_ = false;
   uint64_t reachable_since_ns_ = 0;  // since when some member is; 0: none is
-  bool active_ = false;  // something happened since the last tick
+  bool active_ = false;              // something happened since the last tick
   bool trimmed_ = true;
 
   bool closing_ = false;

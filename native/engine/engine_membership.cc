@@ -16,6 +16,11 @@ constexpr uint64_t kStopNs = 3 * kNsPerSecond;
 // A flush may take this long while the replica answers PING (section 4, «late»).
 constexpr uint64_t kFlushNs = 10 * kNsPerSecond;
 
+// How long ago; 0 for what happened since the tick began.
+uint64_t Since(uint64_t then_ns, uint64_t now_ns) {
+  return now_ns > then_ns ? now_ns - then_ns : 0;
+}
+
 std::string Names(const wire::Members& members) {
   std::string text;
   for (const wire::ReplicaId id : members.all()) {
@@ -36,6 +41,7 @@ Link* Engine::LinkOf(wire::ReplicaId id) {
 
 void Engine::Start() {
   start_deadline_ns_ = reactor_.NowNs() + options_.start_wait_ns;
+  if (shared_ != nullptr) OnDoorbell();
   SetMode(Mode::kStarting, "asking the replicas");
   ArmTick(true);
   for (const auto& link : links_) link->Start();
@@ -261,8 +267,11 @@ void Engine::ArmTick(bool fast) {
 void Engine::Tick() {
   const uint64_t now_ns = reactor_.NowNs();
   // This process was held up itself: the answers may have come, and are read before the next tick.
-  const bool late = !tick_was_late_ && now_ns - tick_.deadline_ns >= kTickFastNs;
+  const bool late = !tick_was_late_ && Since(tick_.deadline_ns, now_ns) >= kTickFastNs;
   tick_was_late_ = late;
+  // Only the last member to answer rings: with one that is late the others' answers lie there
+  // unheard.
+  if (shared_ != nullptr) DrainShared();
   switch (mode_) {
     case Mode::kStarting:
       Evaluate();
@@ -313,10 +322,10 @@ void Engine::CheckLinks(uint64_t now_ns) {
       why = link->why_down();
       continue;
     }
-    const uint64_t silent_ns = now_ns - link->heard_ns();
+    const uint64_t silent_ns = Since(link->heard_ns(), now_ns);
     const bool idle = link->outstanding == 0 && !link->control_outstanding();
     if (silent_ns >= (idle ? kTickIdleNs - kTickFastNs : options_.late_ns / 2)) link->Ping();
-    if (link->ping_sent_ns() != 0 && now_ns - link->ping_sent_ns() >= options_.late_ns) {
+    if (link->ping_sent_ns() != 0 && Since(link->ping_sent_ns(), now_ns) >= options_.late_ns) {
       link->Break({ErrorCode::kTimedOut, "it does not answer"});
     }
   }
@@ -339,7 +348,7 @@ void Engine::CheckLinks(uint64_t now_ns) {
     const Link& link = *LinkOf(id);
     // 0: it broke a moment ago.
     if (link.down_since_ns() == 0) continue;
-    if (now_ns - std::max(link.down_since_ns(), reachable_since_ns_) < limit_ns) continue;
+    if (Since(std::max(link.down_since_ns(), reachable_since_ns_), now_ns) < limit_ns) continue;
     leaving.Add(id);
     why = link.why_down();
   }
@@ -353,7 +362,7 @@ void Engine::CheckOperations(uint64_t now_ns) {
        operation = in_flight_.Next(operation)) {
     if (operation->waiting == 0 || operation->queue_node.linked()) continue;
     if (!operation->fans_out()) {
-      if (now_ns - operation->last_answer_ns < options_.late_ns) continue;
+      if (Since(operation->last_answer_ns, now_ns) < options_.late_ns) continue;
       bool receiving = false;
       for (const MemberPart& part : operation->parts) receiving |= part.receiving;
       operation->last_answer_ns = now_ns;
@@ -361,7 +370,7 @@ void Engine::CheckOperations(uint64_t now_ns) {
       continue;
     }
     if (operation->answered + operation->failed == 0) continue;
-    const uint64_t waited_ns = now_ns - operation->last_answer_ns;
+    const uint64_t waited_ns = Since(operation->last_answer_ns, now_ns);
     const bool minority = 2 * operation->waiting < targets().count;
     uint64_t limit_ns = minority ? options_.late_ns : options_.late_ns * 5 / 2;
     if (operation->kind == BlockOperation::kFlush) limit_ns = std::max(limit_ns, kFlushNs);
@@ -381,7 +390,7 @@ void Engine::CheckOperations(uint64_t now_ns) {
 
 void Engine::CheckProposal(uint64_t now_ns) {
   if (!proposal_.outstanding) return;
-  const uint64_t waited_ns = now_ns - proposal_.since_ns;
+  const uint64_t waited_ns = Since(proposal_.since_ns, now_ns);
   if (proposal_.question != 0) {
     if (waited_ns >= (proposal_.store_refused ? kStoreRetryNs : kStoreAnswerNs)) {
       if (!proposal_.store_refused) SetMessage("I/O waits for the store to record the members");
@@ -454,6 +463,7 @@ void Engine::Closed(bool in_time) {
   if (mode_ == Mode::kStopped) return;
   const bool clean = in_time && closing_ && closes_clean_;
   SetMode(Mode::kStopped, clean ? "closed clean" : "not closed clean");
+  if (shared_ != nullptr) reactor_.Close(&doorbell_close_);
   reactor_.Cancel(&tick_);
   proposal_.outstanding = false;
   for (const auto& link : links_) {

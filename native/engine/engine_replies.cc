@@ -7,24 +7,16 @@
 
 // What comes from the links: answers, and news of the connections.
 namespace ankole::engine {
-namespace {
-
-bool Asked(const wire::OutgoingFrame& frame, wire::Opcode opcode) {
-  return frame.header[wire::kOpcodeAt] == static_cast<std::byte>(opcode);
-}
-
-}  // namespace
-
 // The operation that a reply belongs to; null (and the link breaks) when there is none: a peer may
 // send anything. An answer may come while its frame counts as on its way: many frames leave in one
 // system call, which ends with the last of them.
 Operation* Engine::OperationOf(Link& link, const wire::Header& header) {
   Operation* operation = pool_.At(header.slot);
   const bool good = operation != nullptr && operation->tag == header.tag &&
+                    OpcodeOf(operation->kind) == header.opcode &&
                     operation->parts[link.index()].answer_due &&
                     operation->offset_bytes == header.offset_bytes &&
-                    operation->length_bytes == header.length_bytes &&
-                    Asked(operation->parts[link.index()].frame, header.opcode);
+                    operation->length_bytes == header.length_bytes;
   if (good) return operation;
   log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) +
                                 " answered what was not asked; the connection is made anew");
@@ -64,7 +56,7 @@ void Engine::OnLinkReply(Link& link, const wire::Header& header, const std::byte
   const bool wanted = part.state == MemberPart::State::kWaiting;
   ErrorCode status = header.status;
   if (wanted && status == ErrorCode::kOk) {
-    const Status taken = TakeAnswer(operation, header, payload, data);
+    const Status taken = TakeAnswer(operation, link, header, payload, data);
     if (!taken.ok()) {
       // Damaged on the way: asked again on a new connection.
       log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) + ": " +
@@ -73,6 +65,7 @@ void Engine::OnLinkReply(Link& link, const wire::Header& header, const std::byte
       return;
     }
   }
+  ReleaseChunk(part);
   part.answer_due = part.receiving = false;
   --operation->answers_due;
   --link.outstanding;
@@ -94,10 +87,17 @@ void Engine::OnLinkReply(Link& link, const wire::Header& header, const std::byte
 }
 
 // Puts the answer of a read or a status to where the front end wants it.
-Status Engine::TakeAnswer(Operation* operation, const wire::Header& header,
+Status Engine::TakeAnswer(Operation* operation, const Link& link, const wire::Header& header,
                           const std::byte* payload, const std::byte* data) {
   BlockRequest& request = *operation->request;
-  if (operation->kind == BlockOperation::kRead) {
+  if (operation->kind == BlockOperation::kRead && header.shared) {
+    const MemberPart& part = operation->parts[link.index()];
+    if (part.chunk == nullptr) {
+      return {ErrorCode::kProtocolError,
+              "an answer through shared memory to what was not asked there"};
+    }
+    std::memcpy(request.data, part.chunk->data, operation->length_bytes);
+  } else if (operation->kind == BlockOperation::kRead) {
     if (!header.carries_data() || !wire::DataMatches(header, payload, data)) {
       return {ErrorCode::kCorrupt, "data read does not match its checksum"};
     }
@@ -111,6 +111,32 @@ Status Engine::TakeAnswer(Operation* operation, const wire::Header& header,
     std::copy_n(extents.value().begin(), request.extents_count, request.extents);
   }
   return Status::Ok();
+}
+
+// Takes all replies that lie in shared memory. True when there were any.
+bool Engine::DrainShared() {
+  bool any = false;
+  for (const auto& link : links_) {
+    Result<wire::Header> header = Status(ErrorCode::kInternal, "");
+    while (link->shared() != nullptr && link->shared()->Pop(&header)) {
+      any = true;
+      if (header.ok()) {
+        link->NoteHeard();
+        OnLinkReply(*link, header.value(), nullptr, nullptr);
+      } else {
+        link->Break(header.status());
+      }
+    }
+  }
+  return any;
+}
+
+void Engine::OnDoorbell() {
+  DrainShared();
+  do {
+    shared_->Sleep();
+  } while (DrainShared());
+  reactor_.Await(&doorbell_);
 }
 
 void Engine::OnLinkAuthentic(Link& link) {
@@ -189,7 +215,7 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
        operation = in_flight_.Next(operation)) {
     MemberPart& part = operation->parts[link.index()];
     if (part.state == MemberPart::State::kWaiting && !part.answer_due) {
-      SendPart(operation, link.index());
+      SendPart(operation, link.index(), true);
     } else if (!operation->fans_out() && !operation->queue_node.linked()) {
       // A read goes to whoever is back first.
       bool asked = false;

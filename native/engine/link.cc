@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 
+#include "base/bytes.h"
 #include "base/crc32c.h"
 
 namespace ankole::engine {
@@ -95,6 +96,11 @@ Link::Link(io::Reactor& reactor, Owner& owner, LogSink& log, Options options)
     static_cast<Link*>(operation->owner)->OnConnected();
   };
   retry_.done = [](io::Operation* operation) { static_cast<Link*>(operation->owner)->Connect(); };
+  shared_flush_.owner = this;
+  shared_flush_.done = [](io::Operation* operation) {
+    auto* self = static_cast<Link*>(operation->owner);
+    if (self->shared_ != nullptr) self->shared_->Flush();
+  };
   control_.owner = this;
   control_.sent = [](wire::OutgoingFrame* frame) {
     auto* self = static_cast<Link*>(frame->owner);
@@ -151,6 +157,7 @@ void Link::OnConnected() {
   hello.replica = options_.replica;
   hello.epoch = options_.epoch;
   hello.volume = options_.volume;
+  if (options_.shared != nullptr) hello.features = wire::kFeatureSharedMemory;
   reactor_.Random(hello.nonce.data(), hello.nonce.size());
   hello_ = wire::EncodeHello(hello);
   SendControl(wire::Opcode::kHello, hello_.data(), hello_.size());
@@ -162,13 +169,14 @@ void Link::SendControl(wire::Opcode opcode, const void* payload, size_t bytes) {
   if (bytes > 0) std::memcpy(control_payload_.data(), payload, bytes);
   wire::Header header;
   header.opcode = opcode;
-  header.tag = kControlTagBit | ++control_tag_;
+  control_outstanding_tag_ = header.tag = kControlTagBit | ++control_tag_;
   header.slot = kControlSlot;
   header.payload_bytes = static_cast<uint32_t>(bytes);
   header.payload_crc32c = Crc32c(control_payload_.data(), bytes);
   wire::EncodeHeader(header, control_.header);
   control_.table = control_payload_.data();
   control_.table_bytes = header.payload_bytes;
+  if (opcode != wire::Opcode::kShare) control_.descriptor = -1;
   control_outstanding_ = true;
   connection_.Push(&control_);
 }
@@ -236,7 +244,7 @@ std::byte* Link::LargeData(const wire::Header& header) {
 }
 
 void Link::OnControlReply(const wire::Header& header, const std::byte* payload) {
-  if (!control_outstanding_ || header.tag != (kControlTagBit | control_tag_)) {
+  if (!control_outstanding_ || header.tag != control_outstanding_tag_) {
     Refuse({ErrorCode::kProtocolError, "a reply to nothing that was asked"});
     return;
   }
@@ -277,6 +285,8 @@ void Link::OnControlReply(const wire::Header& header, const std::byte* payload) 
                 "the replica could not prove that it knows the volume's secret"});
         return;
       }
+      may_share_ = options_.shared != nullptr &&
+                   (challenge.value().features & wire::kFeatureSharedMemory) != 0;
       Move(LinkEvent::kChallenged);
       const Sha256Digest proof = wire::EngineProof(options_.secret, hello_, challenge_bytes);
       SendControl(wire::Opcode::kAuth, proof.data(), proof.size());
@@ -296,15 +306,20 @@ void Link::OnControlReply(const wire::Header& header, const std::byte* payload) 
         Refuse(state.status());
         return;
       }
+      if (welcome) {
+        welcome_state_ = state.Take();
+        SendShare();
+        return;
+      }
       Move(LinkEvent::kAnswered);
       reactor_.Cancel(&handshake_);
-      if (welcome) {
-        down_since_ns_ = 0;
-        welcomed_ns_ = reactor_.NowNs();
-      }
-      owner_.OnLinkState(*this, welcome, state.value());
+      owner_.OnLinkState(*this, false, state.value());
       return;
     }
+    case wire::Opcode::kShare:
+      if (mode_ != LinkMode::kWelcoming || shared_ == nullptr) break;
+      SendShare();
+      return;
     case wire::Opcode::kRecord:
     case wire::Opcode::kClose:
       if (mode_ != LinkMode::kUp) break;
@@ -315,6 +330,40 @@ void Link::OnControlReply(const wire::Header& header, const std::byte* payload) 
   }
   Refuse({ErrorCode::kProtocolError,
           std::string("a reply to ") + wire::OpcodeName(header.opcode) + " that nobody waits for"});
+}
+
+// Hands over the next part of what is shared; after the last one the way through memory is open.
+// Where that cannot be made the socket serves as well.
+void Link::SendShare() {
+  if (may_share_ && shared_ == nullptr) {
+    Result<std::unique_ptr<SharedLink>> made = SharedLink::Create(reactor_, *options_.shared);
+    if (!made.ok()) {
+      log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(options_.replica) +
+                                    " is served over its socket alone: " + made.status().message());
+      may_share_ = false;
+    } else {
+      shared_ = made.Take();
+      next_part_ = 0;
+    }
+  }
+  if (!may_share_ || next_part_ == wire::kSharedParts) {
+    EndWelcome();
+    return;
+  }
+  const auto part = static_cast<wire::SharedPart>(next_part_++);
+  std::array<std::byte, wire::kShareBytes> payload = {};
+  StoreLittle(payload.data(), static_cast<uint32_t>(part));
+  StoreLittle(payload.data() + 8, shared_->bytes(part));
+  control_.descriptor = shared_->descriptor(part);
+  SendControl(wire::Opcode::kShare, payload.data(), payload.size());
+}
+
+void Link::EndWelcome() {
+  Move(LinkEvent::kAnswered);
+  reactor_.Cancel(&handshake_);
+  down_since_ns_ = 0;
+  welcomed_ns_ = reactor_.NowNs();
+  owner_.OnLinkState(*this, true, welcome_state_);
 }
 
 void Link::Refuse(const Status& why) {
@@ -368,6 +417,13 @@ void Link::Lost(const Status& why) {
     backoff_ns_ = std::clamp(2 * backoff_ns_, kBackoffMinNs, kBackoffMaxNs);
   }
   owner_.OnLinkLost(*this, why);
+  // The disk host may still write to it, and nobody else ever gets this memory.
+  shared_.reset();
+}
+
+void Link::Trim() {
+  connection_.Trim();
+  if (shared_ != nullptr) shared_->reads().Trim();
 }
 
 }  // namespace ankole::engine

@@ -6,6 +6,7 @@
 
 #include "base/counters.h"
 #include "base/log.h"
+#include "engine/shared_link.h"
 #include "io/reactor.h"
 #include "wire/connection.h"
 #include "wire/hello.h"
@@ -86,6 +87,8 @@ class Link final : wire::Connection::Handler {
     std::string volume;
     Secret secret = {};
     wire::Epoch epoch;
+    // What the engine shares with disk hosts of its machine; null: nothing. Outlives the link.
+    SharedState* shared = nullptr;
   };
 
   Link(io::Reactor& reactor, Owner& owner, LogSink& log, Options options);
@@ -95,7 +98,8 @@ class Link final : wire::Connection::Handler {
   wire::ReplicaId replica() const { return options_.replica; }
   const io::Address& address() const { return options_.address; }
   LinkMode mode() const { return mode_; }
-  // Frames can be sent. False from the moment when the connection breaks, before OnLinkLost says so.
+  // Frames can be sent. False from the moment when the connection breaks, before OnLinkLost says
+  // so.
   bool up() const { return mode_ == LinkMode::kUp && connection_.open(); }
   bool gone() const { return mode_ == LinkMode::kGone; }
   // When the connection was lost, or never was; 0 from the welcome to OnLinkLost.
@@ -111,16 +115,21 @@ class Link final : wire::Connection::Handler {
   bool control_outstanding() const { return control_outstanding_; }
   // Only while up.
   void Send(wire::OutgoingFrame* frame) { connection_.Push(frame); }
+  // The way through shared memory, where there is one; only while up.
+  SharedLink* shared() { return up() ? shared_.get() : nullptr; }
+  // At the end of this turn the disk host is woken for what was pushed to shared().
+  void FlushShared() { reactor_.Defer(&shared_flush_); }
   // Sends a PING unless one is outstanding.
   void Ping();
   // Since when a PING has no answer; 0: none is outstanding.
   uint64_t ping_sent_ns() const { return ping_sent_ns_; }
   uint64_t heard_ns() const { return heard_ns_; }
+  void NoteHeard() { heard_ns_ = reactor_.NowNs(); }
   // Breaks the connection; it is made anew.
   void Break(Status why);
   // Breaks it for good.
   void Leave(const std::string& why);
-  void Trim() { connection_.Trim(); }
+  void Trim();
 
   DeviceCounters counters;
   uint32_t outstanding = 0;  // the engine's: operations that wait for an answer
@@ -135,6 +144,8 @@ class Link final : wire::Connection::Handler {
   void OnConnected();
   void SendControl(wire::Opcode opcode, const void* payload, size_t bytes);
   void OnControlReply(const wire::Header& header, const std::byte* payload);
+  void SendShare();
+  void EndWelcome();
   void Refuse(const Status& why);
   void Lost(const Status& why);
 
@@ -151,7 +162,8 @@ class Link final : wire::Connection::Handler {
   Status break_why_;          // why a connection was given up that did not stand yet
   uint64_t heard_ns_ = 0;
   uint64_t ping_sent_ns_ = 0;
-  uint64_t control_tag_ = 0;
+  uint64_t control_tag_ = 0;  // of the last control frame; PINGs count
+  uint64_t control_outstanding_tag_ = 0;
   bool control_outstanding_ = false;
 
   io::ConnectOperation connect_;
@@ -166,6 +178,11 @@ class Link final : wire::Connection::Handler {
   std::array<std::byte, kControlPayloadBytesMax> early_payload_;
   wire::OutgoingFrame ping_;
   wire::HelloBytes hello_ = {};
+  bool may_share_ = false;  // the disk host can, too
+  uint32_t next_part_ = 0;  // of shared_, to be sent
+  std::unique_ptr<SharedLink> shared_;
+  wire::ReplicaState welcome_state_;
+  io::Task shared_flush_;
 };
 
 }  // namespace ankole::engine

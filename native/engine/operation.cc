@@ -19,6 +19,24 @@ std::byte* Reserve(size_t bytes) {
 
 }  // namespace
 
+wire::Opcode OpcodeOf(BlockOperation kind) {
+  switch (kind) {
+    case BlockOperation::kRead:
+      return wire::Opcode::kRead;
+    case BlockOperation::kWrite:
+      return wire::Opcode::kWrite;
+    case BlockOperation::kZero:
+      return wire::Opcode::kZero;
+    case BlockOperation::kUnmap:
+      return wire::Opcode::kUnmap;
+    case BlockOperation::kFlush:
+      return wire::Opcode::kFlush;
+    case BlockOperation::kStatus:
+      return wire::Opcode::kStatus;
+  }
+  return wire::Opcode::kPing;
+}
+
 OperationPool::OperationPool(size_t slots)
     : memory_(Reserve(slots * sizeof(Operation))),
       tables_(Reserve(slots * kTableBytes)),

@@ -30,6 +30,7 @@ struct MemberPart {
   bool receiving = false;   // a large answer is on its way into the request's memory
   ErrorCode error = ErrorCode::kOk;
   uint64_t sent_ns = 0;
+  BufferPool::Chunk* chunk = nullptr;  // a READ through shared memory: where its data comes
   wire::OutgoingFrame frame;
 };
 
@@ -71,6 +72,9 @@ struct Operation {
   // Nothing outside refers to it: no frame on its way out, no answer due.
   bool quiet() const { return frames_out == 0 && answers_due == 0; }
 };
+
+// The request that a member gets for it.
+wire::Opcode OpcodeOf(BlockOperation kind);
 
 // Slots for operations in memory that is only touched as deep as the queue ever was.
 class OperationPool {
