@@ -11,10 +11,27 @@
 namespace ankole::io {
 namespace {
 
+// The page cache takes what one call writes in folios as large as it can, and a later small write
+// to a large folio costs by its size: on ext4 12.8 µs for 4 KiB after writes of 1 MiB, 4 µs after
+// pieces of 128 KiB. The pieces themselves cost next to nothing.
+constexpr uint64_t kPieceBytes = 128 * kKiB;
+
 struct Rest {
   iovec vectors[4];
   int count;
   off_t offset_bytes;
+  // No more than up to the end of the piece.
+  void Limit() {
+    uint64_t room = kPieceBytes - static_cast<uint64_t>(offset_bytes) % kPieceBytes;
+    for (int i = 0; i < count; ++i) {
+      if (vectors[i].iov_len >= room) {
+        vectors[i].iov_len = room;
+        count = i + 1;
+        return;
+      }
+      room -= vectors[i].iov_len;
+    }
+  }
   explicit Rest(const FileOperation* operation)
       : count(SkipBytes(operation->vectors, operation->vectors_count, operation->finished_bytes,
                         vectors)),
@@ -79,9 +96,11 @@ int64_t ReadBlocking(FileOperation* operation) {
 
 int64_t WriteBlocking(FileOperation* operation) {
   const uint64_t total = TotalBytes(operation->vectors, operation->vectors_count);
-  bool sync_after = false;
+  // One sync for all pieces.
+  bool sync_after = operation->durable && !operation->direct && total > kPieceBytes;
   while (operation->finished_bytes < total) {
-    const Rest rest(operation);
+    Rest rest(operation);
+    if (!operation->direct) rest.Limit();
     const int fd = operation->file.fd;
     const bool synced = operation->durable && !sync_after;
     const ssize_t put = synced

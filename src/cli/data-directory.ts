@@ -1,7 +1,7 @@
 // The data directory of a single machine: ankole.db (the store), disks/ (the replicas), ankole.pid.
-import { accessSync, constants, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { accessSync, constants, existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { hostname } from 'node:os'
-import { join, resolve } from 'node:path'
+import { dirname, join, resolve } from 'node:path'
 import { AnkoleError, messageOf } from '../api/errors.js'
 import { freePort, replicationPortFirst } from '../manager/index.js'
 import { SqliteStore, type Disk, type Node, type Store } from '../store/index.js'
@@ -17,7 +17,7 @@ export interface DataDirectory {
 export function openDataDirectory(directory: string): DataDirectory {
   const path = resolve(directory)
   try {
-    mkdirSync(path, { recursive: true })
+    makeDirectories(path)
     accessSync(path, constants.W_OK | constants.X_OK)
   } catch (error) {
     throw new AnkoleError(
@@ -106,10 +106,17 @@ async function wantedDisks(
 /** Where this fails the disk host says why, in the disk's state. */
 function makeDirectory(path: string): void {
   try {
-    mkdirSync(path, { recursive: true })
+    makeDirectories(path)
   } catch {
     return
   }
+}
+
+/** As mkdir -p. Not by Node's own `recursive`, which never ends where mkdir answers ENOENT, as under /proc. */
+function makeDirectories(path: string): void {
+  if (existsSync(path)) return
+  makeDirectories(dirname(path))
+  mkdirSync(path)
 }
 
 function nodeName(): string {
