@@ -31,7 +31,7 @@ if (!works('g++', ['-std=c++20', '-x', 'c++', '-fsyntax-only', '-'], '#include <
 const liburing = works(
   'g++',
   ['-x', 'c++', '-', '-o', '/dev/null', '-l:liburing.a'],
-  '#include <liburing.h>\nint main(){return 0;}'
+  '#include <liburing.h>\nint main(){return 0;}',
 )
 if (!liburing) {
   console.log('ankole: liburing is not installed (Debian: liburing-dev); building without the io_uring back end.')
@@ -54,5 +54,9 @@ if (args[0] === 'build') {
   const configured = spawnSync(process.execPath, [gyp, 'configure', ...args.slice(2)], { cwd: root, stdio: 'inherit' })
   if (configured.status !== 0) process.exit(configured.status ?? 1)
 }
-const built = spawnSync(process.execPath, [gyp, ...args], { cwd: root, stdio: 'inherit', env: { ...process.env, MAKEFLAGS: '-s' } })
+const built = spawnSync(process.execPath, [gyp, ...args], {
+  cwd: root,
+  stdio: 'inherit',
+  env: { ...process.env, MAKEFLAGS: '-s' },
+})
 process.exit(built.status ?? 1)
