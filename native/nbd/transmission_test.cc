@@ -280,7 +280,8 @@ TEST(nbd, a_long_read_that_fails_in_the_middle) {
       Client client(bench);
       ASSERT(client.Go(true));
       EXPECT_EQ(client.ReadAt(0, kRequestBytesMax).error, 5u);
-      EXPECT_EQ(client.ReadAt(0, 8 * kMiB).error, 5u);
+      // The piece that fails is the last to end, or not.
+      for (int i = 0; i < 16; ++i) EXPECT_EQ(client.ReadAt(0, 8 * kMiB).error, 5u);
       EXPECT_EQ(client.ReadAt(0, 4096).error, 0u);
     }
     {
