@@ -1,7 +1,7 @@
 // A whole Ankole, as its user has it: `ankole up` in a process group of its own, and the other commands beside it.
 
 import { spawn, type ChildProcess } from 'node:child_process'
-import { mkdtempSync, openSync, closeSync, readFileSync, readdirSync, rmSync } from 'node:fs'
+import { existsSync, mkdtempSync, openSync, closeSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -16,6 +16,9 @@ const program = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 
 const readyWaitMs = 40_000
 const stateWaitMs = 60_000
+
+/** Shown where a test fails. */
+const linesOfLog = 80
 
 /** Longer than a restart takes on a machine that is busy with other things: nobody leaves for being late. */
 const graceDefault = '40s'
@@ -141,8 +144,9 @@ export class LocalAnkole {
     }
   }
 
+  /** Empty before the first start. */
   log(): string {
-    return readFileSync(this.#logFile, 'utf8')
+    return existsSync(this.#logFile) ? readFileSync(this.#logFile, 'utf8') : ''
   }
 
   /** What is left of the processes that were started, by process group. */
@@ -220,6 +224,7 @@ export function aDirectory(t: Test): string {
 export function aStoppedAnkole(t: Test, options: AnkoleOptions = {}): LocalAnkole {
   const ankole = new LocalAnkole(aDirectory(t), options)
   t.teardown(async () => {
+    if (!t.passing()) t.comment(ankole.log().split('\n').slice(-linesOfLog).join('\n'))
     if (ankole.isRunning) await ankole.killAll()
   })
   return ankole
