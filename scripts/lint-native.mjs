@@ -1,0 +1,100 @@
+// Lints native/: clang-format, clang-tidy (native/.clang-tidy), and that it compiles without liburing.
+// `npm run lint:native [-- FILE…]`: these files only. What is not installed is said and left out.
+import { spawn } from 'node:child_process'
+import { createRequire } from 'node:module'
+import { readdirSync, readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { dirname, join, relative } from 'node:path'
+import process from 'node:process'
+import { root, works } from './toolchain.mjs'
+
+const standard = ['-std=c++20', '-fno-exceptions', '-fno-rtti', '-Inative', '-Wall', '-Wextra']
+
+function sources() {
+  return readdirSync(join(root, 'native'), { recursive: true })
+    .map((name) => join('native', name))
+    .filter((name) => /\.(h|cc)$/.test(name) && !name.startsWith('native/build/'))
+    .sort()
+}
+
+/** Headers of Node.js and of node-addon-api are not ours: no warnings about them. */
+function flagsOf(file) {
+  if (!file.startsWith('native/napi/')) return standard
+  const addonApi = createRequire(join(root, 'package.json'))('node-addon-api').include_dir
+  const node = join(dirname(dirname(process.execPath)), 'include', 'node')
+  const defines = ['NAPI_VERSION=8', 'NAPI_DISABLE_CPP_EXCEPTIONS', 'NODE_ADDON_API_DISABLE_DEPRECATED']
+  const included = [node, addonApi.replaceAll('"', '')].flatMap((directory) => ['-isystem', directory])
+  return [...standard, ...included, ...defines.map((define) => `-D${define}`), '-DANKOLE_VERSION="lint"']
+}
+
+function hasLiburing() {
+  return works('g++', ['-x', 'c++', '-fsyntax-only', '-'], '#include <liburing.h>\n')
+}
+
+function run(command, args) {
+  return new Promise((resolve) => {
+    const child = spawn(command, args, { cwd: root, stdio: ['ignore', 'pipe', 'pipe'] })
+    let text = ''
+    for (const stream of [child.stdout, child.stderr]) stream.on('data', (data) => (text += data))
+    child.once('error', (error) => resolve({ good: false, text: error.message }))
+    child.once('close', (code) => resolve({ good: code === 0, text }))
+  })
+}
+
+let failed = 0
+async function check(what, tasks) {
+  const started = Date.now()
+  const queue = [...tasks]
+  let bad = 0
+  async function lane() {
+    for (let task = queue.shift(); task; task = queue.shift()) {
+      const { good, text } = await run(...task)
+      if (good) continue
+      ++bad
+      console.log(text.replaceAll(/^\d+ warnings? (?:generated|treated as errors?).*\n/gm, '').trimEnd())
+    }
+  }
+  await Promise.all(Array.from({ length: availableParallelism() }, lane))
+  failed += bad
+  const seconds = Math.round((Date.now() - started) / 1000)
+  console.log(`${what}: ${tasks.length} files, ${bad === 0 ? 'clean' : `${bad} with findings`} (${seconds} s)`)
+}
+
+function missing(tool) {
+  if (works(tool, ['--version'])) return false
+  console.log(`${tool}: left out, it is not installed (Debian: apt-get install ${tool})`)
+  return true
+}
+
+const asked = process.argv.slice(2).map((file) => relative(root, file))
+const files = asked.length > 0 ? asked : sources()
+
+if (!missing('clang-format')) {
+  await check(
+    'clang-format',
+    files.map((file) => ['clang-format', ['--dry-run', '-Werror', file]]),
+  )
+}
+
+// The largest first, so that the cores end together. Tests are left to the compiler, or it takes twice as long.
+const size = (file) => readFileSync(join(root, file)).length
+const compiled = files.filter((file) => /(?<!_test|_fuzz)\.cc$/.test(file) && !file.endsWith('/test_main.cc'))
+if (!missing('clang-tidy')) {
+  const define = hasLiburing() ? ['-DANKOLE_HAVE_LIBURING=1'] : []
+  await check(
+    'clang-tidy',
+    compiled
+      .sort((a, b) => size(b) - size(a))
+      .map((file) => ['clang-tidy', ['--quiet', file, '--', ...flagsOf(file), ...define]]),
+  )
+}
+
+const optional = files.filter(
+  (file) => file.endsWith('.cc') && /\bANKOLE_HAVE_LIBURING\b/.test(readFileSync(join(root, file))),
+)
+await check(
+  'without liburing',
+  optional.map((file) => ['g++', [...standard, '-Werror', '-fsyntax-only', file]]),
+)
+
+process.exitCode = failed === 0 ? 0 : 1

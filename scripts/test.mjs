@@ -1,0 +1,264 @@
+// Runs suites of tests and says what passed, failed and was left out, and for want of what.
+//
+//   node scripts/test.mjs                     what needs nothing but Node.js, g++, make and python3
+//   node scripts/test.mjs native asan fuzz    these
+//   node scripts/test.mjs all
+//
+// What a suite prints goes to build/test-<suite>.log, and what failed to the terminal as well.
+import { spawn } from 'node:child_process'
+import { randomBytes } from 'node:crypto'
+import { createWriteStream, mkdirSync, readdirSync, readFileSync } from 'node:fs'
+import { availableParallelism } from 'node:os'
+import { join } from 'node:path'
+import { createInterface } from 'node:readline'
+import process from 'node:process'
+import { clearTimeout, setTimeout } from 'node:timers'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { root } from './toolchain.mjs'
+
+const jobs = `-j${availableParallelism()}`
+const tap = join(root, 'node_modules', '.bin', 'tap')
+const minutes = 60_000
+
+/** `limitMs` is for what hangs: several times what it takes on two cores. */
+const suites = {
+  native: {
+    what: 'the native core',
+    command: ['make', '-C', 'native', jobs, 'test'],
+    reader: readNative,
+    limitMs: 15 * minutes,
+  },
+  typescript: {
+    what: 'TypeScript, and the real processes',
+    command: [tap, 'run', '--disable-coverage'],
+    reader: readTap,
+    limitMs: 10 * minutes,
+  },
+  asan: {
+    what: 'the native core under AddressSanitizer and UndefinedBehaviorSanitizer',
+    command: ['make', '-C', 'native', jobs, 'VARIANT=asan', 'test'],
+    reader: readNative,
+    limitMs: 15 * minutes,
+  },
+  tsan: {
+    what: 'the native core under ThreadSanitizer',
+    command: ['make', '-C', 'native', jobs, 'VARIANT=tsan', 'test'],
+    reader: readNative,
+    limitMs: 15 * minutes,
+  },
+  fuzz: {
+    what: 'a minute for each fuzzer',
+    command: [process.execPath, 'scripts/fuzz.mjs'],
+    reader: readNative,
+    limitMs: 15 * minutes,
+  },
+  conformance: {
+    what: "other people's clients against the whole",
+    command: [process.execPath, 'test/conformance/run.mjs'],
+    reader: readTap,
+    limitMs: 15 * minutes,
+  },
+}
+const suitesDefault = ['native', 'typescript']
+
+/** Lines «ok NAME», «not ok NAME», «skip NAME: REASON», and at the end a line that counts them. */
+function readNative() {
+  const result = { passed: 0, failed: 0, skips: [], done: false }
+  // What a failed test has to say comes before its name.
+  let said = []
+  result.line = (line) => {
+    const skip = /^skip ([^ :]+): (.*)$/.exec(line)
+    if (skip) result.skips.push(`${skip[1]}: ${skip[2]}`)
+    else if (/^ok /.test(line)) ++result.passed
+    else if (/^not ok /.test(line)) {
+      ++result.failed
+      for (const text of [...said, line]) console.log(`    ${text}`)
+    } else {
+      result.done ||= /^[a-z]+: \d+ passed, \d+ failed/.test(line)
+      said.push(line)
+      if (said.length > 40) said.shift()
+      return
+    }
+    said = []
+  }
+  result.rest = () => said
+  return result
+}
+
+/** TAP: a test is what a file has at its first level. */
+function readTap() {
+  const result = { passed: 0, failed: 0, skips: [], done: false }
+  let file = ''
+  let reporting = false
+  let inFile = 0
+  const said = []
+  result.line = (line) => {
+    said.push(line)
+    if (said.length > 40) said.shift()
+    const started = /^# Subtest: (.*)$/.exec(line)
+    if (started) {
+      file = started[1].replace(/^dist\//, '').replace(/\.js$/, '.ts')
+      inFile = 0
+    }
+    const point = /^( *)(not )?ok \d+(?: - (.*?))?(?: # (SKIP|TODO|time=\S+)\s*(.*?))?(?: \{)?$/i.exec(line)
+    const depth = point ? point[1].length / 4 : -1
+    if (depth === 1) {
+      ++inFile
+      const name = point[3] ?? ''
+      if (/^skip$/i.test(point[4] ?? '')) result.skips.push(`${file}: ${name}: ${point[5]}`)
+      else if (point[2]) ++result.failed
+      else ++result.passed
+    }
+    // A file that fails without a failed test in it, as it was ended, or fell over after them.
+    if (depth === 0) {
+      if (point[2] && (inFile === 0 || !result.failed)) ++result.failed
+      // One that was left out whole.
+      if (/^skip$/i.test(point[4] ?? '') && inFile === 0) result.skips.push(`${file}: ${point[5]}`)
+    }
+    if (point?.[2]) {
+      console.log(`    ${depth === 1 ? `${file}: ` : ''}${line.trim()}`)
+      reporting = true
+    } else if (point || started) reporting = false
+    else if (reporting && line.trim() !== '') console.log(`    ${line.trimEnd()}`)
+    if (/^1\.\.\d+/.test(line)) result.done = true
+  }
+  result.rest = () => said
+  return result
+}
+
+/** What was started for this run and its children, and is still there. */
+function leftovers(marker) {
+  return readdirSync('/proc')
+    .filter((name) => /^\d+$/.test(name) && Number(name) !== process.pid)
+    .filter((pid) => {
+      try {
+        return readFileSync(`/proc/${pid}/environ`, 'latin1').includes(`ANKOLE_TEST_RUN=${marker}`)
+      } catch {
+        return false // ended meanwhile, or somebody else's
+      }
+    })
+    .map(Number)
+}
+
+function describe(pid) {
+  try {
+    return `${pid} (${readFileSync(`/proc/${pid}/cmdline`, 'latin1').replaceAll('\0', ' ').trim()})`
+  } catch {
+    return String(pid)
+  }
+}
+
+/** Whoever lost its parent stops by itself, within these. */
+const leftoversLimitMs = 15_000
+
+async function endLeftovers(marker) {
+  const limit = Date.now() + leftoversLimitMs
+  while (leftovers(marker).length > 0 && Date.now() < limit) await sleep(200)
+  const left = leftovers(marker)
+  for (const pid of left) {
+    console.log(`    left behind: process ${describe(pid)}`)
+    kill(pid)
+  }
+  return left.length
+}
+
+function kill(pid) {
+  try {
+    process.kill(pid, 'SIGKILL')
+  } catch {
+    // It has ended.
+  }
+}
+
+let running
+for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
+  process.on(signal, () => {
+    if (running) kill(-running.pid)
+    process.exit(130)
+  })
+}
+
+async function runSuite(name) {
+  const { what, command, reader, limitMs } = suites[name]
+  console.log(`${name}: ${what}`)
+  const started = Date.now()
+  const marker = randomBytes(8).toString('hex')
+  const result = reader()
+  const log = createWriteStream(join(root, 'build', `test-${name}.log`))
+  const child = spawn(command[0], command.slice(1), {
+    cwd: root,
+    detached: true,
+    env: { ...process.env, TAP_REPORTER: 'tap', ANKOLE_TEST_RUN: marker },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  })
+  running = child
+  const errors = []
+  const lines = createInterface({ input: child.stdout })
+  lines.on('line', (line) => {
+    log.write(`${line}\n`)
+    result.line(line)
+  })
+  createInterface({ input: child.stderr }).on('line', (line) => {
+    log.write(`${line}\n`)
+    errors.push(line)
+    if (errors.length > 60) errors.shift()
+  })
+  let overdue = false
+  const timer = setTimeout(() => {
+    overdue = true
+    for (const pid of leftovers(marker)) kill(pid)
+    kill(-child.pid)
+  }, limitMs)
+  const code = await new Promise((resolve) => {
+    child.once('error', () => resolve(127))
+    child.once('close', (code) => resolve(code ?? 1))
+  })
+  clearTimeout(timer)
+  running = undefined
+  log.end()
+  // It fell over, or failed without saying which test it was.
+  if (!result.done || (code !== 0 && result.failed === 0)) {
+    ++result.failed
+    for (const line of [...result.rest(), ...errors]) console.log(`    ${line}`)
+    console.log(`    ${overdue ? `not done after ${limitMs / minutes} minutes` : `${command[0]} ended with ${code}`}`)
+  } else if (result.failed > 0) {
+    for (const line of errors) console.log(`    ${line}`)
+  }
+  result.failed += await endLeftovers(marker)
+  const seconds = Math.round((Date.now() - started) / 1000)
+  console.log(`  ${counts(result.passed, result.failed, result.skips.length)} in ${seconds} s`)
+  return result
+}
+
+function counts(passed, failed, skipped) {
+  return `${passed} passed, ${failed} failed${skipped > 0 ? `, ${skipped} skipped` : ''}`
+}
+
+const asked = process.argv.slice(2)
+const names = asked.includes('all') ? Object.keys(suites) : asked.length > 0 ? asked : suitesDefault
+const unknown = names.filter((name) => !(name in suites))
+if (unknown.length > 0) {
+  console.error(`No suite is named ${unknown.join(', ')}; there are: ${Object.keys(suites).join(', ')}, all`)
+  process.exit(2)
+}
+
+mkdirSync(join(root, 'build'), { recursive: true })
+const results = []
+for (const name of names) results.push([name, await runSuite(name)])
+
+const skips = results.flatMap(([name, { skips }]) => skips.map((skip) => `${name}: ${skip}`))
+if (skips.length > 0) console.log(`\nLeft out:\n${skips.map((skip) => `  ${skip}`).join('\n')}`)
+if (asked.length === 0) {
+  const others = Object.keys(suites).filter((name) => !names.includes(name))
+  console.log(`\nOther suites, which need more than this one (CONTRIBUTING.md): ${others.join(', ')}`)
+}
+const sum = (pick) => results.reduce((total, [, result]) => total + pick(result), 0)
+const failed = sum((result) => result.failed)
+console.log(
+  `\n${counts(
+    sum((result) => result.passed),
+    failed,
+    skips.length,
+  )}`,
+)
+process.exitCode = failed === 0 ? 0 : 1
