@@ -607,6 +607,27 @@ TEST(session, PingIsAnsweredWhileReadsWaitForBuffers) {
   EXPECT(before_ping < 200);
 }
 
+// Answers that the engine does not take hold READ's share of the buffers, and no more.
+TEST(session, ReadsThatNobodyTakesDoNotHoldUpWrites) {
+  RunningHost host(test::TemporaryDirectory());
+  host.WaitForEvent("listening");
+  host.CreateReplica(kId);
+  Client engine(host.socket_path());
+  EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
+  for (uint64_t i = 0; i < 60; ++i) engine.Send(Client::Of(Opcode::kRead, i * kMiB, 1 * kMiB));
+  const std::vector<std::byte> data = Pattern(1 * kMiB, 5);
+  engine.Send(Client::Of(Opcode::kWrite, 63 * kMiB, 1 * kMiB), data.data(), data.size());
+  bool written = false;
+  for (int i = 0; i < 200 && !written; ++i) {
+    const Json counters = host.Request(Json::Object().Set("op", "counters"));
+    const Json& replica = counters.Find("result")->Find("replicas")->items()[0];
+    written = replica.Find("operations")->Find("write")->Integer("count", 0, 1 << 30).Take() == 1;
+    if (!written) std::this_thread::sleep_for(std::chrono::milliseconds(10));
+  }
+  EXPECT(written);
+  for (int i = 0; i < 61; ++i) EXPECT(engine.Receive().has_value());
+}
+
 TEST(session, MoreThanTheBoundOfOperationsIsServedInTurn) {
   RunningHost host(test::TemporaryDirectory());
   host.WaitForEvent("listening");
