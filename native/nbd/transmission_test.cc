@@ -107,7 +107,7 @@ TEST(nbd, any_mix_in_any_slices) {
     std::mt19937_64 random(test::Seed());
     const auto upto = [&](uint64_t n) { return random() % n; };
     bench.On([&] { bench.device.shuffled = true; });
-    Bytes model = bench.device.bytes();
+    Bytes model = bench.Get<Bytes>([&] { return bench.device.bytes(); });
     for (int round = 0; round < 20; ++round) {
       Bytes stream;
       uint64_t at = 0;  // requests of one round do not overlap
