@@ -3,6 +3,7 @@
 #include <netinet/in.h>
 #include <poll.h>
 #include <sys/socket.h>
+#include <sys/time.h>
 #include <sys/un.h>
 #include <unistd.h>
 
@@ -184,6 +185,7 @@ class Client {
     address.sun_family = AF_UNIX;
     std::strncpy(address.sun_path, socket_path.c_str(), sizeof(address.sun_path) - 1);
     const int connected = connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address));
+    BoundSends();
     if (connected != 0) test::Fail(__FILE__, __LINE__, "cannot connect to " + socket_path);
   }
   explicit Client(uint16_t tcp_port) {
@@ -193,6 +195,7 @@ class Client {
     address.sin_port = htons(tcp_port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
     const int connected = connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address));
+    BoundSends();
     if (connected != 0) test::Fail(__FILE__, __LINE__, "cannot connect");
   }
   ~Client() { Disconnect(); }
@@ -337,6 +340,11 @@ class Client {
   }
 
  private:
+  // A host that stops reading fails a test instead of holding it up.
+  void BoundSends() const {
+    const timeval limit = {.tv_sec = 10, .tv_usec = 0};
+    setsockopt(fd_, SOL_SOCKET, SO_SNDTIMEO, &limit, sizeof(limit));
+  }
   bool ReceiveBytes(std::byte* to, size_t bytes, int limit_ms) {
     while (bytes > 0) {
       pollfd wait = {fd_, POLLIN, 0};
