@@ -329,7 +329,7 @@ void Json::WriteTo(std::string* out, int indent, int depth) const {
   const auto new_line = [&](int level) {
     if (indent == 0) return;
     out->push_back('\n');
-    out->append(static_cast<size_t>(indent * level), ' ');
+    out->append(static_cast<size_t>(indent) * static_cast<size_t>(level), ' ');
   };
   switch (type_) {
     case Type::kNull:

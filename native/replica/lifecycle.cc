@@ -264,7 +264,7 @@ Status Replica::MarkClean() {
     record_next_ = record_state_;
     record_next_.clean = true;
     bool sync_failed = false;
-    const Status status = record_file_.Write(files_, record_next_, &sync_failed);
+    Status status = record_file_.Write(files_, record_next_, &sync_failed);
     if (sync_failed) (void)WriteFailedMarker(status.message()).ok();
     return status;
   }

@@ -255,6 +255,7 @@ void Session::OnHello(std::span<const std::byte> payload) {
     AnswerControl(refusal, {});
     return;
   }
+  CHECK(replica != nullptr);
   replica_ = replica;
   replica_->Attach(this);
   std::copy(payload.begin(), payload.end(), hello_bytes_.begin());
@@ -301,8 +302,7 @@ void Session::OnInquired(const Status& status, const wire::ReplicaState& state) 
 }
 
 void Session::OnWelcomed(const Status& status, const wire::ReplicaState& state) {
-  Status outcome = status;
-  if (outcome.ok() && buffers_ == nullptr) {
+  if (status.ok() && buffers_ == nullptr) {
     Result<std::unique_ptr<BufferPool>> buffers =
         BufferPool::Create("ankole-session", kSmallBuffers, kMediumBuffers, kLargeBuffers);
     if (!buffers.ok()) {
@@ -312,9 +312,9 @@ void Session::OnWelcomed(const Status& status, const wire::ReplicaState& state) 
     buffers_ = buffers.Take();
   }
   const bool entered =
-      Enter(outcome.ok() ? SessionEvent::kWelcomeDone : SessionEvent::kWelcomeRefused, "WELCOME");
+      Enter(status.ok() ? SessionEvent::kWelcomeDone : SessionEvent::kWelcomeRefused, "WELCOME");
   CHECK(entered);
-  AnswerControl(outcome, wire::EncodeReplicaState(state));
+  AnswerControl(status, wire::EncodeReplicaState(state));
 }
 
 void Session::OnLeft(const Status& status) {
