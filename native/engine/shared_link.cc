@@ -49,12 +49,7 @@ void SharedState::Expect(uint32_t slot, int32_t answers) {
 }
 
 void SharedState::Sleep() {
-  wire::Atomic(words().engine_sleeps).store(1);
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-}
-
-void SharedState::WakeUp() {
-  wire::Atomic(words().engine_sleeps).store(0, std::memory_order_relaxed);
+  wire::Atomic(words().engine_sleeps).exchange(1, std::memory_order_acq_rel);
 }
 
 Result<std::unique_ptr<SharedLink>> SharedLink::Create(io::Reactor& reactor, SharedState& state) {

@@ -25,8 +25,8 @@ class SharedState {
 
   // How many answers are waited for, before the request is sent. 1 makes every answer ring.
   void Expect(uint32_t slot, int32_t answers);
+  // Asks to be rung. After it the rings must be looked at once more.
   void Sleep();
-  void WakeUp();
 
  private:
   SharedState() = default;

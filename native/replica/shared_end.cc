@@ -116,9 +116,7 @@ bool SharedEnd::Reply(const wire::Header& header) {
 void SharedEnd::Flush() {
   if (!announce_) return;
   announce_ = false;
-  std::atomic_thread_fence(std::memory_order_seq_cst);
-  auto sleeps = wire::Atomic(counters().engine_sleeps);
-  if (sleeps.load(std::memory_order_relaxed) != 0 && sleeps.exchange(0) != 0) {
+  if (wire::Atomic(counters().engine_sleeps).exchange(0, std::memory_order_acq_rel) != 0) {
     reactor_.Ring(engine_doorbell_);
   }
 }

@@ -113,12 +113,10 @@ class RingProducer {
   std::byte* entry() const { return ring_.entries[index()]; }
   // Makes the entry visible.
   void Publish() { Atomic(ring_.tail).store(++tail_, std::memory_order_release); }
-  // Whether the consumer sleeps and was not rung since; then the caller rings.
-  bool TakeSleep() {
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-    return Atomic(ring_.sleeps).load(std::memory_order_relaxed) != 0 &&
-           Atomic(ring_.sleeps).exchange(0) != 0;
-  }
+  // Whether the consumer sleeps and was not rung since; then the caller rings. Both sides exchange
+  // the same word: whoever comes second sees what the first one did before, so that no fence is
+  // needed.
+  bool TakeSleep() { return Atomic(ring_.sleeps).exchange(0, std::memory_order_acq_rel) != 0; }
 
  private:
   SharedRing& ring_;
@@ -139,10 +137,7 @@ class RingConsumer {
   void CopyTo(std::span<std::byte, kHeaderBytes> to) const;
   void Release() { Atomic(ring_.head).store(++head_, std::memory_order_release); }
   // Asks to be rung. After it Ready must be asked once more.
-  void Sleep() {
-    Atomic(ring_.sleeps).store(1);
-    std::atomic_thread_fence(std::memory_order_seq_cst);
-  }
+  void Sleep() { Atomic(ring_.sleeps).exchange(1, std::memory_order_acq_rel); }
   void WakeUp() { Atomic(ring_.sleeps).store(0, std::memory_order_relaxed); }
 
  private:
