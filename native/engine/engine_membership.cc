@@ -13,6 +13,8 @@ constexpr uint64_t kStoreRetryNs = kNsPerSecond;
 constexpr uint64_t kStoreAnswerNs = 5 * kNsPerSecond;
 constexpr uint64_t kPatienceNs = kNsPerSecond;
 constexpr uint64_t kStopNs = 3 * kNsPerSecond;
+// Of which a member whose connection broke has this much to come back.
+constexpr uint64_t kStopGraceNs = 2 * kNsPerSecond;
 // A flush may take this long while the replica answers PING (section 4, «late»).
 constexpr uint64_t kFlushNs = 10 * kNsPerSecond;
 
@@ -437,6 +439,11 @@ void Engine::Stop() {
 // complete, and not after an unclean start, as nothing has made them equal since.
 void Engine::CloseWhenIdle() {
   if (mode_ != Mode::kStopping || closing_ || proposal_.outstanding || pool_.used() > 0) return;
+  const uint64_t began_ns = stop_deadline_ns_ - kStopNs;
+  const bool grace = reactor_.NowNs() < began_ns + std::min(options_.late_ns, kStopGraceNs);
+  for (const wire::ReplicaId id : targets().all()) {
+    if (grace && !LinkOf(id)->up()) return;
+  }
   closing_ = true;
   if (unclean_reader_ != SIZE_MAX) {
     log_.Log(LogLevel::kWarn, "the replicas stay marked unclean, as they may differ");

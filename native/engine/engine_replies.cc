@@ -103,12 +103,11 @@ Status Engine::TakeAnswer(Operation* operation, const Link& link, const wire::He
     }
     if (data != request.data) std::memcpy(request.data, data, operation->length_bytes);
   } else if (operation->kind == BlockOperation::kStatus) {
-    Result<std::vector<BlockExtent>> extents =
-        wire::DecodeExtents({payload, header.payload_bytes}, operation->length_bytes);
-    if (!extents.ok()) return extents.status();
-    request.extents_count =
-        static_cast<uint32_t>(std::min<size_t>(extents.value().size(), request.extents_max));
-    std::copy_n(extents.value().begin(), request.extents_count, request.extents);
+    Result<uint32_t> count =
+        wire::DecodeExtents({payload, header.payload_bytes}, operation->length_bytes,
+                            request.extents, request.extents_max);
+    if (!count.ok()) return count.status();
+    request.extents_count = count.value();
   }
   return Status::Ok();
 }
@@ -148,9 +147,9 @@ void Engine::OnLinkAuthentic(Link& link) {
     case Mode::kRecording:
     case Mode::kServing:
     case Mode::kChanging:
-      if (IsTarget(link.index())) link.Fence();
-      return;
     case Mode::kStopping:
+      if (IsTarget(link.index()) && !closing_) link.Fence();
+      return;
     case Mode::kStopped:
     case Mode::kRefused:
       return;
@@ -223,6 +222,7 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
       if (!asked) Route(operation);
     }
   }
+  CloseWhenIdle();
 }
 
 void Engine::OnLinkRefused(Link& link, const Status& why) {

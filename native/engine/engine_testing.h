@@ -222,7 +222,7 @@ class Bench final : public Engine::Observer, public LogSink {
       ++options.epoch.run;
       options.record = stored;
       ready = stopped = false;
-      auto buffers = BufferPool::Create("engine-test", 1024, 64, 64);
+      auto buffers = BufferPool::Create("engine-test", 1024, 256, 256);
       CHECK(buffers.ok());
       engine = std::make_unique<Engine>(*engine_reactor, *this, *this, options, buffers.Take());
       engine->Start();

@@ -377,14 +377,14 @@ TEST(engine_request, AnIdleEngineHardlyWakesUp) {
   Three three;
   ASSERT(three.bench.StartAndWait());
   EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
-  three.bench.Pass(1000);
+  three.bench.Pass(700);
   int arms = 0;
   int sends = 0;
   three.bench.On([&] {
     arms = three.bench.engine_reactor->arms;
     sends = three.bench.engine_reactor->sends;
   });
-  three.bench.Pass(6000);
+  three.bench.Pass(2500);
   // One tick in 5 s, and a keep-alive a member.
   EXPECT(three.bench.engine_reactor->arms - arms <= 2);
   EXPECT(three.bench.engine_reactor->sends - sends <= 6);

@@ -150,13 +150,13 @@ void EncodeExtent(const BlockExtent& extent, std::byte* to) {
   StoreLittle(to + 12, uint32_t{0});
 }
 
-Result<std::vector<BlockExtent>> DecodeExtents(std::span<const std::byte> from,
-                                               uint64_t length_bytes) {
+Result<uint32_t> DecodeExtents(std::span<const std::byte> from, uint64_t length_bytes,
+                               BlockExtent* extents, uint32_t extents_max) {
   if (from.empty() || from.size() % kEncodedExtentBytes != 0) {
     return Bad("the block status has the wrong length");
   }
-  std::vector<BlockExtent> extents;
   uint64_t total = 0;
+  uint32_t count = 0;
   for (size_t at = 0; at < from.size(); at += kEncodedExtentBytes) {
     BlockExtent extent;
     extent.length_bytes = LoadLittle<uint64_t>(from.data() + at);
@@ -167,8 +167,17 @@ Result<std::vector<BlockExtent>> DecodeExtents(std::span<const std::byte> from,
     total += extent.length_bytes;
     extent.hole = (flags & kHole) != 0;
     extent.zero = (flags & kZero) != 0;
-    extents.push_back(extent);
+    if (count < extents_max) extents[count++] = extent;
   }
+  return count;
+}
+
+Result<std::vector<BlockExtent>> DecodeExtents(std::span<const std::byte> from,
+                                               uint64_t length_bytes) {
+  std::vector<BlockExtent> extents(from.size() / kEncodedExtentBytes);
+  Result<uint32_t> count = DecodeExtents(from, length_bytes, extents.data(),
+                                         static_cast<uint32_t>(extents.size()));
+  if (!count.ok()) return count.status();
   return extents;
 }
 
