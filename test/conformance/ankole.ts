@@ -14,6 +14,9 @@ import { Volume } from './volume.js'
 
 const program = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
 
+/** What run.mjs was asked for. */
+const ioBackend = process.env['ANKOLE_TEST_IO_BACKEND'] ?? 'auto'
+
 const readyWaitMs = 40_000
 const stateWaitMs = 60_000
 
@@ -76,7 +79,7 @@ export class LocalAnkole {
   upArguments(port: number): string[] {
     return [
       ...['up', '--data', this.data, '--disks', String(this.#disks), '--http', `127.0.0.1:${port}`],
-      ...['--no-demo', '--replica-grace', this.#grace],
+      ...['--no-demo', '--replica-grace', this.#grace, '--io-backend', ioBackend],
     ]
   }
 

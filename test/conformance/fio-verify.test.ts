@@ -6,7 +6,15 @@ import { strikes } from './strikes.js'
 import { lacks, start, type Running } from './tools.js'
 import type { Volume } from './volume.js'
 
-const global = ['--ioengine=nbd', '--thread', '--verify=crc32c', '--do_verify=1', '--verify_fatal=1', '--randrepeat=0']
+const global = [
+  '--ioengine=nbd',
+  '--thread',
+  '--verify=crc32c',
+  '--do_verify=1',
+  '--verify_fatal=1',
+  '--randrepeat=0',
+  '--verify_state_save=0',
+]
 
 /** A part of the volume each, as they must not write over one another. */
 const jobs: readonly (readonly string[])[] = [
