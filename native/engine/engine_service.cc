@@ -129,6 +129,9 @@ Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   Result<int64_t> wait_ms = config.Integer("startWaitMs", 0, 3'600'000, 30'000);
   if (!wait_ms.ok()) return wait_ms.status();
   options.start_wait_ns = static_cast<uint64_t>(wait_ms.value()) * kNsPerMs;
+  Result<bool> shared_memory = config.Bool("sharedMemory", true);
+  if (!shared_memory.ok()) return shared_memory.status();
+  options.shared_memory = shared_memory.value();
   return options;
 }
 
@@ -139,7 +142,10 @@ EngineService::EngineService(io::Reactor& reactor, EventSink& events)
     static_cast<EngineService*>(operation->owner)->Listen();
   };
   stop_limit_.done = [](io::Operation* operation) {
-    static_cast<EngineService*>(operation->owner)->nbd_->Abort();
+    auto* self = static_cast<EngineService*>(operation->owner);
+    self->nbd_->Abort();
+    // Requests that wait keep their connections: the engine ends those.
+    self->StopEngine();
   };
 }
 
@@ -266,12 +272,11 @@ void EngineService::Listen() {
   if (!listening.ok()) {
     // The port is the volume's own and somebody else has it: said clearly, and tried until it is
     // free.
-    events_.Emit(EventOf("state")
-                     .Set("state", "waiting")
-                     .Set("message", "NBD cannot listen on " + nbd_address_.ToString() + ": " +
-                                         listening.message() + "; tried again every second")
-                     .Set("members", Json::Array())
-                     .Set("generation", engine_->Report().record.generation));
+    EngineReport report = engine_->Report();
+    report.state = "waiting";
+    report.message = "NBD cannot listen on " + nbd_address_.ToString() + ": " +
+                     listening.message() + "; tried again every second";
+    OnReport(report);
     reactor_.Arm(&listen_retry_, reactor_.NowNs() + kListenRetryNs);
     return;
   }
