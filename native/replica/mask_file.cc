@@ -112,6 +112,7 @@ void MaskFile::Close(io::FileSystem& files) {
 // Reads what was ever written: the rest of the file is allocated but unwritten, and stays out of
 // memory.
 Status MaskFile::Load(io::FileSystem& files) {
+  CHECK(image_ != nullptr);
   std::vector<io::FileExtent> extents;
   uint64_t at = 0;
   while (at < bytes_) {
