@@ -4,8 +4,8 @@
 
 #include "engine/engine_testing.h"
 
-// Nothing is allocated for an I/O by engine and disk hosts: every operator new of the test binary is
-// counted. A block status alone has one, the buffer of FIEMAP on the pool's thread.
+// Nothing is allocated for an I/O by engine and disk hosts: every operator new of the test binary
+// is counted. A block status alone has one, the buffer of FIEMAP on the pool's thread.
 #if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
 #define ANKOLE_COUNTS_ALLOCATIONS 1
 
@@ -59,8 +59,8 @@ TEST(engine_allocation, NothingIsAllocatedForARequest) {
     bench.On([&] {
       for (int i = 0; i < 16; ++i) {
         ++begun;
-        Request* request =
-            bench.SubmitHere(kind.operation, kind.length * static_cast<uint64_t>(i), kind.length, 1);
+        Request* request = bench.SubmitHere(kind.operation, kind.length * static_cast<uint64_t>(i),
+                                            kind.length, 1);
         request->then = [&](Request* self) {
           if (self->status != ErrorCode::kOk) test::Fail(__FILE__, __LINE__, "it failed");
           if (++finished == warm) {
@@ -84,8 +84,8 @@ TEST(engine_allocation, NothingIsAllocatedForARequest) {
     const long allowed = kind.operation == BlockOperation::kStatus ? counted : 0;
     if (allocations > allowed) {
       test::Fail(__FILE__, __LINE__,
-                 std::string(kind.name) + ": " + std::to_string(allocations) +
-                     " allocations in " + std::to_string(counted) + " requests");
+                 std::string(kind.name) + ": " + std::to_string(allocations) + " allocations in " +
+                     std::to_string(counted) + " requests");
     }
   }
 #endif

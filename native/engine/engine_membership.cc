@@ -299,8 +299,7 @@ void Engine::Tick() {
     case Mode::kRefused:
       return;
   }
-  bool busy =
-      active_ || !in_flight_.empty() || mode_ != Mode::kServing || out_of_space_ns_ != 0;
+  bool busy = active_ || !in_flight_.empty() || mode_ != Mode::kServing || out_of_space_ns_ != 0;
   for (const auto& link : links_) busy |= IsTarget(link->index()) && !link->up();
   active_ = false;
   if (busy) {

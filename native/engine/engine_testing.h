@@ -19,12 +19,12 @@
 #include "replica/disk_host.h"
 
 // For tests only: the real Engine on a reactor and a thread of its own, with real disk hosts and
-// scripted replicas on the same reactor, a store that does as it is told, and a log of what happened
-// in which order. The test's thread looks in by On and Until.
+// scripted replicas on the same reactor, a store that does as it is told, and a log of what
+// happened in which order. The test's thread looks in by On and Until.
 namespace ankole::engine::testing {
 
-// What a disk host (or the engine) sees of the reactor: all of it, but its Stop is only its own, its
-// connections can be broken, and its receiving can be held up as if the process hung.
+// What a disk host (or the engine) sees of the reactor: all of it, but its Stop is only its own,
+// its connections can be broken, and its receiving can be held up as if the process hung.
 class HostReactor final : public io::Reactor {
  public:
   explicit HostReactor(io::Reactor& real) : real_(real) {}
@@ -105,11 +105,10 @@ class RealReplica final : public EventSink {
 
   void Start() {
     ready = stopped = false;
-    const Json config =
-        Json::Object()
-            .Set("disk", "disk")
-            .Set("directory", root_)
-            .Set("listen", Json::Array().Append(address()));
+    const Json config = Json::Object()
+                            .Set("disk", "disk")
+                            .Set("directory", root_)
+                            .Set("listen", Json::Array().Append(address()));
     host_ = std::make_unique<replica::DiskHost>(reactor, *this,
                                                 replica::DiskHostConfig::Parse(config).Take());
     host_->Start();
@@ -309,8 +308,8 @@ class Bench final : public Engine::Observer, public LogSink {
     return request;
   }
   // On the reactor's thread.
-  Request* SubmitHere(BlockOperation operation, uint64_t offset, uint32_t length,
-                      uint8_t fill = 0, const std::function<void(Request*)>& prepare = nullptr) {
+  Request* SubmitHere(BlockOperation operation, uint64_t offset, uint32_t length, uint8_t fill = 0,
+                      const std::function<void(Request*)>& prepare = nullptr) {
     requests_.push_back(std::make_unique<Request>());
     Request* request = requests_.back().get();
     request->operation = operation;

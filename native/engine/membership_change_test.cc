@@ -75,7 +75,8 @@ TEST(engine, AReplicaThatHangsInTheWelcomeDoesNotHoldUpTheStartForEver) {
   EXPECT(three.bench.Stop());
   bool asked_once = false;
   three[1].verdict = [&](const wire::Header& header) {
-    if (header.opcode == wire::Opcode::kInquire && !std::exchange(asked_once, true)) return Hold(false);
+    if (header.opcode == wire::Opcode::kInquire && !std::exchange(asked_once, true))
+      return Hold(false);
     return Hold(header.opcode == wire::Opcode::kWelcome || header.opcode == wire::Opcode::kInquire);
   };
   three.bench.options.start_wait_ns = 300 * kNsPerMs;
@@ -126,7 +127,8 @@ void LosesAMemberMidWrite(bool break_it) {
   int writes = 0;
   three[1].verdict = [&](const wire::Header& header) -> Verdict {
     if (header.opcode != wire::Opcode::kWrite || ++writes < 20) return {};
-    return break_it ? Verdict{What::kHalfAndBreak, ErrorCode::kOk} : FailWith(true, ErrorCode::kIoError);
+    return break_it ? Verdict{What::kHalfAndBreak, ErrorCode::kOk}
+                    : FailWith(true, ErrorCode::kIoError);
   };
   size_t acknowledged = 0;
   size_t at_break = 0;
@@ -218,9 +220,8 @@ TEST(engine, ASecondMemberIsLostWhileTheFirstDepartureIsRecorded) {
   Request* second = three.bench.Submit(BlockOperation::kWrite, 4096, 4096, 2);
   ASSERT(three.bench.Until([&] { return three.bench.At("store asked 3") != SIZE_MAX; }));
   // The answer about the first departure is too late to count.
-  three.bench.On([&] {
-    three.bench.engine->AnswerStore(three.bench.questions[1].first, Status::Ok());
-  });
+  three.bench.On(
+      [&] { three.bench.engine->AnswerStore(three.bench.questions[1].first, Status::Ok()); });
   EXPECT(three.bench.Never([&] { return first->finished || second->finished; }, 200));
   three.bench.AnswerStore(Status::Ok());
   ASSERT(three.bench.Wait(first) && three.bench.Wait(second));

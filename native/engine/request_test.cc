@@ -78,9 +78,9 @@ TEST(engine_request, ABrokenConnectionWithinTheGraceLosesNothingAndNobody) {
   three.bench.On([&] {
     for (uint64_t i = 0; i < 64; ++i) {
       const uint32_t length = i % 8 == 0 ? 512 * 1024 : 4096;
-      requests.push_back(three.bench.SubmitHere(BlockOperation::kWrite, (i % 16) * kMiB + (i / 16) * 8192,
-                                                i < 16 ? length : 4096,
-                                                static_cast<uint8_t>(i + 1)));
+      requests.push_back(
+          three.bench.SubmitHere(BlockOperation::kWrite, (i % 16) * kMiB + (i / 16) * 8192,
+                                 i < 16 ? length : 4096, static_cast<uint8_t>(i + 1)));
     }
   });
   ASSERT(three.bench.Until([&] { return three[1].held() > 10; }));

@@ -149,8 +149,7 @@ class ScriptedReplica {
     reactor_.Accept(&accept_);
   }
 
-  bool OnFrame(Peer& peer, const wire::Header& header, const std::byte* payload,
-               std::byte* bytes) {
+  bool OnFrame(Peer& peer, const wire::Header& header, const std::byte* payload, std::byte* bytes) {
     if (hung_) return false;
     ++asked_[header.opcode];
     std::vector<std::byte> copy;
@@ -215,9 +214,9 @@ class ScriptedReplica {
         return;
       }
       case wire::Opcode::kRecord: {
-        auto pair = wire::DecodeRecordPair(
-            std::span<const std::byte, wire::kEncodedRecordPairBytes>(payload.data(),
-                                                                      payload.size()));
+        auto pair =
+            wire::DecodeRecordPair(std::span<const std::byte, wire::kEncodedRecordPairBytes>(
+                payload.data(), payload.size()));
         CHECK(pair.ok());
         state.records = pair.value();
         note_("record " + std::to_string(state.records.current.generation) + " at " + name);

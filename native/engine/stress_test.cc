@@ -160,14 +160,14 @@ class Storm {
       }
       Next();
     };
-    Request* request = bench_.SubmitHere(operation, flush ? 0 : offset,
-                                         flush ? 0 : static_cast<uint32_t>(length), 0,
-                                         [&](Request* made) {
-                                           made->force_unit_access = changes && Pick(10) == 0;
-                                           if (operation == BlockOperation::kWrite) {
-                                             RegisterModel::Fill(made->data, offset, length, value);
-                                           }
-                                         });
+    Request* request =
+        bench_.SubmitHere(operation, flush ? 0 : offset, flush ? 0 : static_cast<uint32_t>(length),
+                          0, [&](Request* made) {
+                            made->force_unit_access = changes && Pick(10) == 0;
+                            if (operation == BlockOperation::kWrite) {
+                              RegisterModel::Fill(made->data, offset, length, value);
+                            }
+                          });
     request->then = then;
   }
   static bool Untouched(const Request* request) {

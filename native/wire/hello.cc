@@ -175,8 +175,8 @@ Result<uint32_t> DecodeExtents(std::span<const std::byte> from, uint64_t length_
 Result<std::vector<BlockExtent>> DecodeExtents(std::span<const std::byte> from,
                                                uint64_t length_bytes) {
   std::vector<BlockExtent> extents(from.size() / kEncodedExtentBytes);
-  Result<uint32_t> count = DecodeExtents(from, length_bytes, extents.data(),
-                                         static_cast<uint32_t>(extents.size()));
+  Result<uint32_t> count =
+      DecodeExtents(from, length_bytes, extents.data(), static_cast<uint32_t>(extents.size()));
   if (!count.ok()) return count.status();
   return extents;
 }

@@ -66,7 +66,8 @@ void EncodeExtent(const BlockExtent& extent, std::byte* to);
 // kProtocolError when they are none, or do not lie within `length_bytes`.
 Result<std::vector<BlockExtent>> DecodeExtents(std::span<const std::byte> from,
                                                uint64_t length_bytes);
-// The same without memory of its own: keeps the first `extents_max`, and returns how many these are.
+// The same without memory of its own: keeps the first `extents_max`, and returns how many these
+// are.
 Result<uint32_t> DecodeExtents(std::span<const std::byte> from, uint64_t length_bytes,
                                BlockExtent* extents, uint32_t extents_max);
 
