@@ -28,6 +28,13 @@ Result<std::unique_ptr<Reactor>> MakeReactor(const ReactorOptions& options) {
   if (options.backend == Backend::kEpoll) {
     return MakeEpollReactor({Backend::kEpoll, "asked for"}, options.pool_threads);
   }
+  if (options.backend == Backend::kAuto && options.sockets_only) {
+    return MakeEpollReactor(
+        {Backend::kEpoll,
+         "there are only sockets to serve, and it takes less processor time for "
+         "large data on those"},
+        options.pool_threads);
+  }
   Status status = ProbeUring(options.probe_directory);
   if (status.ok()) {
     // Preferred, as measured by io_bench: where the page cache serves, both cost the same within

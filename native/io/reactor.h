@@ -201,6 +201,8 @@ struct ReactorOptions {
   std::string probe_directory;
   // Threads for what blocks. Started by first use.
   int pool_threads = 4;
+  // There is no file I/O to do: kAuto then takes epoll, which costs less for large data on sockets.
+  bool sockets_only = false;
 };
 
 // kUring where it is asked for and does not work: kUnsupported with the reason.

@@ -68,6 +68,7 @@ class Runner final : public EventSink {
         config.value().String(kind == "engine" ? "dataDirectory" : "directory");
     if (!directory.ok()) return directory.status();
     options.probe_directory = directory.Take();
+    options.sockets_only = kind == "engine";
     Result<std::unique_ptr<io::Reactor>> reactor = io::MakeReactor(options);
     if (!reactor.ok()) return reactor.status();
     reactor_ = reactor.Take();
