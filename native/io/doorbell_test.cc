@@ -102,15 +102,5 @@ TEST(io_doorbell, NoRingOfAnotherThreadIsLost) {
   });
 }
 
-TEST(io_reactor_choice, AutoTakesEpollWhereThereAreOnlySockets) {
-  ReactorOptions options;
-  options.probe_directory = test::TemporaryDirectory();
-  options.sockets_only = true;
-  const auto chosen = MakeReactor(options);
-  ASSERT_OK(chosen);
-  EXPECT_EQ(chosen.value()->backend().backend, Backend::kEpoll);
-  EXPECT(chosen.value()->backend().reason.find("only sockets") != std::string::npos);
-}
-
 }  // namespace
 }  // namespace ankole::io

@@ -334,5 +334,15 @@ TEST(io_reactor, a_probe_directory_that_cannot_be_written) {
   EXPECT(!made.value()->backend().reason.empty());
 }
 
+TEST(io_reactor, AutoTakesEpollWhereThereAreOnlySockets) {
+  ReactorOptions options;
+  options.probe_directory = test::TemporaryDirectory();
+  options.sockets_only = true;
+  const auto chosen = MakeReactor(options);
+  ASSERT_OK(chosen);
+  EXPECT_EQ(chosen.value()->backend().backend, Backend::kEpoll);
+  EXPECT(chosen.value()->backend().reason.find("only sockets") != std::string::npos);
+}
+
 }  // namespace
 }  // namespace ankole::io
