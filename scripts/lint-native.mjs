@@ -76,6 +76,8 @@ if (!missing('clang-format')) {
   )
 }
 
+// The analyzer gives up on a function earlier than by default, which saves half of all the time.
+const analyzer = ['-Xclang', '-analyzer-config', '-Xclang', 'max-nodes=40000']
 // The largest first, so that the cores end together. Tests are left to the compiler, or it takes twice as long.
 const size = (file) => readFileSync(join(root, file)).length
 const compiled = files.filter((file) => /(?<!_test|_fuzz)\.cc$/.test(file) && !file.endsWith('/test_main.cc'))
@@ -85,7 +87,7 @@ if (!missing('clang-tidy')) {
     'clang-tidy',
     compiled
       .sort((a, b) => size(b) - size(a))
-      .map((file) => ['clang-tidy', ['--quiet', file, '--', ...flagsOf(file), ...define]]),
+      .map((file) => ['clang-tidy', ['--quiet', file, '--', ...flagsOf(file), ...define, ...analyzer]]),
   )
 }
 
