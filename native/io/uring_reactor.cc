@@ -463,8 +463,14 @@ class UringReactor final : public CommonReactor {
       CloseIfFree(socket);
       return;
     }
+    if (result < 0) {
+      // It cannot be watched: said once, not tried for ever.
+      if (!more) socket->polled = nullptr;
+      if (socket->awaited) Complete(operation, result);
+      socket->awaited = false;
+      return;
+    }
     if (!more) PollDoorbell(socket);
-    if (result < 0) return;
     socket->rung = true;
     if (socket->awaited) Rung(socket);
   }

@@ -26,8 +26,14 @@ void Repair(std::vector<std::byte>* stream) {
     StoreLittle(head + kMagicAt, kMagic);
     StoreLittle(head + kVersionAt, kVersion);
     StoreLittle(head + kHeaderCrcAt, Crc32c(head, kHeaderCrcAt));
-    Result<Header> header =
-        DecodeHeader(std::span<const std::byte, kHeaderBytes>(head, kHeaderBytes));
+    const std::span<const std::byte, kHeaderBytes> bytes(head, kHeaderBytes);
+    // The same bytes as an entry of a ring in shared memory: what is taken there can be sent again.
+    if (const Result<Header> entry = DecodeSharedHeader(bytes); entry.ok()) {
+      std::byte again[kHeaderBytes];
+      EncodeHeader(entry.value(), again);
+      CHECK(DecodeSharedHeader(again).ok());
+    }
+    Result<Header> header = DecodeHeader(bytes);
     if (!header.ok()) return;
     const size_t end = at + kHeaderBytes + header.value().payload_bytes;
     if (stream->size() < end) stream->resize(end);
