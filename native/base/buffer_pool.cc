@@ -84,7 +84,17 @@ void BufferPool::Release(Chunk* chunk) {
   pool->held_bytes_ -= chunk->capacity_bytes;
 }
 
+void BufferPool::Freeze() {
+  if (frozen_) return;
+  frozen_ = true;
+  // Copy on write, from the same pages.
+  void* arena = mmap(arena_, arena_bytes_, PROT_READ | PROT_WRITE,
+                     MAP_PRIVATE | MAP_FIXED | MAP_NORESERVE, memfd_, 0);
+  CHECK(arena == arena_);
+}
+
 void BufferPool::Trim() {
+  if (frozen_) return;
   for (Chunk& chunk : chunks_) {
     if (chunk.references > 0 || !chunk.faulted) continue;
     madvise(chunk.data, chunk.capacity_bytes, MADV_REMOVE);

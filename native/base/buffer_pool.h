@@ -55,6 +55,9 @@ class BufferPool {
     const auto* byte = static_cast<const std::byte*>(data);
     return byte >= arena_ && byte < arena_ + arena_bytes_;
   }
+  // From now on what is written here is seen by this process alone: whoever shares the arena keeps
+  // what lies in it at this moment, for as long as it likes. For good; Trim does nothing after it.
+  void Freeze();
   // Gives the pages of all free chunks back to the kernel. For when nothing was in flight a while.
   void Trim();
 
@@ -67,6 +70,7 @@ class BufferPool {
   std::vector<Chunk> chunks_;
   Chunk* free_[3] = {};  // by class, smallest first
   size_t held_bytes_ = 0;
+  bool frozen_ = false;
 };
 
 }  // namespace ankole

@@ -151,6 +151,7 @@ class Engine final : public BlockDevice, Link::Owner {
   // Lets members leave; CHECKs that one stays.
   void Drop(const wire::Members& leaving, const std::string& reason);
   void Refuse(const std::string& reason);
+  void GiveUpBuffers();
   void SetMode(Mode mode, const std::string& message);
   void SetMessage(const std::string& message);
   // What held I/O up is over.

@@ -248,12 +248,20 @@ void Engine::Refuse(const std::string& reason) {
   SetMode(Mode::kRefused, reason);
   proposal_.outstanding = false;
   reactor_.Cancel(&tick_);
+  GiveUpBuffers();
   for (const auto& link : links_) {
     if (link->gone()) continue;
     link->Leave(reason);
     if (link->gone()) MemberGone(*link);
   }
   FailWaiting(ErrorCode::kFenced);
+}
+
+// Requests are about to fail of which a disk host may still take the data from shared memory, now
+// or when it wakes. It must find that data, and not what the front end does with the buffer next: a
+// failed write may have happened or not, but nothing else may.
+void Engine::GiveUpBuffers() {
+  if (shared_ != nullptr && !in_flight_.empty()) buffers_->Freeze();
 }
 
 // --- time
@@ -473,6 +481,7 @@ void Engine::Closed(bool in_time) {
   if (shared_ != nullptr) reactor_.Close(&doorbell_close_);
   reactor_.Cancel(&tick_);
   proposal_.outstanding = false;
+  GiveUpBuffers();
   for (const auto& link : links_) {
     if (link->gone()) continue;
     link->Leave("stopped");

@@ -35,7 +35,18 @@ class HostReactor final : public io::Reactor {
   void Hang() { hung_ = true; }
   void Wake() {
     hung_ = false;
-    for (io::ReceiveOperation* operation : std::exchange(withheld_, {})) real_.Receive(operation);
+    WakeDoorbells();
+    for (io::ReceiveOperation* operation : std::exchange(withheld_, {})) {
+      operation->in_flight = false;
+      real_.Receive(operation);
+    }
+  }
+  // Looks into shared memory before it looks at its sockets.
+  void WakeDoorbells() {
+    for (io::AwaitOperation* operation : std::exchange(withheld_awaits_, {})) {
+      operation->in_flight = false;
+      real_.Await(operation);
+    }
   }
   size_t connections() const { return sockets_.size(); }
 
@@ -61,6 +72,7 @@ class HostReactor final : public io::Reactor {
   void Receive(io::ReceiveOperation* operation) override {
     sockets_.insert(operation->socket.fd);
     if (hung_) {
+      operation->in_flight = true;
       withheld_.push_back(operation);
     } else {
       real_.Receive(operation);
@@ -74,7 +86,14 @@ class HostReactor final : public io::Reactor {
     sockets_.erase(operation->socket.fd);
     std::erase_if(withheld_, [&](io::ReceiveOperation* receive) {
       if (receive->socket.fd != operation->socket.fd) return false;
+      receive->in_flight = false;
       real_.Receive(receive);
+      return true;
+    });
+    std::erase_if(withheld_awaits_, [&](io::AwaitOperation* await) {
+      if (await->doorbell.fd != operation->socket.fd) return false;
+      await->in_flight = false;
+      real_.Await(await);
       return true;
     });
     real_.Close(operation);
@@ -82,7 +101,14 @@ class HostReactor final : public io::Reactor {
   void CancelConnect(io::ConnectOperation* operation) override { real_.CancelConnect(operation); }
   Result<io::Socket> MakeDoorbell() override { return real_.MakeDoorbell(); }
   void Ring(io::Socket doorbell) override { real_.Ring(doorbell); }
-  void Await(io::AwaitOperation* operation) override { real_.Await(operation); }
+  void Await(io::AwaitOperation* operation) override {
+    if (hung_) {
+      operation->in_flight = true;
+      withheld_awaits_.push_back(operation);
+    } else {
+      real_.Await(operation);
+    }
+  }
   void Post(io::Message* message) override { real_.Post(message); }
   void Loop() override { CHECK(false); }
   void Stop() override {}
@@ -95,6 +121,7 @@ class HostReactor final : public io::Reactor {
   bool hung_ = false;
   std::set<int> sockets_;
   std::vector<io::ReceiveOperation*> withheld_;
+  std::vector<io::AwaitOperation*> withheld_awaits_;
 };
 
 // A disk host with one replica of the volume.
@@ -241,14 +268,26 @@ class Bench final : public Engine::Observer, public LogSink {
     DestroyEngine();
     return in_time && clean;
   }
-  // As a crash, as far as that goes within a process: without a word to the replicas.
-  void Crash() {
-    On([this] {
-      for (const auto& replica : real_) replica->reactor.BreakConnections();
-      engine->Stop();
+  // As after a crash, or worse: an engine of the next run takes the replicas over while this one
+  // still works. What it had in flight fails.
+  bool TakeOver(const std::function<void()>& then = nullptr) {
+    std::unique_ptr<Engine> old;
+    std::vector<std::unique_ptr<Request>> requests;
+    On([&] {
+      old = std::move(engine);
+      requests.swap(requests_);
+    });
+    const bool serves = StartAndWait();
+    const bool refused =
+        Until([&] { return old->mode() == Mode::kRefused && old->in_flight() == 0; });
+    if (!refused) test::Fail(__FILE__, __LINE__, "the old engine goes on");
+    On([&] {
+      if (then) then();
+      old->Stop();
     });
     Until([this] { return stopped; }, 4000);
-    DestroyEngine();
+    Release(&old, &requests);
+    return serves && refused;
   }
   void StopHost(RealReplica& replica) {
     On([&] { replica.Stop(); });
@@ -437,17 +476,18 @@ class Bench final : public Engine::Observer, public LogSink {
 
  private:
   wire::ReplicaId NextId() const { return 0x10 + options.replicas.size(); }
-  void DestroyEngine() {
+  void DestroyEngine() { Release(&engine, &requests_); }
+  void Release(std::unique_ptr<Engine>* of, std::vector<std::unique_ptr<Request>>* requests) {
     // What its connections still had in flight ends first.
-    Until([this] { return engine->in_flight() == 0; }, 2000);
+    Until([&] { return (*of)->in_flight() == 0; }, 2000);
     Pass(20);
-    On([this] {
-      for (const auto& request : requests_) {
+    On([&] {
+      for (const auto& request : *requests) {
         if (request->runs != 1) test::Fail(__FILE__, __LINE__, "a request was not answered once");
         if (request->chunk != nullptr) BufferPool::Release(request->chunk);
       }
-      requests_.clear();
-      engine.reset();
+      requests->clear();
+      of->reset();
     });
   }
   void Look() {

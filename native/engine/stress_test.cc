@@ -30,20 +30,19 @@ class Storm {
     bench_.options.late_ns = lose_ ? kNsPerSecond : 60 * kNsPerSecond;
     for (RealReplica*& replica : replicas_) replica = &bench_.AddReal();
     if (!bench_.StartAndWait()) return;
-    Round(crash ? 150 : 300);
+    Round(crash ? 150 : 300, !crash);
     if (crash) {
       bench_.On([this] {
-        model_.Crash();
-        crashing_ = true;
-      });
-      bench_.Crash();
-      bench_.On([this] {
-        crashing_ = false;
-        given_back_.clear();
+        fenced_ = true;
         for (RealReplica* replica : replicas_) replica->reactor.Wake();
       });
-      if (!bench_.StartAndWait()) return;
-      Round(150);
+      if (!bench_.TakeOver()) return;
+      bench_.On([this] {
+        model_.Crash();
+        fenced_ = false;
+        given_back_.clear();
+      });
+      Round(150, true);
     }
     const wire::Members members = bench_.Complete().members;
     const bool clean = bench_.Stop();
@@ -71,16 +70,16 @@ class Storm {
   }
   uint64_t Pick(uint64_t below) { return random_() % below; }
 
-  void Round(int operations) {
+  void Round(int operations, bool to_the_end) {
     left_ = operations;
     running_ = 0;
     bench_.On([this] {
       for (int i = 0; i < kClients; ++i) Next();
     });
     const bool ended = bench_.Until(
-        [this] {
+        [this, to_the_end] {
           Disturb();
-          return running_ == 0;
+          return running_ == 0 || (!to_the_end && left_ == 0);
         },
         60'000);
     if (!ended) Fault("stuck: " + bench_.State());
@@ -178,7 +177,7 @@ class Storm {
   }
 
   void Finished(Request* request, uint64_t offset, uint64_t length, uint64_t began, bool changes) {
-    if (crashing_) return;
+    if (fenced_ && request->status == ErrorCode::kFenced) return;
     if (request->status != ErrorCode::kOk) {
       Fault(std::string("a request failed: ") + ErrorCodeName(request->status));
       return;
@@ -196,7 +195,7 @@ class Storm {
   std::array<RealReplica*, 3> replicas_ = {};
   RealReplica* lost_ = nullptr;
   bool lose_ = false;
-  bool crashing_ = false;
+  bool fenced_ = false;
   bool failed_ = false;
   int left_ = 0;
   int running_ = 0;

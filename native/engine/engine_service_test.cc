@@ -1,0 +1,136 @@
+#include "engine/engine_service.h"
+
+#include <arpa/inet.h>
+#include <unistd.h>
+
+#include "base/bytes.h"
+#include "engine/engine_testing.h"
+
+namespace ankole::engine::testing {
+namespace {
+
+Json GoodConfig(const std::string& address) {
+  return Json::Object()
+      .Set("volume", kVolume)
+      .Set("sizeBytes", Bench::kSizeBytes)
+      .Set("secret", kSecretText)
+      .Set("epoch", Json::Object().Set("attachment", 1).Set("run", 1))
+      .Set("record", RecordToJson({}))
+      .Set("replicas", Json::Array().Append(
+                           Json::Object().Set("id", "0000000000000010").Set("address", address)))
+      .Set("nbd", Json::Object().Set("host", "127.0.0.1").Set("port", 0));
+}
+
+TEST(engine_service, ABadConfigIsRefusedNamingTheField) {
+  EXPECT(EngineService::ParseOptions(GoodConfig("unix:/tmp/a")).ok());
+  struct Bad {
+    const char* field;
+    Json value;
+  };
+  const Json replica = Json::Object().Set("id", "0000000000000010").Set("address", "unix:/tmp/a");
+  for (const Bad& bad : {
+           Bad{"volume", "No_Name"},
+           Bad{"volume", ""},
+           Bad{"sizeBytes", 4096},
+           Bad{"sizeBytes", Bench::kSizeBytes + 512},
+           Bad{"secret", "00ff"},
+           Bad{"epoch", Json::Object().Set("attachment", -1).Set("run", 1)},
+           Bad{"epoch", 7},
+           Bad{"record", Json::Object()},
+           Bad{"replicas", Json::Array()},
+           Bad{"replicas", Json::Array().Append(Json::Object().Set("id", "x").Set("address", "y"))},
+           Bad{"replicas", Json::Array().Append(replica).Append(replica)},
+           Bad{"lateMs", 1},
+       }) {
+    Json config = GoodConfig("unix:/tmp/a");
+    config.Set(bad.field, bad.value);
+    const Result<EngineOptions> options = EngineService::ParseOptions(config);
+    EXPECT(!options.ok());
+    if (options.ok()) continue;
+    if (options.status().message().find(bad.field) == std::string::npos) {
+      test::Fail(__FILE__, __LINE__, options.status().message() + " does not name " + bad.field);
+    }
+  }
+}
+
+TEST(engine_service, ARecordSurvivesJson) {
+  wire::Record record;
+  record.epoch = {3, 4};
+  record.generation = 17;
+  record.members.Add(9);
+  record.members.Add(0x10);
+  record.newest_snapshot = "before-upgrade";
+  const Result<wire::Record> back = RecordFromJson(RecordToJson(record));
+  ASSERT_OK(back);
+  EXPECT(back.value() == record);
+}
+
+struct Events final : EventSink {
+  explicit Events(Bench& bench_of) : bench(bench_of) {}
+  Bench& bench;
+  Service* service = nullptr;
+  uint16_t port = 0;
+  bool stopped = false;
+  void Emit(const Json& event) override {
+    if (event.Find("event") == nullptr) return;
+    const std::string name = event.String("event").Take();
+    if (name == "record") {
+      service->OnMessage(
+          Json::Object().Set("answer", event.Integer("question", 0, 1000).Take()).Set("ok", true));
+    }
+    if (name == "serving") {
+      port = static_cast<uint16_t>(event.Find("nbd")->Integer("port", 0, 65535).Take());
+    }
+    if (name == "stopped") stopped = true;
+  }
+};
+
+// An NBD client that has sent one write.
+int WriteOverNbd(uint16_t port) {
+  const int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_port = htons(port);
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  if (connect(fd, reinterpret_cast<sockaddr*>(&address), sizeof(address)) != 0) return -1;
+  std::vector<uint8_t> in(18);
+  std::vector<uint8_t> out = {0, 0, 0, 3, 'I', 'H', 'A', 'V', 'E', 'O', 'P', 'T',
+                              0, 0, 0, 1, 0,   0,   0,   4,   'd', 'e', 'm', 'o'};
+  if (recv(fd, in.data(), 18, MSG_WAITALL) != 18) return -1;
+  if (send(fd, out.data(), out.size(), 0) < 0) return -1;
+  if (recv(fd, in.data(), 10, MSG_WAITALL) != 10) return -1;
+  out.assign(28 + 4096, 0);
+  const uint8_t head[8] = {0x25, 0x60, 0x95, 0x13, 0, 0, 0, 1};
+  std::memcpy(out.data(), head, sizeof(head));
+  out[26] = 0x10;  // 4096 bytes at 0
+  if (send(fd, out.data(), out.size(), 0) < 0) return -1;
+  return fd;
+}
+
+TEST(engine_service, StopsInTimeWhileRequestsOfItsClientsWait) {
+  Bench bench;
+  ScriptedReplica& replica = bench.AddScripted();
+  Events events(bench);
+  HostReactor reactor(bench.reactor());
+  std::unique_ptr<Service> service;
+  bench.On([&] {
+    auto made = EngineService::Make(reactor, GoodConfig(replica.address()), events);
+    CHECK(made.ok());
+    service = made.Take();
+    events.service = service.get();
+    service->Start();
+  });
+  ASSERT(bench.Until([&] { return events.port != 0; }));
+  bench.On([&] { replica.Hang(); });
+  const int client = WriteOverNbd(events.port);
+  ASSERT(client >= 0);
+  bench.Pass(100);
+  bench.On([&] { service->OnMessage(Json::Object().Set("request", 1).Set("op", "stop")); });
+  EXPECT(bench.Until([&] { return events.stopped; }, 4700));
+  bench.Pass(100);
+  bench.On([&] { service.reset(); });
+  close(client);
+}
+
+}  // namespace
+}  // namespace ankole::engine::testing
