@@ -43,7 +43,8 @@ void Skip(const std::string& reason) { skipped = reason; }
 
 std::string TemporaryDirectory() {
   const char* base = std::getenv("TMPDIR");
-  std::string path = std::string(base != nullptr ? base : "/tmp") + "/ankole-test-XXXXXX";
+  std::string path =
+      std::string(base != nullptr ? base : "/tmp") + "/ankole-test-" + std::string(6, 'X');
   if (mkdtemp(path.data()) == nullptr) {
     std::perror("mkdtemp");
     std::exit(2);

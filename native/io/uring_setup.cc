@@ -77,7 +77,7 @@ Status TryRing(io_uring* ring, const std::string& directory) {
     fd = memfd_create("ankole-probe", MFD_CLOEXEC);
     if (fd < 0) return Failed(-errno, "memfd_create");
   } else {
-    std::string path = directory + "/.ankole-probe-XXXXXX";
+    std::string path = directory + "/.ankole-probe-" + std::string(6, 'X');
     fd = mkostemp(path.data(), O_CLOEXEC);
     if (fd < 0) return Failed(-errno, (path + ": create").c_str());
     (void)unlink(path.c_str());
