@@ -491,6 +491,14 @@ void Engine::Closed(bool in_time) {
   observer_.OnStopped(clean);
 }
 
+bool Engine::Ended() const {
+  if (mode_ != Mode::kStopped || pool_.used() > 0 || fail_task_.scheduled) return false;
+  for (const auto& link : links_) {
+    if (!link->gone()) return false;
+  }
+  return !doorbell_.in_flight && !doorbell_close_.in_flight;
+}
+
 // --- reporting
 // -------------------------------------------------------------------------------------
 

@@ -127,7 +127,9 @@ TEST(engine_service, StopsInTimeWhileRequestsOfItsClientsWait) {
   bench.Pass(100);
   bench.On([&] { service->OnMessage(Json::Object().Set("request", 1).Set("op", "stop")); });
   EXPECT(bench.Until([&] { return events.stopped; }, 4700));
-  bench.Pass(100);
+  bench.On([&] { replica.Wake(); });
+  EXPECT(bench.Until([&] { return replica.connections() == 0; }));
+  bench.Pass(300);
   bench.On([&] { service.reset(); });
   close(client);
 }

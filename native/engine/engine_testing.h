@@ -479,8 +479,7 @@ class Bench final : public Engine::Observer, public LogSink {
   void DestroyEngine() { Release(&engine, &requests_); }
   void Release(std::unique_ptr<Engine>* of, std::vector<std::unique_ptr<Request>>* requests) {
     // What its connections still had in flight ends first.
-    Until([&] { return (*of)->in_flight() == 0; }, 2000);
-    Pass(20);
+    if (!Until([&] { return (*of)->Ended(); })) test::Fail(__FILE__, __LINE__, "it does not end");
     On([&] {
       for (const auto& request : *requests) {
         if (request->runs != 1) test::Fail(__FILE__, __LINE__, "a request was not answered once");

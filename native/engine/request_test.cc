@@ -196,7 +196,7 @@ TEST(engine_request, DamagedReadDataIsReadAgain) {
         };
       }
       EXPECT(bench.Reads(0, length, 4));
-      EXPECT_EQ(damaged, alone ? 2 : 1);
+      bench.On([&] { EXPECT_EQ(damaged, alone ? 2 : 1); });
       EXPECT_EQ(static_cast<int>(bench.Complete().generation), 1);
     }
   }

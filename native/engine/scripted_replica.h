@@ -6,6 +6,7 @@
 #include <list>
 #include <map>
 #include <memory>
+#include <mutex>
 #include <optional>
 #include <string>
 #include <utility>
@@ -36,6 +37,27 @@ struct Verdict {
   };
   What what = What::kServe;
   ErrorCode error = ErrorCode::kIoError;
+};
+
+// What decides it. Set by the test's thread, asked by the reactor's.
+class Judge {
+ public:
+  using Function = std::function<Verdict(const wire::Header&)>;
+  Judge() = default;
+  Judge& operator=(Function function) {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    function_ = std::move(function);
+    return *this;
+  }
+  Judge& operator=(const Judge& other) { return *this = other.function_; }
+  Verdict operator()(const wire::Header& header) const {
+    const std::lock_guard<std::mutex> lock(mutex_);
+    return function_ ? function_(header) : Verdict{};
+  }
+
+ private:
+  mutable std::mutex mutex_;
+  Function function_;
 };
 
 class ScriptedReplica {
@@ -97,7 +119,7 @@ class ScriptedReplica {
   size_t held() const { return held_.size(); }
   int asked(wire::Opcode opcode) { return asked_[opcode]; }
 
-  std::function<Verdict(const wire::Header&)> verdict;  // none: all is served
+  Judge verdict;  // none: all is served
   wire::ReplicaState state;
   std::vector<std::byte> data;
   std::optional<Status> hello_refusal;
@@ -159,7 +181,7 @@ class ScriptedReplica {
     } else {
       copy.assign(payload, payload + header.payload_bytes);
     }
-    const Verdict what = verdict ? verdict(header) : Verdict{};
+    const Verdict what = verdict(header);
     if (what.what == Verdict::What::kHold) {
       held_.push_back({&peer, header, std::move(copy)});
       return true;
