@@ -93,8 +93,8 @@ class Engine final : public BlockDevice, Link::Owner {
   EngineReport Report() const;
   Json CountersJson() const;
   size_t in_flight() const { return pool_.used(); }
-  // Stopped, and nothing of it is in flight at the reactor any more: it may be destroyed, also where
-  // the loop goes on.
+  // Stopped, and nothing of it is in flight at the reactor any more: it may be destroyed, also
+  // where the loop goes on.
   bool Ended() const;
 
  private:
