@@ -1,5 +1,6 @@
 #pragma once
 
+#include <cerrno>
 #include <cstring>
 #include <sstream>
 #include <string>
@@ -19,6 +20,17 @@ void Skip(const std::string& reason);
 std::string TemporaryDirectory();
 // A number that is fixed for a run and printed on failure (ANKOLE_TEST_SEED sets it).
 unsigned long Seed();
+
+// Repeats a system call that was interrupted. A blocking one on a socket with a timeout is, also
+// where no signal is handled: when a worker that io_uring started for the thread ends after its
+// 5 s of rest, the kernel says so to the thread.
+template <typename Call>
+auto Uninterrupted(const Call& call) {
+  while (true) {
+    const auto result = call();
+    if (result >= 0 || errno != EINTR) return result;
+  }
+}
 
 template <typename T>
 std::string Show(const T& value) {

@@ -189,7 +189,7 @@ class Client {
   bool Send(const void* from, size_t bytes) {
     const auto* at = static_cast<const char*>(from);
     while (bytes > 0) {
-      const ssize_t put = send(fd_, at, bytes, MSG_NOSIGNAL);
+      const ssize_t put = test::Uninterrupted([&] { return send(fd_, at, bytes, MSG_NOSIGNAL); });
       if (put <= 0) return false;
       at += put;
       bytes -= static_cast<size_t>(put);
@@ -211,7 +211,7 @@ class Client {
   bool Read(void* to, size_t bytes) {
     auto* at = static_cast<char*>(to);
     while (bytes > 0) {
-      const ssize_t got = recv(fd_, at, bytes, 0);
+      const ssize_t got = test::Uninterrupted([&] { return recv(fd_, at, bytes, 0); });
       if (got <= 0) return false;
       at += got;
       bytes -= static_cast<size_t>(got);
@@ -221,7 +221,7 @@ class Client {
   // The server has closed, and nothing more came.
   bool Ended() {
     char byte;
-    const ssize_t got = recv(fd_, &byte, 1, 0);
+    const ssize_t got = test::Uninterrupted([&] { return recv(fd_, &byte, 1, 0); });
     return got == 0 || (got < 0 && errno == ECONNRESET);
   }
 

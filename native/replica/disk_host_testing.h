@@ -228,7 +228,7 @@ class Client {
   void SendBytes(const void* bytes, size_t count) {
     const auto* at = static_cast<const char*>(bytes);
     while (count > 0) {
-      const ssize_t sent = send(fd_, at, count, MSG_NOSIGNAL);
+      const ssize_t sent = test::Uninterrupted([&] { return send(fd_, at, count, MSG_NOSIGNAL); });
       if (sent <= 0) return;  // closed: the next Receive says so
       at += sent;
       count -= static_cast<size_t>(sent);
@@ -274,8 +274,8 @@ class Client {
     char byte;
     while (true) {
       pollfd wait = {fd_, POLLIN, 0};
-      if (poll(&wait, 1, limit_ms) <= 0) return false;
-      if (recv(fd_, &byte, 1, 0) <= 0) return true;
+      if (test::Uninterrupted([&] { return poll(&wait, 1, limit_ms); }) <= 0) return false;
+      if (test::Uninterrupted([&] { return recv(fd_, &byte, 1, 0); }) <= 0) return true;
     }
   }
 
@@ -348,8 +348,8 @@ class Client {
   bool ReceiveBytes(std::byte* to, size_t bytes, int limit_ms) {
     while (bytes > 0) {
       pollfd wait = {fd_, POLLIN, 0};
-      if (poll(&wait, 1, limit_ms) <= 0) return false;
-      const ssize_t received = recv(fd_, to, bytes, 0);
+      if (test::Uninterrupted([&] { return poll(&wait, 1, limit_ms); }) <= 0) return false;
+      const ssize_t received = test::Uninterrupted([&] { return recv(fd_, to, bytes, 0); });
       if (received <= 0) return false;
       to += received;
       bytes -= static_cast<size_t>(received);
