@@ -17,7 +17,24 @@ struct BlockExtent {
   bool zero = false;  // reads as zeros
 };
 
-enum class BlockOperation : uint8_t { kRead, kWrite, kZero, kUnmap, kFlush, kStatus };
+enum class BlockOperation : uint8_t {
+  kRead,
+  kWrite,
+  kZero,
+  kUnmap,
+  kFlush,
+  kStatus,
+  // Reads and writes the target state: what a SCSI target has to know again when another engine
+  // serves the volume (persistent reservations). One blob of kTargetStateBytes, zeros at first,
+  // outside of the blocks; kept by all members. A store is on stable storage of all before `done`.
+  kLoadState,
+  kStoreState,
+  // Takes the range for its submitter alone: `done` runs when every request that overlaps it and
+  // came before has ended, and later ones wait until Release. Meanwhile the requests that name it
+  // in `hold` go on within it; so several of them are one atomic step for everybody else.
+  kHold,
+};
+// Those that are counted one by one: the first six.
 inline constexpr size_t kBlockOperations = 6;
 
 // One request. The submitter owns it and keeps it, and the memory at `data`, alive and unchanged
@@ -26,10 +43,13 @@ struct BlockRequest {
   BlockOperation operation = BlockOperation::kRead;
   bool force_unit_access = false;  // kWrite, kZero, kUnmap: on stable storage before `done`
   bool keep_allocated = false;     // kZero: do not free the space (NBD_CMD_FLAG_NO_HOLE)
-  uint64_t offset_bytes = 0;       // multiple of kSectorBytes; 0 for kFlush
-  uint64_t length_bytes = 0;       // multiple of kSectorBytes, > 0; 0 for kFlush.
+  uint64_t offset_bytes = 0;       // multiple of kSectorBytes; 0 for kFlush and the state
+  uint64_t length_bytes = 0;       // multiple of kSectorBytes, > 0; 0 for kFlush; the state's size.
                                    // Invariant: kRead, kWrite: <= kDataBytesMax
-  std::byte* data = nullptr;  // kWrite: source; kRead: destination. From BlockDevice::buffers()
+  // kWrite, kStoreState: source; kRead, kLoadState: destination. From BlockDevice::buffers().
+  std::byte* data = nullptr;
+  // kRead to kUnmap: a kHold that is held and covers the range, or null.
+  BlockRequest* hold = nullptr;
   BlockExtent* extents = nullptr;  // kStatus: filled in order from offset_bytes
   uint32_t extents_max = 0;        // kStatus: room in `extents`, > 0
   uint32_t extents_count = 0;      // kStatus: how many were filled; they may cover less than asked
@@ -37,6 +57,7 @@ struct BlockRequest {
   void (*done)(BlockRequest*) = nullptr;  // on the reactor's thread, never from within Submit
   BlockRequest* next = nullptr;           // the device's while submitted
   uint64_t submitted_ns = 0;              // the device's: for the latency histogram
+  void* held_by = nullptr;                // kHold: the device's while it is held
 };
 
 class BlockDevice {
@@ -48,6 +69,9 @@ class BlockDevice {
   virtual BufferPool& buffers() = 0;
   // Takes the request; `done` will run exactly once, later.
   virtual void Submit(BlockRequest* request) = 0;
+  // Ends a kHold whose `done` ran with kOk. No request that names it is submitted any more. What
+  // waited for it may be answered from within.
+  virtual void Release(BlockRequest* hold) = 0;
 };
 
 }  // namespace ankole

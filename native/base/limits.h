@@ -26,10 +26,17 @@ inline constexpr uint32_t kPayloadBytesMax =
 // Payload of HELLO, records and other control frames: a record with all members fits many times.
 inline constexpr uint32_t kControlPayloadBytesMax = 8 * kKiB;
 
+// What a SCSI target keeps with the volume: 64 registrations of persistent reservations with the
+// longest names of initiators (RFC 7143, 4.2.7.1: 223 bytes) are 17 KiB. It fits into a small
+// buffer.
+inline constexpr uint32_t kTargetStateBytes = 32 * kKiB;
+
 // Replicas of one volume: more copies than anybody pays for, and small enough for fixed arrays.
 inline constexpr size_t kReplicasMax = 8;
 // Operations in flight in one engine, all front ends together. 16 connections of 128 and room.
 inline constexpr size_t kEngineOperationsMax = 2048;
+// Of these, kept for what goes on within a hold: all others may be waiting for it.
+inline constexpr size_t kEngineNestedSlots = 32;
 // What one engine may have outstanding at one replica; bounds the disk host's memory for it.
 inline constexpr size_t kSessionOperationsMax = 2048;
 // Connections to one disk host; each costs an inbox chunk. 8 nodes × 128 volumes.

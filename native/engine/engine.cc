@@ -12,6 +12,9 @@ namespace {
 
 constexpr uint64_t kFullRetryNs = kNsPerSecond;
 
+// The target state is locked as a block that no volume has.
+constexpr uint64_t kStateBlock = UINT64_MAX - 1;
+
 }  // namespace
 
 Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOptions options,
@@ -25,13 +28,12 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       locks_(kEngineOperationsMax),
       complete_(options_.record) {
   CHECK(options_.replicas.size() <= kReplicasMax);
-  tick_.owner = fail_task_.owner = this;
+  tick_.owner = answer_task_.owner = this;
   tick_.done = [](io::Operation* operation) { static_cast<Engine*>(operation->owner)->Tick(); };
-  fail_task_.done = [](io::Operation* operation) {
+  answer_task_.done = [](io::Operation* operation) {
     auto* self = static_cast<Engine*>(operation->owner);
-    while (self->failed_head_ != nullptr) {
-      BlockRequest* request = self->failed_head_;
-      self->failed_head_ = request->next;
+    while (!self->answers_.empty()) {
+      BlockRequest* request = self->answers_.Pop();
       request->done(request);
     }
     self->JudgeAll();
@@ -74,34 +76,52 @@ Engine::~Engine() {
   if (scratch_ != nullptr) munmap(scratch_, kDataBytesMax);
 }
 
+void Engine::RequestQueue::Push(BlockRequest* request) {
+  request->next = nullptr;
+  (tail == nullptr ? head : tail->next) = request;
+  tail = request;
+}
+
+BlockRequest* Engine::RequestQueue::Pop() {
+  BlockRequest* const request = head;
+  head = request->next;
+  if (head == nullptr) tail = nullptr;
+  return request;
+}
+
 void Engine::Submit(BlockRequest* request) {
   const bool ranged = request->operation != BlockOperation::kFlush;
   CHECK(request->offset_bytes % kSectorBytes == 0 && request->length_bytes % kSectorBytes == 0 &&
-        request->length_bytes <= UINT32_MAX && ranged == (request->length_bytes > 0) &&
-        request->offset_bytes + request->length_bytes <= options_.size_bytes);
+        request->length_bytes <= UINT32_MAX && ranged == (request->length_bytes > 0));
+  if (IsState(request->operation)) {
+    CHECK(request->offset_bytes == 0 && request->length_bytes == kTargetStateBytes);
+  } else {
+    CHECK(request->offset_bytes + request->length_bytes <= options_.size_bytes);
+  }
   request->submitted_ns = reactor_.NowNs();
-  request->next = nullptr;
   if (mode_ != Mode::kServing && mode_ != Mode::kChanging) {
-    Fail(request, ErrorCode::kUnavailable);
+    AnswerLater(request, ErrorCode::kUnavailable);
     return;
   }
   active_ = true;
   if (!tick_fast_) ArmTick(true);
-  Operation* operation = queue_head_ == nullptr ? pool_.Acquire() : nullptr;
-  if (operation != nullptr) {
-    Begin(operation, request);
-  } else if (queue_tail_ != nullptr) {
-    queue_tail_ = queue_tail_->next = request;
+  const bool nested = request->hold != nullptr;
+  RequestQueue& queue = nested ? nested_ : queue_;
+  if (queue.empty() && HasSlot(nested)) {
+    Begin(pool_.Acquire(), request);
   } else {
-    queue_head_ = queue_tail_ = request;
+    queue.Push(request);
   }
 }
 
-void Engine::Fail(BlockRequest* request, ErrorCode status) {
+bool Engine::HasSlot(bool nested) const {
+  return pool_.used() < (nested ? kEngineOperationsMax : kEngineOperationsMax - kEngineNestedSlots);
+}
+
+void Engine::AnswerLater(BlockRequest* request, ErrorCode status) {
   request->status = status;
-  request->next = failed_head_;
-  failed_head_ = request;
-  reactor_.Defer(&fail_task_);
+  answers_.Push(request);
+  reactor_.Defer(&answer_task_);
 }
 
 void Engine::Begin(Operation* operation, BlockRequest* request) {
@@ -116,25 +136,60 @@ void Engine::Begin(Operation* operation, BlockRequest* request) {
     Dispatch(operation);
     return;
   }
-  if (operation->kind == BlockOperation::kWrite) {
+  if (operation->carries_data()) {
     CHECK(operation->length_bytes <= kDataBytesMax);
     auto* table = reinterpret_cast<uint32_t*>(operation->table);
     Crc32cBlocks(request->data, operation->offset_bytes, operation->length_bytes, table);
     operation->table_bytes = BlocksTouched(operation->offset_bytes, operation->length_bytes) * 4;
     operation->table_crc32c = Crc32c(table, operation->table_bytes);
   }
+  if (request->hold == nullptr) {
+    Lock(operation);
+    return;
+  }
+  const auto* holder = static_cast<Operation*>(request->hold->held_by);
+  CHECK(holder != nullptr && operation->offset_bytes >= holder->offset_bytes &&
+        operation->offset_bytes + operation->length_bytes <=
+            holder->offset_bytes + holder->length_bytes);
+  Dispatch(operation);
+}
+
+void Engine::Lock(Operation* operation) {
   LockRequest& lock = operation->lock;
   lock.begin_block = operation->offset_bytes / kBlockBytes;
   lock.end_block = DivideUp(operation->offset_bytes + operation->length_bytes, kBlockBytes);
-  lock.exclusive = operation->is_write();
+  if (IsState(operation->kind)) {
+    lock.begin_block = kStateBlock;
+    lock.end_block = kStateBlock + 1;
+  }
+  lock.exclusive = operation->is_write() || operation->kind == BlockOperation::kHold;
   lock.owner = operation;
   lock.granted = [](LockRequest* granted) {
     auto* waiter = static_cast<Operation*>(granted->owner);
-    waiter->locked = true;
-    static_cast<Engine*>(waiter->engine)->Dispatch(waiter);
+    static_cast<Engine*>(waiter->engine)->Granted(waiter);
   };
-  operation->locked = locks_.Acquire(&lock);
-  if (operation->locked) Dispatch(operation);
+  if (locks_.Acquire(&lock)) Granted(operation);
+}
+
+void Engine::Granted(Operation* operation) {
+  operation->locked = true;
+  if (operation->kind != BlockOperation::kHold) {
+    Dispatch(operation);
+    return;
+  }
+  operation->request->held_by = operation;
+  AnswerLater(operation->request, ErrorCode::kOk);
+}
+
+void Engine::Release(BlockRequest* hold) {
+  auto* operation = static_cast<Operation*>(std::exchange(hold->held_by, nullptr));
+  CHECK(operation != nullptr && operation->request == hold && operation->locked);
+  operation->request = nullptr;
+  operation->locked = false;
+  locks_.Release(&operation->lock);
+  pool_.Release(operation);
+  DispatchWaiting();
+  CloseWhenIdle();
 }
 
 // Its turn has come: to all members, or to one.
@@ -149,7 +204,7 @@ void Engine::Dispatch(Operation* operation) {
   if (mode_ == Mode::kRefused || mode_ == Mode::kStopped) {
     // It waited for a slot or a lock, and there is nobody to ask any more.
     to_judge_.PushBack(operation);
-    reactor_.Defer(&fail_task_);
+    reactor_.Defer(&answer_task_);
     return;
   }
   if (!operation->fans_out()) {
@@ -187,7 +242,7 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
   const BlockRequest& request = *operation->request;
   wire::Header header;
   header.opcode = OpcodeOf(operation->kind);
-  if (operation->is_write() && request.force_unit_access) {
+  if (operation->is_write() && request.force_unit_access && !IsState(operation->kind)) {
     header.flags |= wire::kFlagForceUnitAccess;
   }
   if (operation->kind == BlockOperation::kZero && request.keep_allocated) {
@@ -203,7 +258,7 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
   if (link.shared() != nullptr && SendShared(operation, link, header, alone)) return;
   part.frame.table = nullptr;
   part.frame.table_bytes = part.frame.data_bytes = 0;
-  if (operation->kind == BlockOperation::kWrite) {
+  if (operation->carries_data()) {
     header.payload_bytes = operation->table_bytes + operation->length_bytes;
     header.payload_crc32c = operation->table_crc32c;
     part.frame.table = operation->table;
@@ -227,7 +282,9 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
 // Through shared memory, unless there is no room or what is asked does not go that way.
 bool Engine::SendShared(Operation* operation, Link& link, wire::Header header, bool alone) {
   SharedLink& shared = *link.shared();
-  if (!shared.HasRoom() || operation->kind == BlockOperation::kStatus) return false;
+  if (!shared.HasRoom() || operation->kind == BlockOperation::kStatus || IsState(operation->kind)) {
+    return false;
+  }
   MemberPart& part = operation->parts[link.index()];
   header.shared = true;
   if (operation->kind == BlockOperation::kWrite) {
@@ -455,8 +512,10 @@ void Engine::Acknowledge(Operation* operation) {
   operation->waiting = operation->answered = operation->failed = 0;
   Recycle(operation);
   request->status = operation->status;
-  counters_.Add(request->operation, request->length_bytes, request->status != ErrorCode::kOk,
-                reactor_.NowNs() - request->submitted_ns);
+  if (!IsState(request->operation)) {
+    counters_.Add(request->operation, request->length_bytes, request->status != ErrorCode::kOk,
+                  reactor_.NowNs() - request->submitted_ns);
+  }
   request->done(request);
 }
 
@@ -468,13 +527,10 @@ void Engine::Recycle(Operation* operation) {
 }
 
 void Engine::DispatchWaiting() {
-  if (queue_head_ == nullptr) return;
-  Operation* operation = pool_.Acquire();
-  if (operation == nullptr) return;
-  BlockRequest* request = queue_head_;
-  queue_head_ = request->next;
-  if (queue_head_ == nullptr) queue_tail_ = nullptr;
-  Begin(operation, request);
+  const bool nested = !nested_.empty();
+  RequestQueue& queue = nested ? nested_ : queue_;
+  if (queue.empty() || !HasSlot(nested)) return;
+  Begin(pool_.Acquire(), queue.Pop());
 }
 
 void Engine::RetryFull(uint64_t now_ns) {

@@ -88,6 +88,7 @@ class Engine final : public BlockDevice, Link::Owner {
   uint64_t size_bytes() const override { return options_.size_bytes; }
   BufferPool& buffers() override { return *buffers_; }
   void Submit(BlockRequest* request) override;
+  void Release(BlockRequest* hold) override;
 
   Mode mode() const { return mode_; }
   EngineReport Report() const;
@@ -99,7 +100,10 @@ class Engine final : public BlockDevice, Link::Owner {
 
  private:
   // --- engine.cc: requests ---
+  bool HasSlot(bool nested) const;
   void Begin(Operation* operation, BlockRequest* request);
+  void Lock(Operation* operation);
+  void Granted(Operation* operation);
   void Dispatch(Operation* operation);
   void DispatchWaiting();
   bool AddPart(Operation* operation, size_t index, bool alone);
@@ -118,7 +122,7 @@ class Engine final : public BlockDevice, Link::Owner {
   void Acknowledge(Operation* operation);
   void Recycle(Operation* operation);
   void RetryFull(uint64_t now_ns);
-  void Fail(BlockRequest* request, ErrorCode status);
+  void AnswerLater(BlockRequest* request, ErrorCode status);
   void FailWaiting(ErrorCode status);
   void DetachPart(Operation* operation, size_t index);
 
@@ -195,10 +199,19 @@ class Engine final : public BlockDevice, Link::Owner {
   IntrusiveList<Operation, &Operation::queue_node> held_;  // done; the record is not complete
   IntrusiveList<Operation, &Operation::queue_node> full_;  // no member has space
   uint64_t out_of_space_ns_ = 0;  // when a write last found no space anywhere; 0: there is some
-  BlockRequest* queue_head_ = nullptr;  // waiting for a slot
-  BlockRequest* queue_tail_ = nullptr;
-  BlockRequest* failed_head_ = nullptr;  // to be answered at the end of this turn
-  io::Task fail_task_;
+  struct RequestQueue {
+    BlockRequest* head = nullptr;
+    BlockRequest* tail = nullptr;
+    bool empty() const { return head == nullptr; }
+    void Push(BlockRequest* request);
+    BlockRequest* Pop();
+  };
+  // Waiting for a slot. Those within a hold have a queue and a reserve of slots of their own, as
+  // all other slots may wait for that hold.
+  RequestQueue queue_;
+  RequestQueue nested_;
+  RequestQueue answers_;  // to be answered at the end of this turn: refused ones, holds
+  io::Task answer_task_;
   std::byte* scratch_ = nullptr;      // where answers go that nobody wants any more
   size_t unclean_reader_ = SIZE_MAX;  // after an unclean stop: the one that serves all reads
   // The last member came back from a reboot: what was not flushed may be gone, so no flush can

@@ -69,8 +69,10 @@ void Engine::OnLinkReply(Link& link, const wire::Header& header, const std::byte
   part.answer_due = part.receiving = false;
   --operation->answers_due;
   --link.outstanding;
-  link.counters.Add(operation->kind, operation->length_bytes, status != ErrorCode::kOk,
-                    reactor_.NowNs() - part.sent_ns);
+  if (!IsState(operation->kind)) {
+    link.counters.Add(operation->kind, operation->length_bytes, status != ErrorCode::kOk,
+                      reactor_.NowNs() - part.sent_ns);
+  }
   if (status == ErrorCode::kFenced) {
     Refuse("replica " + wire::ReplicaIdText(link.replica()) + " serves a newer engine");
   }
@@ -97,7 +99,8 @@ Status Engine::TakeAnswer(Operation* operation, const Link& link, const wire::He
               "an answer through shared memory to what was not asked there"};
     }
     std::memcpy(request.data, part.chunk->data, operation->length_bytes);
-  } else if (operation->kind == BlockOperation::kRead) {
+  } else if (operation->kind == BlockOperation::kRead ||
+             operation->kind == BlockOperation::kLoadState) {
     if (!header.carries_data() || !wire::DataMatches(header, payload, data)) {
       return {ErrorCode::kCorrupt, "data read does not match its checksum"};
     }

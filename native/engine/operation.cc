@@ -33,8 +33,14 @@ wire::Opcode OpcodeOf(BlockOperation kind) {
       return wire::Opcode::kFlush;
     case BlockOperation::kStatus:
       return wire::Opcode::kStatus;
+    case BlockOperation::kLoadState:
+      return wire::Opcode::kLoadState;
+    case BlockOperation::kStoreState:
+      return wire::Opcode::kStoreState;
+    case BlockOperation::kHold:
+      break;
   }
-  return wire::Opcode::kPing;
+  CHECK(false);  // a hold is nobody's but the engine's
 }
 
 OperationPool::OperationPool(size_t slots)

@@ -65,7 +65,11 @@ struct Operation {
 
   bool is_write() const {
     return kind == BlockOperation::kWrite || kind == BlockOperation::kZero ||
-           kind == BlockOperation::kUnmap;
+           kind == BlockOperation::kUnmap || kind == BlockOperation::kStoreState;
+  }
+  // Data goes with it, with its checksums in `table`.
+  bool carries_data() const {
+    return kind == BlockOperation::kWrite || kind == BlockOperation::kStoreState;
   }
   // To all members, rather than one.
   bool fans_out() const { return is_write() || kind == BlockOperation::kFlush; }
@@ -73,7 +77,11 @@ struct Operation {
   bool quiet() const { return frames_out == 0 && answers_due == 0; }
 };
 
-// The request that a member gets for it.
+inline bool IsState(BlockOperation kind) {
+  return kind == BlockOperation::kLoadState || kind == BlockOperation::kStoreState;
+}
+
+// The request that a member gets for it. Not for kHold.
 wire::Opcode OpcodeOf(BlockOperation kind);
 
 // Slots for operations in memory that is only touched as deep as the queue ever was.

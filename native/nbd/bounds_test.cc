@@ -84,7 +84,7 @@ TEST(nbd, writes_wait_when_the_device_is_slow) {
     EXPECT(Eventually([&] { return bench.Pending() >= 14; }));
     for (int i = 0; i < 20; ++i) EXPECT(bench.Held() <= kQuota);
     EXPECT(bench.Pending() < 16);
-    bench.On([&] { bench.device.Release(); });
+    bench.On([&] { bench.device.LetGo(); });
     for (uint64_t i = 0; i < 48; ++i) EXPECT_EQ(client.Await().error, 0u);
     sender.join();
     EXPECT(client.ReadAt(40 * kMiB, 4096).data ==
@@ -139,7 +139,7 @@ TEST(nbd, clients_that_go_with_requests_in_flight) {
       } else {
         client.Close();
       }
-      bench.On([&] { bench.device.Release(); });
+      bench.On([&] { bench.device.LetGo(); });
       if (round == 2) {
         for (int i = 0; i < 129; ++i) EXPECT_EQ(client.Await().error, 0u);
         EXPECT(client.Ended());
@@ -158,7 +158,7 @@ TEST(nbd, disconnect_is_answered_by_the_end_after_all_else) {
     client.Ask(Command::kDisconnect, 0, 0, 0);
     client.Ask(Command::kRead, 77, 0, 4096);  // must not be listened to
     EXPECT(Eventually([&] { return bench.Pending() == 10; }));
-    bench.On([&] { bench.device.Release(); });
+    bench.On([&] { bench.device.LetGo(); });
     for (int i = 0; i < 10; ++i) EXPECT_EQ(client.Await().error, 0u);
     EXPECT(client.Ended());
     EXPECT_EQ(bench.log.size(), 0u);
@@ -221,7 +221,7 @@ TEST(nbd, pause_and_resume) {
     client.AskWrite(4, kMiB, RandomBytes(kMiB, 4));
     Client late(bench);
     EXPECT(!bench.Get<bool>([&] { return quiet; }));
-    bench.On([&] { bench.device.Release(); });
+    bench.On([&] { bench.device.LetGo(); });
     EXPECT_EQ(client.Await().error, 0u);
     EXPECT_EQ(client.Await().error, 0u);
     EXPECT(Eventually([&] { return bench.Get<bool>([&] { return quiet; }); }));
@@ -249,7 +249,7 @@ TEST(nbd, shutdown_answers_what_was_taken) {
     EXPECT(idle.Ended());
     EXPECT(greeted.Ended());
     EXPECT_EQ(bench.Connections(), 1u);
-    bench.On([&] { bench.device.Release(); });
+    bench.On([&] { bench.device.LetGo(); });
     for (uint64_t i = 0; i < 21; ++i) EXPECT_EQ(busy.Await().error, 0u);
     EXPECT(busy.Ended());
     bench.Join();
@@ -275,7 +275,7 @@ TEST(nbd, a_hard_shutdown_waits_for_the_device_only) {
     });
     EXPECT(client.Ended());
     EXPECT(!bench.Get<bool>([&] { return stopped; }));
-    bench.On([&] { bench.device.Release(); });
+    bench.On([&] { bench.device.LetGo(); });
     bench.Join();
     EXPECT(stopped);
   });

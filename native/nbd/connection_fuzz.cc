@@ -1,6 +1,6 @@
 #include <random>
 
-#include "nbd/memory_device.h"
+#include "io/memory_device.h"
 #include "nbd/scripted_reactor.h"
 #include "nbd/server.h"
 
@@ -51,7 +51,7 @@ void Fuzz(const uint8_t* data, size_t size) {
 
   ScriptedReactor reactor;
   NoLog log;
-  MemoryDevice device(reactor, Pool(), "volume", 2 * kMiB);
+  io::MemoryDevice device(reactor, Pool(), "volume", 2 * kMiB);
   device.shuffled = true;
   if (data[0] & 64) {
     device.fault = [&](const BlockRequest&) {
@@ -67,7 +67,7 @@ void Fuzz(const uint8_t* data, size_t size) {
     std::string replies;
     for (size_t at = 0; server.connections() > 0;) {
       if (one_in(4)) device.held = true;
-      if (one_in(3)) device.Release();
+      if (one_in(3)) device.LetGo();
       if (one_in(2)) {
         replies.clear();
         reactor.Take(&replies);
@@ -85,7 +85,7 @@ void Fuzz(const uint8_t* data, size_t size) {
     if (server.connections() > 0 && reactor.receiving() && data[0] & 16) reactor.Give(nullptr, 0);
     if (data[0] & 8) reactor.BreakSend();
     server.Shutdown([&] { stopped = true; });
-    device.Release();
+    device.LetGo();
     reactor.Turn();
     while (reactor.Take()) {
     }

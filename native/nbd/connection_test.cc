@@ -8,7 +8,7 @@ struct Script {
   std::unique_ptr<BufferPool> pool = BufferPool::Create("nbd-test", 20, 4, 4).Take();
   ScriptedReactor reactor;
   TestLog log;
-  MemoryDevice device{reactor, *pool, "volume", 2 * kMiB};
+  io::MemoryDevice device{reactor, *pool, "volume", 2 * kMiB};
   Server server{reactor, device, log};
   Script() {
     io::Address bound;

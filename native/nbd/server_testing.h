@@ -17,8 +17,8 @@
 #include <vector>
 
 #include "base/test.h"
+#include "io/memory_device.h"
 #include "io/reactor_testing.h"
-#include "nbd/memory_device.h"
 #include "nbd/server.h"
 
 // A server over a volume in memory, on a real reactor and real sockets, and a blocking client that
@@ -120,7 +120,7 @@ class Bench {
     On([&] {
       server.Shutdown([this] { reactor.Stop(); });
       server.Abort();
-      device.Release();
+      device.LetGo();
     });
     thread_.join();
   }
@@ -137,7 +137,7 @@ class Bench {
 
  public:
   TestLog log;
-  MemoryDevice device;
+  io::MemoryDevice device;
   Server server;
   io::Address bound;
 

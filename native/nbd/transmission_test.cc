@@ -67,7 +67,7 @@ TEST(nbd, pipelined_and_out_of_order) {
     }
     client.Send(stream);
     EXPECT(Eventually([&] { return bench.Pending() == kDepth; }));
-    bench.On([&] { bench.device.Release(); });
+    bench.On([&] { bench.device.LetGo(); });
     std::vector<bool> seen(kDepth);
     bool ordered = true;
     for (uint32_t i = 0; i < kDepth; ++i) {
@@ -80,7 +80,7 @@ TEST(nbd, pipelined_and_out_of_order) {
     bench.On([&] { bench.device.held = true; });
     for (uint32_t i = 0; i < kDepth; ++i) client.Ask(Command::kRead, i, i * 4096, 4096);
     EXPECT(Eventually([&] { return bench.Pending() == kDepth; }));
-    bench.On([&] { bench.device.Release(); });
+    bench.On([&] { bench.device.LetGo(); });
     for (uint32_t i = 0; i < kDepth; ++i) {
       const Answer answer = client.Await();
       ASSERT(!answer.lost && answer.data.size() == 4096);
@@ -95,7 +95,7 @@ TEST(nbd, more_than_the_queue_depth_waits) {
     bench.On([&] { bench.device.held = true; });
     for (uint32_t i = 0; i < kRequests; ++i) client.Ask(Command::kRead, i, i * 512, 512);
     EXPECT(Eventually([&] { return bench.Pending() == kConnectionOperationsMax; }));
-    bench.On([&] { bench.device.Release(); });
+    bench.On([&] { bench.device.LetGo(); });
     for (uint32_t i = 0; i < kRequests; ++i) EXPECT_EQ(client.Await().error, 0u);
     EXPECT(bench.Get<size_t>([&] { return bench.device.pending_max; }) <= kConnectionOperationsMax);
   });

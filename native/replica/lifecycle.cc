@@ -2,6 +2,7 @@
 
 #include "base/limits.h"
 #include "replica/replica.h"
+#include "replica/state_file.h"
 
 // The blocking life of a replica: create, open, close, destroy, describe.
 namespace ankole::replica {
@@ -87,6 +88,7 @@ Status Fill(io::FileSystem& files, const std::string& directory, const Identity&
   if (!lock.ok()) return lock.status();
   files.Close(lock.value());
   RETURN_IF_ERROR(RecordFile::Create(files, Join(directory, kRecordName), RecordState{}));
+  RETURN_IF_ERROR(CreateStateFile(files, Join(directory, kTargetStateName)));
 
   LayerMeta head;
   head.name = HeadName(0);
@@ -136,7 +138,7 @@ Status Replica::Create(io::FileSystem& files, const std::string& directory,
 Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory)
     : files_(files), reactor_(reactor), directory_(std::move(directory)) {
   finish_task_.owner = flush_job_.owner = record_job_.owner = mask_job_.owner = status_job_.owner =
-      this;
+      state_job_.owner = this;
   finish_task_.done = [](io::Operation* task) {
     static_cast<Replica*>(task->owner)->FinishDeferred();
   };
@@ -148,6 +150,8 @@ Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string direct
   mask_job_.done = MaskDone;
   status_job_.work = StatusWork;
   status_job_.done = StatusDone;
+  state_job_.work = StateWork;
+  state_job_.done = StateDone;
 }
 
 Replica::~Replica() {

@@ -14,7 +14,17 @@ namespace ankole::replica {
 
 class Replica;
 
-enum class OperationKind : uint8_t { kRead, kWrite, kZero, kUnmap, kFlush, kStatus, kRecord };
+enum class OperationKind : uint8_t {
+  kRead,
+  kWrite,
+  kZero,
+  kUnmap,
+  kFlush,
+  kStatus,
+  kRecord,
+  kLoadState,
+  kStoreState
+};
 
 // One request to a replica. The submitter owns it and keeps it, and the memory that it points to,
 // alive and unchanged until `done` runs. From a fixed pool of the submitter: nothing is allocated
@@ -22,11 +32,12 @@ enum class OperationKind : uint8_t { kRead, kWrite, kZero, kUnmap, kFlush, kStat
 struct ReplicaOperation {
   // --- set by the submitter ---
   OperationKind kind = OperationKind::kRead;
-  bool durable = false;            // kWrite, kZero, kUnmap: on stable storage before `done` (FUA)
-  bool keep_allocated = false;     // kZero: the space stays taken
-  uint64_t offset_bytes = 0;       // multiple of kSectorBytes; not for kFlush and kRecord
-  uint64_t length_bytes = 0;       // multiple of kSectorBytes, > 0; kRead, kWrite: <= kDataBytesMax
-  std::byte* data = nullptr;       // kRead: destination; kWrite: source; of any alignment
+  bool durable = false;         // kWrite, kZero, kUnmap: on stable storage before `done` (FUA)
+  bool keep_allocated = false;  // kZero: the space stays taken
+  uint64_t offset_bytes = 0;    // multiple of kSectorBytes; not for kFlush and kRecord
+  uint64_t length_bytes = 0;    // multiple of kSectorBytes, > 0; kRead, kWrite: <= kDataBytesMax
+  std::byte* data = nullptr;  // kRead: destination; kWrite: source; of any alignment. Of kLoadState
+                              // and kStoreState likewise, kTargetStateBytes
   BlockExtent* extents = nullptr;  // kStatus: filled in order from offset_bytes
   uint32_t extents_max = 0;        // kStatus: room in `extents`, > 0
   wire::RecordPair record;         // kRecord

@@ -9,6 +9,10 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
   if (operation.kind == OperationKind::kFlush || operation.kind == OperationKind::kRecord) {
     return ErrorCode::kOk;
   }
+  if (operation.kind == OperationKind::kLoadState || operation.kind == OperationKind::kStoreState) {
+    const bool whole = operation.length_bytes == kTargetStateBytes && operation.data != nullptr;
+    return whole ? ErrorCode::kOk : ErrorCode::kInvalidArgument;
+  }
   const uint64_t offset = operation.offset_bytes;
   const uint64_t length = operation.length_bytes;
   if (length == 0 || offset % kSectorBytes != 0 || length % kSectorBytes != 0) {
@@ -53,6 +57,10 @@ void Replica::Submit(ReplicaOperation* operation) {
     case OperationKind::kRecord:
       record_waiters_.PushBack(operation);
       return StartRecord();
+    case OperationKind::kLoadState:
+    case OperationKind::kStoreState:
+      state_waiters_.PushBack(operation);
+      return StartState();
   }
   FinishLater(operation, ErrorCode::kInvalidArgument);
 }

@@ -34,7 +34,7 @@ struct ReplicaDescription {
 
 // An open replica. Opened, closed, created and destroyed by blocking functions that are run in an
 // io::Job; in between owned by the reactor's thread. It does no range locking: operations that are
-// in flight at the same time touch different 4 KiB blocks (kFlush, kStatus and kRecord aside),
+// in flight at the same time touch different 4 KiB blocks (those of no range and kStatus aside),
 // which the engine sees to (rule 4).
 class Replica {
  public:
@@ -144,6 +144,11 @@ class Replica {
   static void MaskWork(io::Job* job);
   static void MaskDone(io::Operation* job);
 
+  // target_state.cc
+  void StartState();
+  static void StateWork(io::Job* job);
+  static void StateDone(io::Operation* job);
+
   // maintenance.cc: flush, record, status.
   void StartFlush();
   static void FlushWork(io::Job* job);
@@ -212,6 +217,12 @@ class Replica {
   size_t status_runs_ = 0;
   std::vector<io::FileExtent> status_extents_;
   Status status_outcome_;
+
+  ReplicaOperation* state_operation_ = nullptr;
+  List state_waiters_;
+  io::Job state_job_;
+  Status state_outcome_;
+  bool state_sync_failed_ = false;
 };
 
 }  // namespace ankole::replica

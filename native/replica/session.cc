@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <optional>
 #include <utility>
 
 #include "base/crc32c.h"
@@ -187,6 +188,8 @@ bool Session::OnFrame(const wire::Header& header, const std::byte* payload, std:
     case wire::Opcode::kUnmap:
     case wire::Opcode::kFlush:
     case wire::Opcode::kStatus:
+    case wire::Opcode::kLoadState:
+    case wire::Opcode::kStoreState:
       return OnData(header, payload, data);
   }
   CHECK(false);  // the decoder knows no other
@@ -402,7 +405,7 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
   if (operation == nullptr) {
     operation = operations_.Acquire();
     if (operation == nullptr) return false;
-    if (header.opcode == wire::Opcode::kWrite) {
+    if (header.carries_data()) {
       operation->chunk = buffers_->Acquire(header.length_bytes);
       if (operation->chunk == nullptr) {
         operations_.Release(operation);
@@ -412,16 +415,20 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
   }
   NoteActivity();
   Begin(operation, header);
-  if (header.length_bytes > 0 && OutOfRange(header)) {
+  const bool of_volume =
+      header.opcode != wire::Opcode::kLoadState && header.opcode != wire::Opcode::kStoreState;
+  if (of_volume && header.length_bytes > 0 && OutOfRange(header)) {
     Answer(operation, ErrorCode::kOutOfRange);
     return true;
   }
   switch (header.opcode) {
     case wire::Opcode::kWrite:
+    case wire::Opcode::kStoreState:
       StartWrite(operation, payload, data);
       break;
     case wire::Opcode::kRead:
     case wire::Opcode::kStatus:
+    case wire::Opcode::kLoadState:
       waiting_.PushBack(operation);
       StartWaiting();
       break;
@@ -445,7 +452,8 @@ void Session::StartWrite(SessionOperation* operation, const std::byte* table,
   const wire::Header& header = operation->header;
   if (!wire::DataMatches(header, table, data)) {
     Release(operation);
-    Breach("the data of a WRITE of " + std::to_string(header.length_bytes) + " bytes at " +
+    Breach(std::string("the data of a ") + wire::OpcodeName(header.opcode) + " of " +
+           std::to_string(header.length_bytes) + " bytes at " +
            std::to_string(header.offset_bytes) + " does not match its checksums");
     return;
   }
@@ -453,7 +461,8 @@ void Session::StartWrite(SessionOperation* operation, const std::byte* table,
   // What came in place is gone when the frame is: the storage may need it for longer.
   if (data != kept) std::memcpy(kept, data, header.length_bytes);
   operation->storage.data = kept;
-  Submit(operation, OperationKind::kWrite);
+  Submit(operation, header.opcode == wire::Opcode::kWrite ? OperationKind::kWrite
+                                                          : OperationKind::kStoreState);
 }
 
 // Rules 2 and 3: a record of this session's epoch, and none that goes back.
@@ -491,7 +500,7 @@ void Session::StartRecord(SessionOperation* operation, const std::byte* payload)
 bool Session::AcquireForRead(SessionOperation* operation) {
   const wire::Header& header = operation->header;
   const size_t bytes =
-      header.opcode == wire::Opcode::kRead
+      header.opcode != wire::Opcode::kStatus
           ? header.length_bytes + BlocksTouched(header.offset_bytes, header.length_bytes) * 4
           : BufferPool::kSmallBytes;
   if (read_bytes_ + bytes > kReadBytesMax) return false;
@@ -506,9 +515,11 @@ void Session::StartWaiting() {
     if (!AcquireForRead(operation)) return;
     waiting_.PopFront();
     ReplicaOperation& storage = operation->storage;
-    if (operation->header.opcode == wire::Opcode::kRead) {
+    if (operation->header.opcode != wire::Opcode::kStatus) {
       storage.data = operation->chunk->data;
-      Submit(operation, OperationKind::kRead);
+      Submit(operation, operation->header.opcode == wire::Opcode::kRead
+                            ? OperationKind::kRead
+                            : OperationKind::kLoadState);
     } else {
       storage.extents = reinterpret_cast<BlockExtent*>(operation->chunk->data + kExtentsAt);
       storage.extents_max = wire::kStatusExtentsMax;
@@ -543,8 +554,11 @@ void Session::OnDone(SessionOperation* operation) {
 
 void Session::Answer(SessionOperation* operation, ErrorCode status) {
   const wire::Header& header = operation->header;
-  BlockOperation counted = BlockOperation::kRead;
+  std::optional<BlockOperation> counted;
   switch (header.opcode) {
+    case wire::Opcode::kRead:
+      counted = BlockOperation::kRead;
+      break;
     case wire::Opcode::kWrite:
       counted = BlockOperation::kWrite;
       break;
@@ -563,8 +577,8 @@ void Session::Answer(SessionOperation* operation, ErrorCode status) {
     default:
       break;
   }
-  if (header.opcode != wire::Opcode::kRecord) {
-    replica_->counters().Add(counted, header.length_bytes, status != ErrorCode::kOk,
+  if (counted) {
+    replica_->counters().Add(*counted, header.length_bytes, status != ErrorCode::kOk,
                              reactor_.NowNs() - operation->started_ns);
   }
   if (!connection_.open()) {
@@ -582,7 +596,7 @@ void Session::Answer(SessionOperation* operation, ErrorCode status) {
          static_cast<uint32_t>(std::strlen(text)), nullptr, 0);
     return;
   }
-  if (header.opcode == wire::Opcode::kRead) {
+  if (header.opcode == wire::Opcode::kRead || header.opcode == wire::Opcode::kLoadState) {
     std::byte* data = operation->chunk->data;
     std::byte* table = data + header.length_bytes;  // aligned: lengths are multiples of 512
     Crc32cBlocks(data, header.offset_bytes, header.length_bytes,
@@ -637,7 +651,8 @@ void Session::ReleaseChunk(SessionOperation* operation) {
   BufferPool::Chunk* chunk = std::exchange(operation->chunk, nullptr);
   if (chunk == nullptr) return;
   const wire::Opcode opcode = operation->header.opcode;
-  if (opcode == wire::Opcode::kRead || opcode == wire::Opcode::kStatus) {
+  if (opcode == wire::Opcode::kRead || opcode == wire::Opcode::kStatus ||
+      opcode == wire::Opcode::kLoadState) {
     read_bytes_ -= chunk->capacity_bytes;
   }
   BufferPool::Release(chunk);

@@ -40,6 +40,8 @@ constexpr Rule kRules[] = {
     {Opcode::kPing, "PING", 0, false, 0, 0, 0},
     {Opcode::kClose, "CLOSE", 0, false, 0, 0, 0},
     {Opcode::kShare, "SHARE", 0, false, 0, kControl, 0},
+    {Opcode::kLoadState, "LOAD STATE", 0, true, kTargetStateBytes, 0, kPayloadBytesMax},
+    {Opcode::kStoreState, "STORE STATE", 0, true, kTargetStateBytes, kPayloadBytesMax, 0},
 };
 
 const Rule* FindRule(uint8_t opcode) {
@@ -63,6 +65,10 @@ const char* Fault(const Header& header, const Rule& rule) {
       return "offset or length is no multiple of 512";
     }
     if (header.offset_bytes > kVolumeBytesMax) return "the offset is out of bounds";
+    const bool state = rule.opcode == Opcode::kLoadState || rule.opcode == Opcode::kStoreState;
+    if (state && (header.offset_bytes != 0 || header.length_bytes != kTargetStateBytes)) {
+      return "a part of the target state";
+    }
   } else if (header.offset_bytes != 0 || header.length_bytes != 0) {
     return "a range where there is none";
   }

@@ -26,10 +26,12 @@ enum class Opcode : uint8_t {
   kZero = 8,
   kUnmap = 9,
   kFlush = 10,
-  kStatus = 11,  // which parts are holes or zeros
-  kPing = 12,    // «working»: answered whatever else is going on
-  kClose = 13,   // clean stop: flush, and note that it is clean
-  kShare = 14,   // brings one descriptor for frames through shared memory
+  kStatus = 11,      // which parts are holes or zeros
+  kPing = 12,        // «working»: answered whatever else is going on
+  kClose = 13,       // clean stop: flush, and note that it is clean
+  kShare = 14,       // brings one descriptor for frames through shared memory
+  kLoadState = 15,   // what a SCSI target keeps with the volume
+  kStoreState = 16,  // durable before the answer
 };
 inline constexpr uint8_t kReplyBit = 0x80;
 
@@ -58,8 +60,9 @@ struct Header {
 
   // Whether the payload is a table of block checksums and then data.
   bool carries_data() const {
-    return (!reply && opcode == Opcode::kWrite) ||
-           (reply && opcode == Opcode::kRead && status == ErrorCode::kOk);
+    return (!reply && (opcode == Opcode::kWrite || opcode == Opcode::kStoreState)) ||
+           (reply && (opcode == Opcode::kRead || opcode == Opcode::kLoadState) &&
+            status == ErrorCode::kOk);
   }
   // Bytes of the table of checksums: the payload's CRC covers the table, the table covers the data.
   uint32_t table_bytes() const {

@@ -11,10 +11,10 @@
 #include "base/check.h"
 #include "io/reactor.h"
 
-namespace ankole::nbd {
+namespace ankole::io {
 
-// A small volume in memory, for tests and the fuzzer: late, out of order and failing on request. It
-// holds the front end to everything that BlockDevice asks of it.
+// A small volume in memory, for tests and the fuzzers: late, out of order and failing on request.
+// It holds a front end to everything that BlockDevice asks of it.
 class MemoryDevice final : public BlockDevice {
  public:
   MemoryDevice(io::Reactor& reactor, BufferPool& pool, std::string name, uint64_t size_bytes)
@@ -32,11 +32,23 @@ class MemoryDevice final : public BlockDevice {
   BufferPool& buffers() override { return pool_; }
 
   void Submit(BlockRequest* request) override {
+    const bool state = request->operation == BlockOperation::kLoadState ||
+                       request->operation == BlockOperation::kStoreState;
     const bool flush = request->operation == BlockOperation::kFlush;
     CHECK(flush == (request->length_bytes == 0));
+    if (state) {
+      CHECK(request->length_bytes == kTargetStateBytes && request->offset_bytes == 0);
+      CHECK(pool_.Contains(request->data));
+      CHECK(pool_.Contains(request->data + kTargetStateBytes - 1));
+    }
+    if (request->hold != nullptr) {
+      const BlockRequest& hold = *request->hold;
+      CHECK(hold.held_by == this && request->offset_bytes >= hold.offset_bytes &&
+            request->offset_bytes + request->length_bytes <= hold.offset_bytes + hold.length_bytes);
+    }
     CHECK(request->offset_bytes % kSectorBytes == 0 && request->length_bytes % kSectorBytes == 0);
     CHECK(request->offset_bytes <= bytes_.size());
-    CHECK(request->length_bytes <= bytes_.size() - request->offset_bytes);
+    CHECK(state || request->length_bytes <= bytes_.size() - request->offset_bytes);
     CHECK(request->status == ErrorCode::kOk);
     if (request->operation == BlockOperation::kRead ||
         request->operation == BlockOperation::kWrite) {
@@ -50,8 +62,15 @@ class MemoryDevice final : public BlockDevice {
     if (!held) reactor_.Defer(&task_);
   }
 
+  void Release(BlockRequest* hold) override {
+    CHECK(hold->held_by == this);
+    hold->held_by = nullptr;
+    holds_.erase(std::find(holds_.begin(), holds_.end(), hold));
+    reactor_.Defer(&task_);
+  }
+
   // Finishes what is pending, and the later ones at once again.
-  void Release() {
+  void LetGo() {
     held = false;
     reactor_.Defer(&task_);
   }
@@ -59,7 +78,10 @@ class MemoryDevice final : public BlockDevice {
   size_t pending() const { return pending_.size(); }
   std::vector<std::byte>& bytes() { return bytes_; }
 
-  bool held = false;      // requests stay pending until Release
+  size_t holds() const { return holds_.size(); }
+  std::vector<std::byte>& state() { return state_; }
+
+  bool held = false;      // requests stay pending until LetGo
   bool shuffled = false;  // requests that are pending together finish in any order
   // What a request ends with; data is not touched by one that fails. Null: kOk.
   std::function<ErrorCode(const BlockRequest&)> fault;
@@ -74,11 +96,29 @@ class MemoryDevice final : public BlockDevice {
     now.swap(pending_);
     if (shuffled) std::shuffle(now.begin(), now.end(), random_);
     for (BlockRequest* request : now) {
+      if (Waits(*request)) {
+        pending_.push_back(request);
+        continue;
+      }
       request->status = fault ? fault(*request) : ErrorCode::kOk;
       durable += request->force_unit_access ? 1 : 0;
       if (request->status == ErrorCode::kOk) Execute(request);
       request->done(request);
     }
+  }
+
+  // Rule 4, as far as holds go: nothing else touches a range that is held.
+  bool Waits(const BlockRequest& request) const {
+    if (request.hold != nullptr) return false;
+    for (const BlockRequest* hold : holds_) {
+      if (request.offset_bytes < hold->offset_bytes + hold->length_bytes &&
+          hold->offset_bytes < request.offset_bytes + request.length_bytes &&
+          request.operation != BlockOperation::kLoadState &&
+          request.operation != BlockOperation::kStoreState) {
+        return true;
+      }
+    }
+    return false;
   }
 
   void Execute(BlockRequest* request) {
@@ -105,6 +145,16 @@ class MemoryDevice final : public BlockDevice {
         break;
       case BlockOperation::kFlush:
         break;
+      case BlockOperation::kLoadState:
+        std::memcpy(request->data, state_.data(), kTargetStateBytes);
+        break;
+      case BlockOperation::kStoreState:
+        std::memcpy(state_.data(), request->data, kTargetStateBytes);
+        break;
+      case BlockOperation::kHold:
+        request->held_by = this;
+        holds_.push_back(request);
+        break;
       case BlockOperation::kStatus:
         // One extent a block, so that joining them is left to the front end.
         for (uint64_t i = first; i < end && request->extents_count < request->extents_max; ++i) {
@@ -122,8 +172,10 @@ class MemoryDevice final : public BlockDevice {
   std::vector<std::byte> bytes_;
   std::vector<bool> allocated_;
   std::vector<BlockRequest*> pending_;
+  std::vector<BlockRequest*> holds_;
+  std::vector<std::byte> state_ = std::vector<std::byte>(kTargetStateBytes);
   std::mt19937 random_{7};
   io::Task task_;
 };
 
-}  // namespace ankole::nbd
+}  // namespace ankole::io
