@@ -354,11 +354,13 @@ class Bench final : public Engine::Observer, public LogSink {
     request->operation = operation;
     request->offset_bytes = offset;
     request->length_bytes = length;
-    if (operation == BlockOperation::kWrite || operation == BlockOperation::kRead) {
+    const bool out =
+        operation == BlockOperation::kWrite || operation == BlockOperation::kStoreState;
+    if (out || operation == BlockOperation::kRead || operation == BlockOperation::kLoadState) {
       request->chunk = engine->buffers().Acquire(length);
       CHECK(request->chunk != nullptr);
       request->data = request->chunk->data;
-      std::memset(request->data, operation == BlockOperation::kWrite ? fill : 0xee, length);
+      std::memset(request->data, out ? fill : 0xee, length);
     }
     if (operation == BlockOperation::kStatus) {
       request->room.resize(64);

@@ -122,6 +122,7 @@ class ScriptedReplica {
   Judge verdict;  // none: all is served
   wire::ReplicaState state;
   std::vector<std::byte> data;
+  std::vector<std::byte> target_state = std::vector<std::byte>(kTargetStateBytes);
   std::optional<Status> hello_refusal;
 
  private:
@@ -175,7 +176,7 @@ class ScriptedReplica {
     if (hung_) return false;
     ++asked_[header.opcode];
     std::vector<std::byte> copy;
-    if (header.opcode == wire::Opcode::kWrite) {
+    if (header.carries_data()) {
       CHECK(wire::DataMatches(header, payload, bytes));
       copy.assign(bytes, bytes + header.length_bytes);
     } else {
@@ -260,8 +261,15 @@ class ScriptedReplica {
         Answer(peer, header, ErrorCode::kOk, std::move(extent), {});
         return;
       }
+      case wire::Opcode::kStoreState:
+        target_state = payload;
+        note_("store state at " + name);
+        break;
+      case wire::Opcode::kLoadState:
       case wire::Opcode::kRead: {
-        const std::byte* from = data.data() + header.offset_bytes;
+        const std::byte* from = header.opcode == wire::Opcode::kRead
+                                    ? data.data() + header.offset_bytes
+                                    : target_state.data();
         std::vector<std::byte> bytes(from, from + header.length_bytes);
         std::vector<std::byte> table(BlocksTouched(header.offset_bytes, header.length_bytes) * 4);
         Crc32cBlocks(bytes.data(), header.offset_bytes, header.length_bytes,

@@ -116,6 +116,21 @@ TEST(wire_frame, RefusesWhatItsRulesForbid) {
   EXPECT(!DecodeWith(flush, kLengthAt, uint32_t{512}).ok());
   EXPECT(!DecodeWith(flush, kFlagsAt, kFlagForceUnitAccess).ok());
 
+  Header store;
+  store.opcode = Opcode::kStoreState;
+  store.length_bytes = kTargetStateBytes;
+  store.payload_bytes = store.table_bytes() + kTargetStateBytes;
+  EXPECT(DecodeWith(store, kTagAt, uint64_t{5}).ok());
+  EXPECT(!DecodeWith(store, kOffsetAt, uint64_t{512}).ok());
+  EXPECT(!DecodeWith(store, kLengthAt, uint32_t{512}).ok());
+  EXPECT(!DecodeWith(store, kFlagsAt, kFlagForceUnitAccess).ok());
+  Header load;
+  load.opcode = Opcode::kLoadState;
+  load.length_bytes = kTargetStateBytes;
+  EXPECT(DecodeWith(load, kTagAt, uint64_t{5}).ok());
+  EXPECT(!DecodeWith(load, kLengthAt, kTargetStateBytes + 512).ok());
+  EXPECT(!DecodeWith(load, kPayloadBytesAt, uint32_t{4}).ok());
+
   Header record;
   record.opcode = Opcode::kRecord;
   EXPECT(DecodeWith(record, kPayloadBytesAt, kControlPayloadBytesMax).ok());
