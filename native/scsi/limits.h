@@ -27,8 +27,9 @@ static_assert(2 * kCompareBlocksMax * kLogicalBlockBytes <= kDataBytesMax);
 // requests of kRangeBytesMax, and the command can be aborted between them.
 inline constexpr uint32_t kUnmapDescriptorsMax = 256;
 inline constexpr uint32_t kUnmapBlocksUnlimited = UINT32_MAX;
-// WRITE SAME: what is written with a pattern that is not zero takes that long.
-inline constexpr uint32_t kWriteSameBlocksMax = 4 * kGiB / kLogicalBlockBytes;
+// WRITE SAME: what its shorter form can say, down to whole physical blocks. 32 MiB of a pattern are
+// written within a moment; and each command of a long run is answered.
+inline constexpr uint32_t kWriteSameBlocksMax = 0xfff8;
 // One request of the device at most, when blocks are zeroed, unmapped or asked for: others that
 // overlap wait for it.
 inline constexpr uint64_t kRangeBytesMax = 1 * kGiB;
