@@ -1,6 +1,6 @@
 #include <set>
 
-#include "scsi/testing.h"
+#include "scsi/logical_unit_testing.h"
 
 namespace ankole::scsi {
 namespace {

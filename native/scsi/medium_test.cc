@@ -1,4 +1,4 @@
-#include "scsi/testing.h"
+#include "scsi/logical_unit_testing.h"
 
 namespace ankole::scsi {
 namespace {

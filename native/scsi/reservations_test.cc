@@ -3,7 +3,7 @@
 #include <random>
 
 #include "base/crc32c.h"
-#include "scsi/testing.h"
+#include "scsi/logical_unit_testing.h"
 
 namespace ankole::scsi {
 namespace {

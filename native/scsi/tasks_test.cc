@@ -1,7 +1,7 @@
 #include <random>
 
+#include "scsi/logical_unit_testing.h"
 #include "scsi/nexus.h"
-#include "scsi/testing.h"
 
 namespace ankole::scsi {
 namespace {
