@@ -181,8 +181,6 @@ void LogicalUnit::Body::BeginPersistentOut(Task* task) {
   if (const std::optional<Sense> refused = DecodePersistentOut(task->command, list, &request)) {
     return Refuse(task, *refused);
   }
-  // An initiator whose name is longer than any may be cannot have logged in.
-  CHECK(task->nexus->initiator_port.size() <= kPortNameBytesMax);
   transition_ = Apply(reservations_, task->nexus->initiator_port, request);
   if (transition_.conflict) return End(task, ScsiStatus::kReservationConflict);
   if (transition_.refused) return Refuse(task, *transition_.refused);
