@@ -7,6 +7,7 @@
 #include "base/block_device.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "io/reactor.h"
 #include "scsi/task.h"
 
 namespace ankole::scsi {
@@ -34,7 +35,8 @@ enum class TaskManagement : uint8_t {
 // moves data.
 class LogicalUnit {
  public:
-  LogicalUnit(BlockDevice& device, LogSink& log, Identity identity);
+  // The reactor carries `done` of what is answered at once.
+  LogicalUnit(io::Reactor& reactor, BlockDevice& device, LogSink& log, Identity identity);
   // Invariant: no nexus and no task is left.
   ~LogicalUnit();
   LogicalUnit(const LogicalUnit&) = delete;

@@ -64,7 +64,9 @@ struct Task {
   // What has come. Fewer bytes than `Needs` asked for where the initiator announced fewer.
   uint32_t out_bytes = 0;
   Segments out;
-  // Room for what Needs asked for, or less where the initiator expects less (in_room_bytes).
+  // Room for what Needs asked for, or less where the initiator expects less (in_room_bytes). The
+  // memory itself reaches on to the next multiple of kSectorBytes, so that part of a block can be
+  // read.
   uint32_t in_room_bytes = 0;
   Segments in;
   Segments scratch;
