@@ -73,7 +73,7 @@ Connection::Progress Connection::TakeCommand(const Frame& frame, const std::byte
     if (!Reject(frame, RejectReason::kImmediate)) return Progress::kBlocked;
     return skip();
   }
-  request->stage = RequestStage::kGathering;
+  request->state = RequestState::kGathering;
   request->nexus = nexus_;
   request->lun = header.lun;
   request->attribute = AttributeOf(header.flags);
@@ -172,15 +172,15 @@ Request* Connection::FindForData(const DataOut& header) {
     request = FindRequest(header.task_tag);
     if (request == nullptr || !request->unsolicited) return nullptr;
   } else {
-    const uint32_t index = header.transfer_tag & ((1 << kTagIndexBits) - 1);
-    if (index >= kRequestsMax) return nullptr;
-    request = &requests_[index];
-    if (tags_[index] != header.task_tag || request->r2t_answered == request->r2t_sent ||
+    const uint32_t at = header.transfer_tag & ((1 << kTagIndexBits) - 1);
+    if (at >= kRequestsMax) return nullptr;
+    request = &requests_[at];
+    if (tags_[at] != header.task_tag || request->r2t_answered == request->r2t_sent ||
         header.transfer_tag != TransferTag(*request, request->r2t_answered)) {
       return nullptr;
     }
   }
-  return request->stage == RequestStage::kGathering && !request->doomed ? request : nullptr;
+  return request->state == RequestState::kGathering && !request->doomed ? request : nullptr;
 }
 
 void Connection::CheckData(Request* request, const DataOut& header) {
@@ -257,7 +257,7 @@ void Connection::Proceed(Request* request) {
     return;
   }
   request->out_bytes = std::min(request->received_bytes, request->want_bytes);
-  request->stage = RequestStage::kAtUnit;
+  request->state = RequestState::kAtUnit;
   ++at_unit_;
   unit_.Execute(request);
 }
@@ -268,7 +268,6 @@ void Connection::OnUnitDone(scsi::Task* task) {
   --self->at_unit_;
   if (self->mode_ >= Mode::kClosing) return self->FinishIfGone();
   if (request->aborted || request->doomed) {
-    request->stage = RequestStage::kFree;
     self->Free(request);
   } else {
     self->Queue(request);

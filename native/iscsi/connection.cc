@@ -108,7 +108,7 @@ void Connection::Abort() {
   // The logical unit may give commands back from within.
   aborting_ = true;
   for (Request& request : requests_) {
-    if (request.stage != RequestStage::kAtUnit || request.doomed) continue;
+    if (request.state != RequestState::kAtUnit || request.doomed) continue;
     request.doomed = true;
     unit_.Abort(&request);
   }
@@ -116,9 +116,20 @@ void Connection::Abort() {
   if (mode_ == Mode::kClosed) reactor_.Defer(&task_);
 }
 
+void Connection::ForgetTasks() {
+  DropGathering();
+  for (Request& request : requests_) {
+    if (request.state != RequestState::kAtUnit) continue;
+    request.doomed = true;
+    // The initiator may use the tag again, however long the device takes.
+    tags_[request.index] = kNoTag;
+  }
+}
+
+// Drops the commands that the logical unit does not have yet.
 void Connection::DropGathering() {
   for (Request& request : requests_) {
-    if (request.stage != RequestStage::kGathering && request.stage != RequestStage::kHeld) continue;
+    if (request.state != RequestState::kGathering && request.state != RequestState::kHeld) continue;
     if (!request.turn) {
       // Its number is still to be counted when its turn comes.
       request.doomed = true;

@@ -83,9 +83,8 @@ class ConnectionOwner {
   // A login is complete. Ends the session that it reinstates, and returns the new one's TSIH; 0:
   // there are too many.
   virtual uint16_t OnLogin(Connection* connection) = 0;
-  // Commands of all sessions that the logical unit does not have yet are to be dropped; with
-  // `cold` all connections end, too.
-  virtual void OnReset(Connection* from, bool cold) = 0;
+  // The commands of all sessions are to be forgotten; with `cold` all connections end, too.
+  virtual void OnReset(bool cold) = 0;
   // A login was refused; whether a line may be logged about it.
   virtual bool OnRefused() = 0;
   virtual const LoginPolicy& login_policy() const = 0;
@@ -109,8 +108,9 @@ class Connection {
   // Closes at once. Commands at the logical unit are aborted and waited for, as it writes to their
   // buffers.
   void Abort();
-  // Drops the commands that the logical unit does not have yet, without an answer.
-  void DropGathering();
+  // A reset by this or another session: forgets all commands, without an answer. The logical unit
+  // aborts those that it has.
+  void ForgetTasks();
   // Tries again what had to wait for memory.
   void Wake();
 
@@ -139,6 +139,7 @@ class Connection {
   using R2tList = IntrusiveList<Request, &Request::r2t_link>;
 
   // connection.cc: life, receiving, time
+  void DropGathering();
   void To(Event event);
   void Fail(const std::string& cause);
   void Lose(int64_t result);
@@ -193,9 +194,8 @@ class Connection {
 
   // management.cc: everything that is no SCSI command
   void Carry(Request* request);
-  void CarryNop(Request* request);
   void CarryTaskManagement(Request* request);
-  TaskFunctionResponse Manage(Request* request, const TaskManagementRequest& header);
+  TaskFunctionResponse Manage(const TaskManagementRequest& header);
   TaskFunctionResponse AbortTask(uint32_t tag);
   void AbortOwnTasks();
   void CarryText(Request* request);
@@ -214,7 +214,7 @@ class Connection {
   void EmitR2ts();
   bool EmitReply(Request* request);
   bool EmitCommand(Request* request);
-  void EmitDataIn(Request* request, bool with_status);
+  bool EmitDataIn(Request* request, bool with_status);
   void EmitResponse(Request* request);
   void EmitOther(Request* request);
   void EmitRejects();
@@ -306,6 +306,7 @@ class Connection {
   TextExchange text_;
   TextReply text_reply_;
   bool text_busy_ = false;
+  bool text_sending_ = false;
 
   std::array<RejectEntry, kRejectsMax> rejects_;
   size_t rejects_count_ = 0;

@@ -38,13 +38,13 @@ void Connection::Carry(Request* request) {
 void Connection::CarryTaskManagement(Request* request) {
   const auto header = As<TaskManagementRequest>(request->header);
   request->response = static_cast<uint8_t>(
-      discovery_ ? TaskFunctionResponse::kRejected : Manage(request, header));
+      discovery_ ? TaskFunctionResponse::kRejected : Manage(header));
   Queue(request);
 }
 
 // What is at the logical unit is aborted there and answered no more; it keeps the range lock of
 // what it has begun, so no later command can be overtaken by it, and the answer need not wait.
-TaskFunctionResponse Connection::Manage(Request* request, const TaskManagementRequest& header) {
+TaskFunctionResponse Connection::Manage(const TaskManagementRequest& header) {
   const auto function = static_cast<TaskFunction>(header.flags & 0x7f);
   const bool of_unit =
       function == TaskFunction::kAbortTask || function == TaskFunction::kAbortTaskSet ||
@@ -54,54 +54,52 @@ TaskFunctionResponse Connection::Manage(Request* request, const TaskManagementRe
     case TaskFunction::kAbortTask:
       return AbortTask(header.referenced_tag);
     case TaskFunction::kAbortTaskSet:
-      DropGathering();
+      ForgetTasks();
       unit_.Manage(scsi::TaskManagement::kAbortTaskSet, nexus_);
       return TaskFunctionResponse::kComplete;
     case TaskFunction::kClearTaskSet:
-      owner_.OnReset(this, false);
+      owner_.OnReset(false);
       unit_.Manage(scsi::TaskManagement::kClearTaskSet, nexus_);
       return TaskFunctionResponse::kComplete;
     case TaskFunction::kLogicalUnitReset:
-      owner_.OnReset(this, false);
+      owner_.OnReset(false);
       unit_.Manage(scsi::TaskManagement::kLogicalUnitReset, nexus_);
       return TaskFunctionResponse::kComplete;
     case TaskFunction::kTargetWarmReset:
     case TaskFunction::kTargetColdReset:
       // RFC 7143, 11.5.1: a cold reset ends all sessions, this one when it has the answer.
       unit_.Manage(scsi::TaskManagement::kTargetReset, nexus_);
-      owner_.OnReset(this, function == TaskFunction::kTargetColdReset);
+      owner_.OnReset(function == TaskFunction::kTargetColdReset);
       return TaskFunctionResponse::kComplete;
     case TaskFunction::kTaskReassign:
       return TaskFunctionResponse::kNoReassign;
     case TaskFunction::kClearAca:
       break;
   }
-  (void)request;
   return TaskFunctionResponse::kNotSupported;
 }
 
 TaskFunctionResponse Connection::AbortTask(uint32_t tag) {
   Request* request = FindRequest(tag);
   if (request == nullptr) return TaskFunctionResponse::kNoTask;
-  switch (request->stage) {
-    case RequestStage::kGathering:
+  switch (request->state) {
+    case RequestState::kGathering:
       if (request->turn) {
         Free(request);
       } else {
         request->doomed = true;
       }
       return TaskFunctionResponse::kComplete;
-    case RequestStage::kAtUnit:
-      if (!request->doomed) {
-        request->doomed = true;
-        unit_.Abort(request);
-      }
+    case RequestState::kAtUnit:
+      request->doomed = true;
+      tags_[request->index] = kNoTag;
+      unit_.Abort(request);
       return TaskFunctionResponse::kComplete;
-    case RequestStage::kReady:
+    case RequestState::kReady:
       // Its answer goes out before that of this function.
       return TaskFunctionResponse::kComplete;
-    case RequestStage::kHeld:
-    case RequestStage::kFree:
+    case RequestState::kHeld:
+    case RequestState::kFree:
       break;
   }
   return TaskFunctionResponse::kNoTask;
@@ -128,7 +126,7 @@ void Connection::CarryText(Request* request) {
 void Connection::AbortOwnTasks() {
   DropGathering();
   for (Request& request : requests_) {
-    if (request.stage != RequestStage::kAtUnit || request.doomed) continue;
+    if (request.state != RequestState::kAtUnit || request.doomed) continue;
     request.doomed = true;
     unit_.Abort(&request);
   }

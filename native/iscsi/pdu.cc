@@ -1,13 +1,17 @@
 #include "iscsi/pdu.h"
 
+#include <cstring>
+
 #include "base/crc32c.h"
 
 namespace ankole::iscsi {
 
 std::optional<Frame> DecodeFrame(const std::byte* bytes, Digests digests,
                                  uint32_t segment_bytes_max) {
+  std::array<std::byte, kHeaderBytes> raw;
+  std::memcpy(raw.data(), bytes, kHeaderBytes);
   Frame frame;
-  std::memcpy(&frame.header, bytes, kHeaderBytes);
+  frame.header = As<BasicHeader>(raw);
   frame.data_bytes = frame.header.data_bytes;
   if (frame.data_bytes > segment_bytes_max) return std::nullopt;
   frame.header_bytes =

@@ -1,9 +1,9 @@
 #pragma once
 
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
-#include <cstring>
 #include <optional>
 
 #include "base/bytes.h"
@@ -413,10 +413,8 @@ static_assert(offsetof(LogoutResponse, time_to_wait) == 40);
 // Between the types above, which are all plain bytes.
 template <typename To, typename From>
 To As(const From& from) {
-  static_assert(sizeof(To) == kHeaderBytes && sizeof(From) == kHeaderBytes);
-  To to;
-  std::memcpy(&to, &from, kHeaderBytes);
-  return to;
+  static_assert(sizeof(To) == kHeaderBytes);
+  return std::bit_cast<To>(from);
 }
 
 // --- framing -----------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ uint32_t TransferTag(const Request& request, uint32_t r2t_number);
 void Connection::Queue(Request* request) {
   if (request->link.linked()) waiting_.Remove(request);
   if (request->r2t_link.linked()) r2t_.Remove(request);
-  request->stage = RequestStage::kReady;
+  request->state = RequestState::kReady;
   ready_.PushBack(request);
   Wake();
 }
@@ -54,6 +54,7 @@ void Connection::OnSent(int64_t result) {
   if (mode_ >= Mode::kClosing) return;
   if (result < 0) return Lose(result);
   login_reply_.clear();
+  if (text_sending_) text_sending_ = text_busy_ = false;
   while (sending_count_ > 0) Release(sending_[--sending_count_], Quota::kGeneral);
   while (sending_reserved_count_ > 0) {
     Release(sending_reserved_[--sending_reserved_count_], Quota::kReserve);
@@ -165,11 +166,7 @@ bool Connection::EmitCommand(Request* request) {
   const bool with_sense = request->status == scsi::ScsiStatus::kCheckCondition;
   while (request->sent_bytes < request->in_bytes) {
     if (!RoomToSend()) return false;
-    EmitDataIn(request, !with_sense);
-  }
-  if (request->in_bytes > 0 && !with_sense) {
-    Finish(request);
-    return true;
+    if (EmitDataIn(request, !with_sense)) return true;
   }
   if (!RoomToSend()) return false;
   EmitResponse(request);
@@ -195,14 +192,15 @@ void SetResidual(const Request& request, Header* header) {
 
 }  // namespace
 
-// The next PDU of Data-In; the last one also brings the status, where that is all there is to say.
-void Connection::EmitDataIn(Request* request, bool with_status) {
+// The next PDU of Data-In. The last one also brings the status, where that is all there is to say;
+// true: it did, and the request is finished.
+bool Connection::EmitDataIn(Request* request, bool with_status) {
   const uint32_t at = request->sent_bytes;
-  const scsi::Segment& segment = request->in[at / kDataBytesMax];
+  const uint32_t in_segment = at % kDataBytesMax;
+  const std::byte* data = request->in[at / kDataBytesMax].data + in_segment;
   const uint32_t burst_left = parameters_.burst_bytes_max - at % parameters_.burst_bytes_max;
-  const uint32_t bytes =
-      std::min({request->in_bytes - at, kDataBytesMax - at % kDataBytesMax, burst_left,
-                parameters_.send_segment_bytes_max});
+  const uint32_t bytes = std::min({request->in_bytes - at, kDataBytesMax - in_segment, burst_left,
+                                   parameters_.send_segment_bytes_max});
   request->sent_bytes += bytes;
   const bool last = request->sent_bytes == request->in_bytes;
   DataIn header;
@@ -212,16 +210,17 @@ void Connection::EmitDataIn(Request* request, bool with_status) {
   header.data_number = request->data_in_number++;
   header.offset_bytes = at;
   if (last || bytes == burst_left) header.flags |= kFlagFinal;
-  if (last) --window_used_;  // it is free once this PDU has arrived; MaxCmdSN says so
-  if (last && with_status) {
+  const bool finished = last && with_status;
+  if (finished) {
     header.flags |= kFlagStatus;
     header.status = static_cast<uint8_t>(request->status);
     SetResidual(*request, &header);
+    Finish(request);
   }
-  Number(&header, last && with_status);
-  if (last) ++window_used_;
+  Number(&header, finished);
   EmitHeader(&header, bytes);
-  EmitData(segment.data + at % kDataBytesMax, bytes, false);
+  EmitData(data, bytes, false);
+  return finished;
 }
 
 void Connection::EmitResponse(Request* request) {
@@ -257,6 +256,7 @@ void Connection::EmitOther(Request* request) {
         rejects_[rejects_count_++] = {asked, static_cast<RejectReason>(response)};
         return EmitRejects();
       }
+      text_sending_ = true;
       Number(&text_reply_.header, true);
       EmitHeader(&text_reply_.header, static_cast<uint32_t>(text_reply_.text.size()));
       return EmitData(reinterpret_cast<const std::byte*>(text_reply_.text.data()),

@@ -14,7 +14,7 @@ namespace ankole::iscsi {
 class Connection;
 
 // Where a request is. Only Connection moves it.
-enum class RequestStage : uint8_t {
+enum class RequestState : uint8_t {
   kFree,
   kHeld,       // no SCSI command: came before its turn (CmdSN)
   kGathering,  // SCSI: its turn, memory or Data-Out is missing
@@ -38,7 +38,7 @@ struct Request : scsi::Task {
   ListNode r2t_link;   // R2Ts are to be sent
   uint32_t index = 0;  // in the pool, for transfer tags
 
-  RequestStage stage = RequestStage::kFree;
+  RequestState state = RequestState::kFree;
   bool immediate = false;
   bool turn = false;  // all commands before it have come
   bool doomed = false;  // aborted while it could not be freed; goes without an answer

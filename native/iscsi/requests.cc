@@ -219,7 +219,7 @@ Connection::Order Connection::Admit(const Frame& frame, uint32_t command_number)
     return Order::kIgnored;
   }
   for (const Request& request : requests_) {
-    if (request.stage != RequestStage::kFree && !request.turn &&
+    if (request.state != RequestState::kFree && !request.turn &&
         request.command_number == command_number) {
       return Order::kIgnored;
     }
@@ -232,7 +232,7 @@ void Connection::AdvanceCommand() {
   ++expected_command_;
   while (early_ > 0) {
     const auto next = std::find_if(requests_.begin(), requests_.end(), [this](const Request& r) {
-      return r.stage != RequestStage::kFree && !r.turn && r.command_number == expected_command_;
+      return r.state != RequestState::kFree && !r.turn && r.command_number == expected_command_;
     });
     if (next == requests_.end()) return;
     next->turn = true;
@@ -240,7 +240,7 @@ void Connection::AdvanceCommand() {
     ++expected_command_;
     if (next->doomed) {
       if (!incoming_.active || incoming_.request != &*next) Free(&*next);
-    } else if (next->stage == RequestStage::kHeld) {
+    } else if (next->state == RequestState::kHeld) {
       Carry(&*next);
     } else {
       Proceed(&*next);
@@ -286,13 +286,13 @@ Request* Connection::FindRequest(uint32_t tag) {
 
 void Connection::Free(Request* request) {
   if (request->link.linked()) {
-    CHECK(request->stage == RequestStage::kGathering);
+    CHECK(request->state == RequestState::kGathering);
     waiting_.Remove(request);
   }
   if (request->r2t_link.linked()) r2t_.Remove(request);
   GiveBackMemory(request);
   tags_[request->index] = kNoTag;
-  request->stage = RequestStage::kFree;
+  request->state = RequestState::kFree;
   --(request->immediate ? immediate_used_ : window_used_);
   // The one that was used last is warm.
   free_.PushFront(request);
@@ -337,7 +337,7 @@ Connection::Progress Connection::TakeOther(const Frame& frame, const std::byte* 
         reason = RejectReason::kImmediate;
         break;
       }
-      request->stage = RequestStage::kHeld;
+      request->state = RequestState::kHeld;
       if (data != nullptr && frame.data_bytes > 0) {
         BufferPool::Retain(window_.chunk);
         request->reserved = window_.chunk;

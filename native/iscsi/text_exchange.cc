@@ -75,7 +75,7 @@ void TextExchange::NextPart(const TextRequest& request, const TargetList& target
                             uint32_t bytes_max, TextReply* reply) {
   bytes_max = std::min<uint32_t>(bytes_max, kDefaultSegmentBytes);
   while (listing_ && answer_.size() <= bytes_max) {
-    if (next_target_ < targets.targets()) {
+    if (next_target_ < targets.count()) {
       AppendTarget(targets, targets.target(next_target_++));
     } else {
       listing_ = false;

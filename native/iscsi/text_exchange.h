@@ -12,8 +12,8 @@ namespace ankole::iscsi {
 // What SendTargets tells.
 class TargetList {
  public:
-  virtual size_t targets() const = 0;
-  // `index` < targets(). Between two parts of one answer the list may change.
+  virtual size_t count() const = 0;
+  // `index` < count(). Between two parts of one answer the list may change.
   virtual const std::string& target(size_t index) const = 0;
   // `name`: as ParseName gives it.
   virtual bool HasTarget(const std::string& name) const = 0;
