@@ -264,6 +264,7 @@ class Connection {
   // ExpCmdSN and StatSN.
   uint32_t expected_command_ = 0;
   uint32_t status_number_ = 0;
+  bool numbered_ = false;     // by the first Login Request
   uint32_t window_used_ = 0;  // requests that are not immediate
   uint32_t immediate_used_ = 0;
   uint32_t early_ = 0;  // requests whose turn has not come

@@ -1,5 +1,7 @@
 #include "iscsi/negotiation.h"
 
+#include <algorithm>
+
 #include "base/test.h"
 #include "iscsi/text_exchange.h"
 
