@@ -18,7 +18,7 @@ const powerOffLimitMs = 15_000
 const linesOfConsole = 40
 
 const complaint =
-  /I\/O error|critical \w+ error|EXT4-fs.*(error|warning)|JBD2.*(error|abort)|XFS.*(error|corrupt|shut)/i
+  /I\/O error|critical \w+ error|EXT4-fs.*(error|warning)|JBD2.*(error|abort)|XFS.*(error|corrupt|shut)|nbd\d: .*(failed|stuck)/i
 
 export interface Ended {
   code: number
