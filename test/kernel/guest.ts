@@ -10,7 +10,7 @@ import { environment } from '../conformance/tools.js'
 import type { GuestImage } from './guest-image.js'
 
 /** For what hangs: several times what it takes on two busy cores. */
-const bootLimitMs = 90_000
+const bootLimitMs = 180_000
 const commandLimitMs = 120_000
 const powerOffLimitMs = 15_000
 
