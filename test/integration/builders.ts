@@ -14,13 +14,21 @@ import {
   type EngineReport,
   type MembershipRecord,
   type NodeReport,
+  type PortalPlan,
 } from '../../src/agent/index.js'
-import type { IoBackend } from '../../src/native/index.js'
+import type { Chap, HostPort, IoBackend } from '../../src/native/index.js'
 import { Supervisor, type SupervisorEvent } from '../../src/supervisor/index.js'
 
 export interface VolumeOptions {
   replicas?: number
   sizeBytes?: number
+}
+
+export interface PlanOptions {
+  lateMs?: number
+  /** For NBD. */
+  port?: number
+  chap?: Chap
 }
 
 export class TestNode {
@@ -31,6 +39,9 @@ export class TestNode {
   readonly #disks: DiskPlan[] = []
   readonly #engines = new Map<string, EnginePlan>()
   readonly #attachments = new Map<string, number>()
+  #portal: PortalPlan | undefined
+  /** Targets that are known and served nowhere. */
+  readonly #resting = new Set<string>()
   #version = 0
   #agent: Agent
 
@@ -67,7 +78,30 @@ export class TestNode {
       node: 'node-1',
       disks: structuredClone(this.#disks),
       engines: structuredClone([...this.#engines.values()]),
+      ...(this.#portal === undefined ? {} : { portal: structuredClone(this.#portal) }),
     })
+  }
+
+  /** Wants a portal, with the targets of the engines that are planned by then and later. */
+  async portal(): Promise<HostPort> {
+    const listen = this.wantPortal(await aFreePort())
+    await this.until('portal', ({ portal }) => portal?.state === 'ready')
+    return listen
+  }
+
+  wantPortal(port: number): HostPort {
+    this.#portal = { listen: { host: '127.0.0.1', port }, targets: [] }
+    this.#planTargets()
+    this.apply()
+    return this.#portal.listen
+  }
+
+  #planTargets(): void {
+    if (this.#portal === undefined) return
+    const served = [...this.#engines.values()].map(({ iscsi: { target: iqn, host, port } }) => {
+      return { iqn, address: `${host}:${port}` }
+    })
+    this.#portal.targets = [...served, ...[...this.#resting].map((iqn) => ({ iqn, address: '' }))]
   }
 
   /** Creates the replicas, and resolves when all are ready. */
@@ -90,15 +124,12 @@ export class TestNode {
   }
 
   /** Gives a new attachment, and resolves when the volume serves. */
-  async attach(
-    volume: string,
-    { lateMs = 1000, port }: { lateMs?: number; port?: number } = {},
-  ): Promise<EngineReport> {
-    await this.plan(volume, { lateMs, ...(port === undefined ? {} : { port }) })
+  async attach(volume: string, options: PlanOptions = {}): Promise<EngineReport> {
+    await this.plan(volume, options)
     return await this.serving(volume)
   }
 
-  async plan(volume: string, { lateMs = 1000, port }: { lateMs?: number; port?: number } = {}): Promise<void> {
+  async plan(volume: string, { lateMs = 1000, port, chap }: PlanOptions = {}): Promise<void> {
     const placed = this.#disks.flatMap((disk) =>
       disk.replicas
         .filter((replica) => replica.volume === volume)
@@ -108,15 +139,28 @@ export class TestNode {
     const attachment = (this.#attachments.get(volume) ?? 0) + 1
     this.#attachments.set(volume, attachment)
     const nbd = { host: '127.0.0.1', port: port ?? this.#engines.get(volume)?.nbd.port ?? (await aFreePort()) }
+    const iscsi = {
+      ...{ host: '127.0.0.1', port: this.#engines.get(volume)?.iscsi.port ?? (await aFreePort()) },
+      ...{ target: `iqn.2026-11.io.ankole:${volume}`, serial: volume },
+      ...(chap === undefined ? {} : { chap }),
+    }
     const none: MembershipRecord = { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' }
     const record = this.records.get(volume) ?? none
     const replicas = placed.map(({ id, address }) => ({ id, address }))
-    this.#engines.set(volume, { volume, sizeBytes, secret, attachment, record, replicas, nbd, lateMs })
+    this.#engines.set(volume, { volume, sizeBytes, secret, attachment, record, replicas, nbd, iscsi, lateMs })
+    this.#planTargets()
     this.apply()
+  }
+
+  /** Detaches; the portal still knows the target. */
+  rest(volume: string): void {
+    this.#resting.add(this.#engines.get(volume)!.iscsi.target)
+    this.detach(volume)
   }
 
   detach(volume: string): void {
     this.#engines.delete(volume)
+    this.#planTargets()
     this.apply()
   }
 
