@@ -1,17 +1,17 @@
 // The kernel's NBD client, on a volume of three replicas.
 
 import t from 'tap'
-import { anAnkole } from '../conformance/ankole.js'
 import { FileSystem } from './file-system.js'
 import { guestImage } from './guest-image.js'
 import { aGuest } from './guest.js'
+import { anAnkoleWithPortal } from './portal.js'
 import { Tree } from './tree.js'
 import { trimShrinks } from './trim.js'
 
 const { image, lacks } = guestImage()
 
 t.test('a Linux kernel uses a volume over NBD', { skip: lacks }, async (t) => {
-  const [guest, ankole] = await Promise.all([aGuest(t, image!), anAnkole(t)])
+  const [guest, ankole] = await Promise.all([aGuest(t, image!), anAnkoleWithPortal(t)])
   const volume = await ankole.createVolume('nbd', '128MiB')
   const { hostname, port, pathname } = new URL(volume.uri)
   const device = '/dev/nbd0'
