@@ -46,7 +46,7 @@ export class FileSystem {
 
   /** Writes and reads at random places of a file, past the page cache; each block read has the checksum it got. */
   async fio(): Promise<void> {
-    const job = ['--name=verify', `--directory=${this.directory}`, '--size=12M', '--rw=randrw', '--bsrange=4k-64k']
+    const job = ['--name=verify', `--directory=${this.directory}`, '--size=8M', '--rw=randrw', '--bsrange=4k-64k']
     const how = ['--ioengine=libaio', '--iodepth=16', '--direct=1', '--fsync=64']
     const verify = ['--verify=crc32c', '--verify_fatal=1', '--randrepeat=0', '--output-format=terse']
     await this.guest.do(['cd /tmp && fio', ...job, ...how, ...verify].join(' '))

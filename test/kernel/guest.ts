@@ -11,7 +11,7 @@ import type { GuestImage } from './guest-image.js'
 
 /** For what hangs: several times what it takes on two busy cores. */
 const bootLimitMs = 180_000
-const commandLimitMs = 120_000
+const commandLimitMs = 240_000
 const powerOffLimitMs = 15_000
 
 /** Shown where something fails. */

@@ -75,7 +75,7 @@ t.test('a Linux kernel uses volumes over iSCSI', { skip: lacks }, async (t) => {
       await fs.mount()
       await tree.check(fs.copy)
       await fs.removeFio()
-      await trimShrinks(t, fs, volume, 8 << 20)
+      await trimShrinks(t, fs, volume, 6 << 20)
       await fs.unmount()
       await target.logout()
 

@@ -42,7 +42,7 @@ t.test('a Linux kernel uses a volume over NBD', { skip: lacks }, async (t) => {
 
   await t.test('what is trimmed is given back by every replica', async (t) => {
     await fs.removeFio()
-    await trimShrinks(t, fs, volume, 8 << 20)
+    await trimShrinks(t, fs, volume, 6 << 20)
   })
 
   await t.test('after a disconnection and a new connection all is there', async () => {

@@ -3,7 +3,7 @@
 import type { Guest } from './guest.js'
 
 const files = 300
-const fileBytesMax = 72 << 10
+const fileBytesMax = 48 << 10
 
 export class Tree {
   private constructor(
@@ -11,7 +11,7 @@ export class Tree {
     readonly directory: string,
   ) {}
 
-  /** Some 11 MB of what cannot be guessed: an empty file, a hole, links, and files of any length in between. */
+  /** Some 7 MB of what cannot be guessed: an empty file, a hole, links, and files of any length in between. */
   static async make(guest: Guest): Promise<Tree> {
     const tree = new Tree(guest, '/tmp/tree')
     await guest.do(`
