@@ -58,6 +58,12 @@ const suites = {
     reader: readTap,
     limitMs: 15 * minutes,
   },
+  kernel: {
+    what: 'a Linux kernel mounts volumes',
+    command: [process.execPath, 'test/kernel/run.mjs'],
+    reader: readTap,
+    limitMs: 20 * minutes,
+  },
 }
 const suitesDefault = ['native', 'typescript']
 
