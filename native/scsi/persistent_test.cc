@@ -250,6 +250,11 @@ TEST(scsi_persistent, an_engine_does_not_start_on_a_state_it_cannot_read) {
   EXPECT(bench.started.code() == ErrorCode::kCorrupt);
   EXPECT(bench.started.message().find("wrong checksum") != std::string::npos);
   bench.device.state() = good;
+  // The same where the replicas themselves say so.
+  bench.device.fault = [](const BlockRequest&) { return ErrorCode::kCorrupt; };
+  bench.Restart();
+  EXPECT(bench.started.code() == ErrorCode::kCorrupt);
+  EXPECT(bench.started.message().find("fenced off") != std::string::npos);
   bench.device.fault = [](const BlockRequest& request) {
     return request.operation == BlockOperation::kStoreState ? ErrorCode::kUnavailable
                                                             : ErrorCode::kOk;
