@@ -17,6 +17,7 @@ const help = `Usage: npm run bench -- [options]
   --io-backend WHICH  of Ankole: auto, uring or epoll (default: auto)
   --fio PROGRAM       a fio with the engines libiscsi, nbd and libaio (default: built from Debian's source package, into
                       build/fio, where a system with iSCSI is in the run; the installed one otherwise)
+  --profile           perf on every system's processes: what took most of each cell; not for quoting
   --directory DIR     where everything is put, and removed after (default: the system's temporary directory)
   --list              print the cells and stop
 
@@ -38,6 +39,7 @@ export function readOptions(args) {
       size: { type: 'string' },
       'io-backend': { type: 'string', default: 'auto' },
       fio: { type: 'string' },
+      profile: { type: 'boolean', default: false },
       directory: { type: 'string', default: tmpdir() },
       list: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
@@ -63,6 +65,7 @@ export function readOptions(args) {
     sizeBytes: parseSize(values.size ?? preset.size),
     ioBackend: oneOf('--io-backend', values['io-backend'], ['auto', 'uring', 'epoll']),
     fio: values.fio,
+    profile: values.profile,
     directory: values.directory,
   }
 }

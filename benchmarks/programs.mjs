@@ -2,7 +2,7 @@
 import { spawn, spawnSync } from 'node:child_process'
 
 const packages = {
-  ...{ fio: 'fio', nbdkit: 'nbdkit', tgtd: 'tgt', tgtadm: 'tgt' },
+  ...{ fio: 'fio', nbdkit: 'nbdkit', tgtd: 'tgt', tgtadm: 'tgt', perf: 'linux-perf' },
   ...{ fincore: 'util-linux', dd: 'coreutils', sync: 'coreutils' },
 }
 

@@ -9,6 +9,7 @@ import { measureIdle } from './idle.mjs'
 import { commit, freeBytes, machine, versions } from './machine.mjs'
 import { readOptions } from './options.mjs'
 import { machineBusyUs, pssMiB, totalCpuUs } from './processes.mjs'
+import { profiled } from './profile.mjs'
 import { interrupt, missing } from './programs.mjs'
 import { idleTable, summarize, tables } from './report.mjs'
 import { systems as known } from './systems/index.mjs'
@@ -38,11 +39,12 @@ async function main() {
   } finally {
     rmSync(directory, { recursive: true, force: true })
   }
-  keep(record, options.quick)
+  keep(record, options.quick || options.profile)
 }
 
-function check({ systems, sizeBytes, directory }) {
+function check({ systems, sizeBytes, directory, profile }) {
   const needs = ['fincore', 'dd', 'sync', ...new Set(systems.flatMap((name) => known[name].needs))]
+  if (profile) needs.push('perf')
   const lacking = missing(needs)
   if (lacking.length > 0) throw new Error(`missing: ${lacking.join(', ')}. Without a peer: see --systems`)
   const needed = systems.reduce((sum, name) => sum + known[name].copies, 0) * sizeBytes * 1.1
@@ -89,7 +91,7 @@ async function runRound(round, systems, options) {
   for (const { cell, cache } of options.cells) {
     for (const system of systems) {
       const trouble = states.get(system) === cache ? null : await prepare(system, cache, options)
-      const sample = await runCell(system, cell, { ...options, seed: round })
+      const sample = await runCell(system, cell, cache, { ...options, seed: round })
       states.set(system, cell.direction === 'read' && trouble === null ? cache : null)
       samples.push({ ...sample, round, cell: cell.name, cache, system: system.name, trouble })
       console.log(line(round, samples.at(-1)))
@@ -98,13 +100,15 @@ async function runRound(round, systems, options) {
   return samples
 }
 
-async function runCell(system, cell, options) {
+async function runCell(system, cell, cache, options) {
   const files = await system.files()
   const processes = system.processes()
   const before = await residency(files)
   const cpuBefore = totalCpuUs(processes)
   const machineBefore = machineBusyUs()
-  const figures = await measure(system.target(), cell, options)
+  const work = () => measure(system.target(), cell, options)
+  const name = `${cell.name}@${cache}-${system.name}`
+  const figures = options.profile ? await profiled(name, processes, work) : await work()
   const cpuUs = totalCpuUs(processes) - cpuBefore
   const machineUs = machineBusyUs() - machineBefore
   const pssMib = Object.fromEntries(processes.map(({ pid, kind }) => [kind, pssMiB(pid)]))
@@ -127,14 +131,14 @@ function line(round, { cell, cache, system, iops, p50Us, p99Us, cpuUsPerIo, resi
   return `round ${round}  ${`${cell}@${cache}`.padEnd(22)} ${system.padEnd(12)} ${figures}; ${cached}${note}`
 }
 
-function settingsOf({ quick, rounds, seconds, sizeBytes, ioBackend, systems, cells }) {
+function settingsOf({ quick, profile, rounds, seconds, sizeBytes, ioBackend, systems, cells }) {
   return {
-    ...{ quick, rounds, seconds, size_bytes: sizeBytes, io_backend: ioBackend, systems },
+    ...{ quick, profile, rounds, seconds, size_bytes: sizeBytes, io_backend: ioBackend, systems },
     cells: cells.map(({ cell, cache }) => `${cell.name}@${cache}`),
   }
 }
 
-/** One line a run. Quick ones apart, as they are not for quoting. */
+/** One line a run. Those that are not for quoting apart. */
 function keep(record, quick) {
   mkdirSync(results, { recursive: true })
   const file = join(results, quick ? 'quick.jsonl' : 'runs.jsonl')
