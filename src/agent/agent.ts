@@ -1,12 +1,28 @@
 // The node agent: makes this machine match the plan that the manager wrote for it, and reports what it finds.
 
 import { tmpdir } from 'node:os'
-import type { DiskCounters, DiskHostEvent, EngineCounters, EngineEvent, IoBackend, Reply } from '../native/index.js'
-import type { ProcessKey, SupervisorClient, SupervisorEvent } from '../supervisor/index.js'
+import type {
+  DiskCounters,
+  DiskHostEvent,
+  EngineCounters,
+  EngineEvent,
+  IoBackend,
+  PortalCounters,
+  PortalEvent,
+  Reply,
+} from '../native/index.js'
+import type { ProcessIdentity, ProcessKey, SupervisorClient, SupervisorEvent } from '../supervisor/index.js'
 import { DiskController } from './disk.js'
 import { EngineController, type RecordStore } from './engine.js'
 import type { Logger } from './log.js'
 import type { NodePlan, NodeReport, ProcessReport } from './plan.js'
+import { PortalController } from './portal.js'
+
+export interface NodeCounters {
+  engines: EngineCounters[]
+  disks: DiskCounters[]
+  portal?: PortalCounters
+}
 
 export interface AgentOptions {
   node: string
@@ -20,18 +36,19 @@ export interface AgentOptions {
 
 const countersLimitMs = 1_000
 
-/** Together under the 5 s in which a node stops, with what it takes to kill the rest. */
-const stopLimitMs = { engine: 3_000, 'disk-host': 1_500 } as const
+/** Together, with engines and portal at once, under the 5 s in which a node stops, with what it takes to kill the rest. */
+const stopLimitMs = { engine: 3_000, portal: 3_000, 'disk-host': 1_500 } as const
 
 export class Agent {
   readonly #engines = new Map<string, EngineController>()
   readonly #disks = new Map<string, DiskController>()
+  #portal: PortalController | undefined
   readonly #listeners = new Set<(report: NodeReport) => void>()
   readonly #unsubscribe: () => void
   #version = 0
   #announcing = false
   #stopping: Promise<void> | undefined
-  #ioBackendSaid: string | undefined
+  readonly #ioBackendsSaid = new Set<string>()
 
   constructor(private readonly options: AgentOptions) {
     this.#unsubscribe = options.supervisor.onEvent((event) => {
@@ -50,6 +67,7 @@ export class Agent {
     this.#version = plan.version
     for (const disk of plan.disks) this.#disk(disk).follow(disk)
     for (const engine of plan.engines) this.#engine(engine).follow(engine)
+    this.#followPortal(plan)
     const wantedEngines = new Set(plan.engines.map(({ volume }) => volume))
     const wantedDisks = new Set(plan.disks.map(({ id }) => id))
     for (const [volume, engine] of this.#engines) {
@@ -67,6 +85,7 @@ export class Agent {
       node: this.options.node,
       disks: [...this.#disks.values()].map((disk) => disk.report()),
       engines: [...this.#engines.values()].map((engine) => engine.report()),
+      ...(this.#portal === undefined ? {} : { portal: this.#portal.report() }),
       processes: this.options.supervisor.list().map((process): ProcessReport => {
         const { pid, kind, volume, disk, restarts, startedAt } = process
         const subject = { ...(volume === undefined ? {} : { volume }), ...(disk === undefined ? {} : { disk }) }
@@ -82,12 +101,16 @@ export class Agent {
   }
 
   /** Who is silent for a second is left out. */
-  async counters(): Promise<{ engines: EngineCounters[]; disks: DiskCounters[] }> {
-    const [engines, disks] = await Promise.all([
+  async counters(): Promise<NodeCounters> {
+    const [engines, disks, [portal]] = await Promise.all([
       Promise.allSettled([...this.#engines.values()].map((engine) => engine.counters(countersLimitMs))),
       Promise.allSettled([...this.#disks.values()].map((disk) => disk.counters(countersLimitMs))),
+      Promise.allSettled(this.#portal === undefined ? [] : [this.#portal.counters(countersLimitMs)]),
     ])
-    return { engines: fulfilled(engines), disks: fulfilled(disks) }
+    return {
+      ...{ engines: fulfilled(engines), disks: fulfilled(disks) },
+      ...(portal?.status === 'fulfilled' ? { portal: portal.value } : {}),
+    }
   }
 
   /** The engines first, clean, as they need the disk hosts for that. Under 5 s in all; what is left then is killed. */
@@ -97,10 +120,14 @@ export class Agent {
   }
 
   async #stop(): Promise<void> {
-    await Promise.all([...this.#engines.values()].map((engine) => engine.leave(stopLimitMs.engine)))
+    await Promise.all([
+      this.#portal?.leave(stopLimitMs.portal),
+      ...[...this.#engines.values()].map((engine) => engine.leave(stopLimitMs.engine)),
+    ])
     await Promise.all([...this.#disks.values()].map((disk) => disk.leave(stopLimitMs['disk-host'])))
     this.#engines.clear()
     this.#disks.clear()
+    this.#portal = undefined
     this.#unsubscribe()
     this.#changed()
   }
@@ -130,6 +157,25 @@ export class Agent {
     return disk
   }
 
+  #followPortal({ portal: plan }: NodePlan): void {
+    const known = this.#portal
+    if (plan === undefined) {
+      if (known === undefined || known.leaving) return
+      void known.leave().then((gone) => {
+        if (!gone || this.#portal !== known) return
+        this.#portal = undefined
+        this.#changed()
+      })
+      return
+    }
+    const { supervisor, log, ioBackend } = this.options
+    const changed = (): void => {
+      this.#changed()
+    }
+    this.#portal ??= new PortalController({ supervisor, log, ioBackend, changed }, plan)
+    this.#portal.follow(plan)
+  }
+
   /** Forgotten when its process is gone, unless a later plan wants it again. */
   async #drop<T extends { leave(): Promise<boolean> }>(all: Map<string, T>, name: string, one: T): Promise<void> {
     if ((await one.leave()) && all.get(name) === one) {
@@ -141,8 +187,7 @@ export class Agent {
   #onEvent(event: SupervisorEvent): void {
     switch (event.type) {
       case 'started':
-        if (event.process.kind === 'engine') this.#engines.get(event.process.volume)?.onStarted(event.process)
-        else this.#disks.get(event.process.disk)?.onStarted(event.process)
+        this.#onStarted(event.process)
         break
       case 'event':
         this.#onProcessEvent(event)
@@ -150,12 +195,9 @@ export class Agent {
       case 'output':
         this.options.log.error(event.process, event.line)
         return
-      case 'exited': {
-        const { process, reason, restartInMs } = event
-        if (process.kind === 'engine') this.#engines.get(process.volume)?.onExited(process, reason, restartInMs)
-        else this.#disks.get(process.disk)?.onExited(process, reason, restartInMs)
+      case 'exited':
+        this.#onExited(event)
         break
-      }
       case 'spawn-failed':
         this.#controller(event.key)?.onSpawnFailed(event.reason, event.restartInMs)
         break
@@ -163,27 +205,75 @@ export class Agent {
     this.#changed() // The list of processes did.
   }
 
+  #onStarted(process: ProcessIdentity): void {
+    switch (process.kind) {
+      case 'engine':
+        this.#engines.get(process.volume)?.onStarted(process)
+        break
+      case 'disk-host':
+        this.#disks.get(process.disk)?.onStarted(process)
+        break
+      case 'portal':
+        this.#portal?.onStarted(process)
+        break
+    }
+  }
+
+  #onExited({ process, reason, restartInMs }: Extract<SupervisorEvent, { type: 'exited' }>): void {
+    switch (process.kind) {
+      case 'engine':
+        this.#engines.get(process.volume)?.onExited(process, reason, restartInMs)
+        break
+      case 'disk-host':
+        this.#disks.get(process.disk)?.onExited(process, reason, restartInMs)
+        break
+      case 'portal':
+        this.#portal?.onExited(process, reason, restartInMs)
+        break
+    }
+  }
+
   #onProcessEvent({ process, event }: Extract<SupervisorEvent, { type: 'event' }>): void {
     if ('reply' in event) {
-      const asked = process.kind === 'engine' ? this.#engines.get(process.volume) : this.#disks.get(process.disk)
-      asked?.requests.settle(event as Reply)
+      this.#controllerOf(process)?.requests.settle(event as Reply)
       return
     }
     if (event.event === 'io-backend') this.#sayIoBackend(event.backend, event.reason)
     // A process sends the events of its kind.
-    if (process.kind === 'engine') this.#engines.get(process.volume)?.onEvent(process, event as EngineEvent)
-    else this.#disks.get(process.disk)?.onEvent(process, event as DiskHostEvent)
+    switch (process.kind) {
+      case 'engine':
+        this.#engines.get(process.volume)?.onEvent(process, event as EngineEvent)
+        break
+      case 'disk-host':
+        this.#disks.get(process.disk)?.onEvent(process, event as DiskHostEvent)
+        break
+      case 'portal':
+        this.#portal?.onEvent(process, event as PortalEvent)
+        break
+    }
   }
 
-  /** Once for all processes of the node, as long as they choose the same. */
+  #controllerOf(process: ProcessIdentity): EngineController | DiskController | PortalController | undefined {
+    switch (process.kind) {
+      case 'engine':
+        return this.#engines.get(process.volume)
+      case 'disk-host':
+        return this.#disks.get(process.disk)
+      case 'portal':
+        return this.#portal
+    }
+  }
+
+  /** Once for all processes of the node that choose the same. */
   #sayIoBackend(backend: string, reason: string): void {
-    if (this.#ioBackendSaid === backend) return
-    this.#ioBackendSaid = backend
+    if (this.#ioBackendsSaid.has(backend)) return
+    this.#ioBackendsSaid.add(backend)
     this.options.log.info({ ioBackend: backend, reason }, `io back end: ${backend}`)
   }
 
-  #controller(key: ProcessKey): EngineController | DiskController | undefined {
-    return [...this.#engines.values(), ...this.#disks.values()].find((controller) => controller.key === key)
+  #controller(key: ProcessKey): EngineController | DiskController | PortalController | undefined {
+    const portal = this.#portal === undefined ? [] : [this.#portal]
+    return [...portal, ...this.#engines.values(), ...this.#disks.values()].find((controller) => controller.key === key)
   }
 
   #changed(): void {

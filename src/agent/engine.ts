@@ -12,6 +12,7 @@ import {
   type MembershipRecord,
   type RecordAnswer,
   type RecordEvent,
+  type ServingEvent,
   type StoppedEvent,
 } from '../native/index.js'
 import { engineKey, type ProcessIdentity, type ProcessKey, type SupervisorClient } from '../supervisor/index.js'
@@ -147,7 +148,7 @@ export class EngineController {
         this.#onState(process, event)
         break
       case 'serving':
-        this.#set({ nbd: event.nbd, state: reportedState(this.#said, true) })
+        this.#onServing(event)
         break
       case 'replica': {
         const { id, state, reason } = event
@@ -158,6 +159,12 @@ export class EngineController {
     }
   }
 
+  /** Its front ends may come one after the other; a part of them is not yet an address of the volume. */
+  #onServing({ nbd, iscsi }: ServingEvent): void {
+    const report = { ...this.#report, nbd, ...(iscsi === undefined ? {} : { iscsi }) }
+    this.#replace({ ...report, state: reportedState(this.#said, listens(report)) })
+  }
+
   #onState(process: EngineIdentity, event: Extract<EngineEvent, { event: 'state' }>): void {
     const { state, message, members, generation } = event
     if (state !== this.#said || message !== this.#report.message) {
@@ -166,14 +173,14 @@ export class EngineController {
       this.context.log[trouble ? 'warn' : 'info']({ ...this.#subject(process), members, generation }, line)
     }
     this.#said = state
-    this.#set({ state: reportedState(state, this.#report.nbd !== undefined), message, members, generation })
+    this.#set({ state: reportedState(state, listens(this.#report)), message, members, generation })
   }
 
   #want(): void {
-    const { volume, sizeBytes, secret, attachment, replicas, nbd, lateMs } = this.#plan
+    const { volume, sizeBytes, secret, attachment, replicas, nbd, iscsi, lateMs } = this.#plan
     const { ioBackend, dataDirectory } = this.context
     const config = {
-      ...{ volume, sizeBytes, secret, record: this.#record, replicas, nbd, lateMs },
+      ...{ volume, sizeBytes, secret, record: this.#record, replicas, nbd, iscsi, lateMs },
       ...{ ioBackend, startWaitMs, dataDirectory },
     }
     try {
@@ -210,6 +217,7 @@ export class EngineController {
     this.context.log.warn({ volume: this.#plan.volume }, message)
     const report = { ...this.#report }
     delete report.nbd
+    delete report.iscsi
     // What the engine refused for is worth more to the reader than that it ended after it.
     this.#replace(report.state === 'refused' ? report : { ...report, state: 'starting', message })
   }
@@ -238,9 +246,13 @@ export function newerRecord(one: MembershipRecord, other: MembershipRecord): Mem
   return order > 0 ? other : one
 }
 
-/** A volume serves when its front end listens, which is a little after the engine could. */
-function reportedState(said: EngineState, listens: boolean): EngineState {
-  return !listens && (said === 'serving' || said === 'degraded') ? 'starting' : said
+function listens({ nbd, iscsi }: EngineReport): boolean {
+  return nbd !== undefined && iscsi !== undefined
+}
+
+/** A volume serves when its front ends listen, which is a little after the engine could. */
+function reportedState(said: EngineState, listening: boolean): EngineState {
+  return !listening && (said === 'serving' || said === 'degraded') ? 'starting' : said
 }
 
 function isStale(error: unknown): boolean {

@@ -1,5 +1,5 @@
 export type * from './plan.js'
-export { Agent, type AgentOptions } from './agent.js'
+export { Agent, type AgentOptions, type NodeCounters } from './agent.js'
 export { newerRecord, type RecordStore } from './engine.js'
 export type { Logger } from './log.js'
 export { socketDirectory, socketPath } from './sockets.js'

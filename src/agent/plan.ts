@@ -1,7 +1,16 @@
 // What the manager wants of a node, and what the node says of itself. Both are whole documents, versioned and
 // idempotent: whoever missed one does the right thing with the next.
 
-import type { Address, CacheMode, ChosenIoBackend, EngineState, HostPort, MembershipRecord } from '../native/index.js'
+import type {
+  Address,
+  CacheMode,
+  ChosenIoBackend,
+  EngineState,
+  HostPort,
+  IscsiConfig,
+  MembershipRecord,
+  PortalTarget,
+} from '../native/index.js'
 
 export type { MembershipRecord, EngineState, CacheMode } from '../native/index.js'
 
@@ -10,6 +19,8 @@ export interface NodePlan {
   node: string
   disks: DiskPlan[]
   engines: EnginePlan[]
+  /** The well-known portal; absent: none on this node. */
+  portal?: PortalPlan
 }
 
 export interface DiskPlan {
@@ -37,7 +48,14 @@ export interface EnginePlan {
   record: MembershipRecord
   replicas: { id: string; address: Address }[]
   nbd: HostPort
+  iscsi: IscsiConfig
   lateMs: number
+}
+
+/** Of the whole cluster: every target has its way from every portal. */
+export interface PortalPlan {
+  listen: HostPort
+  targets: PortalTarget[]
 }
 
 export interface NodeReport {
@@ -46,6 +64,7 @@ export interface NodeReport {
   node: string
   disks: DiskReport[]
   engines: EngineReport[]
+  portal?: PortalReport
   processes: ProcessReport[]
 }
 
@@ -77,13 +96,24 @@ export interface EngineReport {
   members: string[]
   generation: number
   nbd?: HostPort
+  iscsi?: HostPort
   ioBackend?: ChosenIoBackend
   replicas: { id: string; state: string; reason: string }[]
 }
 
+export interface PortalReport {
+  state: 'starting' | 'ready' | 'failed'
+  /** Of the failure; else empty. */
+  code: string
+  message: string
+  /** Where it listens. */
+  addresses: Address[]
+  ioBackend?: ChosenIoBackend
+}
+
 export interface ProcessReport {
   pid: number
-  kind: 'engine' | 'disk-host'
+  kind: 'engine' | 'disk-host' | 'portal'
   volume?: string
   disk?: string
   restarts: number

@@ -155,6 +155,12 @@ export const controlErrors = {
     grpc: 'OUT_OF_RANGE',
     action: 'Use a size from 1MiB to 64TiB, such as 512MiB, 10GiB or 10G; plain bytes must be a multiple of 4096.',
   },
+  'invalid-chap': {
+    http: 400,
+    grpc: 'INVALID_ARGUMENT',
+    action:
+      'Give a user and a secret of 12 to 64 printable ASCII characters; mutual CHAP needs another user and another secret on top.',
+  },
   'cannot-place': {
     http: 409,
     grpc: 'RESOURCE_EXHAUSTED',
@@ -253,6 +259,22 @@ export class AnkoleError extends Error {
 
   get entry(): ErrorEntry {
     return errorTable[this.code]
+  }
+}
+
+/** Why a server cannot listen, in words of the table; undefined: for a reason of its own. */
+export function listenError(who: string, where: string, error: unknown): AnkoleError | undefined {
+  const code = error instanceof Error && 'code' in error ? error.code : ''
+  switch (code) {
+    case 'EADDRINUSE':
+      return new AnkoleError('address-in-use', `${who} cannot listen on ${where}: another process does.`)
+    case 'EACCES':
+      return new AnkoleError('permission-denied', `${who} cannot listen on ${where}: this user may not use that port.`)
+    case 'EADDRNOTAVAIL':
+    case 'ENOTFOUND':
+      return new AnkoleError('invalid-argument', `${who} cannot listen on ${where}: this machine has no such address.`)
+    default:
+      return undefined
   }
 }
 

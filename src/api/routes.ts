@@ -1,5 +1,5 @@
 // REST /v1: volumes, nodes, processes. Handlers say what is wanted, wait for the manager, and show the result.
-import { checkName, parseSize, type Manager } from '../manager/index.js'
+import { checkChap, checkName, parseSize, type Manager } from '../manager/index.js'
 import type { Volume } from '../store/index.js'
 import { AnkoleError } from './errors.js'
 import {
@@ -18,27 +18,27 @@ import {
   VolumeView,
 } from './schemas.js'
 import type { Server } from './server.js'
-import { attachmentView, nodeViews, processViews, volumeView, type Reports } from './views.js'
+import { attachmentView, nodeViews, processViews, volumeView, type Faces, type Reports } from './views.js'
 
 export interface RouteOptions {
   /** Throws not-ready until there is one. */
   manager: () => Manager
   /** The node that the manager runs on. */
   node: string
-  nbdHost: string
+  faces: Faces
 }
 
 const errors = { '4xx': ErrorView, '5xx': ErrorView }
 const replicasDefault = 3
 
-export function addRoutes(server: Server, { manager: current, node, nbdHost }: RouteOptions): void {
+export function addRoutes(server: Server, { manager: current, node, faces }: RouteOptions): void {
   const reports = (): Reports =>
     new Map(
       current()
         .nodes()
         .flatMap(({ node, report }) => (report ? [[node.metadata.name, report] as const] : [])),
     )
-  const view = (volume: Volume): VolumeView => volumeView(volume, nbdHost)
+  const view = (volume: Volume): VolumeView => volumeView(volume, faces)
 
   server.get(
     '/v1/volumes',
@@ -63,6 +63,7 @@ export function addRoutes(server: Server, { manager: current, node, nbdHost }: R
         sizeBytes: parseSize(body.size),
         numberOfReplicas: body.numberOfReplicas ?? replicasDefault,
         cache: body.cache ?? 'buffered',
+        ...(body.chap === undefined ? {} : { chap: checkChap(body.chap) }),
       })
       const volume = await made(manager, metadata.name, milliseconds(body.timeoutSeconds))
       return reply.code(201).send(view(volume))
@@ -115,7 +116,7 @@ export function addRoutes(server: Server, { manager: current, node, nbdHost }: R
     async ({ params: { name }, body }) => {
       const manager = current()
       await manager.attach(name, body.node)
-      return attachmentView(await attached(manager, name, milliseconds(body.timeoutSeconds)), nbdHost)
+      return attachmentView(await attached(manager, name, milliseconds(body.timeoutSeconds)), faces)
     },
   )
 
@@ -152,6 +153,7 @@ export function addRoutes(server: Server, { manager: current, node, nbdHost }: R
           nodes.map(({ node }) => node),
           current().volumes(),
           reports(),
+          faces,
         ),
       }
     },

@@ -38,6 +38,14 @@ export const ReplicaView = Type.Object({
   message: Type.String(),
 })
 
+/** What an initiator needs: it discovers and logs in at the portal, which sends it on to where the volume is attached. */
+export const IscsiView = Type.Object({
+  portal: Type.String({ description: 'HOST:PORT of the well-known portal: the same for all volumes of a node' }),
+  iqn: Type.String({ description: 'Name of the target' }),
+  lun: Type.Integer(),
+})
+export type IscsiView = Static<typeof IscsiView>
+
 export const VolumeView = Type.Object({
   name: Type.String(),
   sizeBytes: Type.Integer(),
@@ -51,6 +59,10 @@ export const VolumeView = Type.Object({
   node: nullable(Type.String({ description: 'Where it is attached, or to be attached' })),
   attachment: Type.Integer({ description: 'Grows with each attachment' }),
   generation: Type.Integer({ description: 'Grows with each change of the in-sync replicas' }),
+  chap: Type.Enum(['none', 'one-way', 'mutual'], {
+    description: 'How an initiator must log in; secrets are not shown',
+  }),
+  iscsi: nullable(IscsiView),
   nbd: nullable(Type.Object({ uri: Type.String() })),
   replicas: Type.Array(ReplicaView),
 })
@@ -59,6 +71,7 @@ export type VolumeView = Static<typeof VolumeView>
 export const AttachmentView = Type.Object({
   volume: Type.String(),
   node: Type.String(),
+  iscsi: IscsiView,
   nbd: Type.Object({ uri: Type.String() }),
 })
 export type AttachmentView = Static<typeof AttachmentView>
@@ -78,17 +91,25 @@ export const DiskView = Type.Object({
   scheduledBytes: Type.Integer({ description: 'Sum of the sizes of the volumes with a replica here' }),
 })
 
+export const PortalView = Type.Object({
+  address: Type.String({ description: 'HOST:PORT' }),
+  state: Type.Enum(['starting', 'ready', 'failed', 'unknown']),
+  message: Type.String(),
+  ioBackend: nullable(Type.String()),
+})
+
 export const NodeView = Type.Object({
   name: Type.String(),
   address: Type.String(),
   allowScheduling: Type.Boolean(),
+  portal: PortalView,
   disks: Type.Array(DiskView),
 })
 export type NodeView = Static<typeof NodeView>
 
 export const ProcessView = Type.Object({
   pid: Type.Integer(),
-  kind: Type.Enum(['manager', 'engine', 'disk-host']),
+  kind: Type.Enum(['manager', 'engine', 'disk-host', 'portal']),
   node: Type.String(),
   volume: Type.Optional(Type.String()),
   disk: Type.Optional(Type.String()),
@@ -115,6 +136,17 @@ export const CreateVolume = Strict({
   }),
   numberOfReplicas: Type.Optional(Type.Integer({ description: '3 if not given' })),
   cache: Type.Optional(Type.Enum(cacheModes, { description: 'buffered if not given' })),
+  chap: Type.Optional(
+    Strict(
+      {
+        user: Type.String({ description: 'What the initiator calls itself: 1 to 223 printable ASCII characters' }),
+        secret: Type.String({ description: '12 to 64 printable ASCII characters' }),
+        mutualUser: Type.Optional(Type.String({ description: 'What the target calls itself in turn' })),
+        mutualSecret: Type.Optional(Type.String({ description: 'Another one than the secret' })),
+      },
+      { description: 'Who may log in by iSCSI; whoever reaches the portal if not given. No answer shows it' },
+    ),
+  ),
   timeoutSeconds: TimeoutSeconds,
 })
 export type CreateVolume = Static<typeof CreateVolume>

@@ -12,9 +12,10 @@ import {
 } from 'fastify'
 import type { Static, TSchema } from 'typebox'
 import type { Manager } from '../manager/index.js'
-import { AnkoleError, errorTable, messageOf, type ErrorCode } from './errors.js'
+import { AnkoleError, errorTable, listenError, messageOf, type ErrorCode } from './errors.js'
 import { addRoutes } from './routes.js'
 import { HealthView, type ErrorView } from './schemas.js'
+import type { Faces } from './views.js'
 
 interface TypeBoxTypeProvider extends FastifyTypeProvider {
   validator: this['schema'] extends TSchema ? Static<this['schema']> : unknown
@@ -35,7 +36,7 @@ export interface ServerOptions {
   /** Whether it serves: what /healthz says. */
   ready: () => boolean
   node: string
-  nbdHost: string
+  faces: Faces
   version: string
   metrics: { contentType: string; text: () => Promise<string> }
   log: FastifyBaseLogger
@@ -78,7 +79,7 @@ export async function buildServer(options: ServerOptions): Promise<Server> {
       return reply.header('content-type', metrics.contentType).send(await metrics.text())
     })
     routes.get('/v1/openapi.json', { schema: { hide: true } }, () => server.swagger())
-    addRoutes(routes, { manager: () => current(options), node: options.node, nbdHost: options.nbdHost })
+    addRoutes(routes, { manager: () => current(options), node: options.node, faces: options.faces })
     done()
   })
   return server
@@ -89,25 +90,7 @@ export async function listen(server: Server, { host, port }: { host: string; por
   try {
     return await server.listen({ host, port })
   } catch (error) {
-    const code = error instanceof Error && 'code' in error ? error.code : ''
-    const where = `${host}:${port}`
-    switch (code) {
-      case 'EADDRINUSE':
-        throw new AnkoleError('address-in-use', `The API cannot listen on ${where}: another process does.`)
-      case 'EACCES':
-        throw new AnkoleError(
-          'permission-denied',
-          `The API cannot listen on ${where}: this user may not use that port.`,
-        )
-      case 'EADDRNOTAVAIL':
-      case 'ENOTFOUND':
-        throw new AnkoleError(
-          'invalid-argument',
-          `The API cannot listen on ${where}: this machine has no such address.`,
-        )
-      default:
-        throw error
-    }
+    throw listenError('The API', `${host}:${port}`, error) ?? error
   }
 }
 

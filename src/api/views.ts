@@ -1,11 +1,19 @@
 // From what is stored and reported to what REST shows, one function each.
-import type { NodeReport } from '../agent/index.js'
-import { clusterNodes, count } from '../manager/index.js'
+import type { NodeReport, PortalReport } from '../agent/index.js'
+import { clusterNodes, count, iqnOf, lun, nbdUri } from '../manager/index.js'
 import type { Node, Volume } from '../store/index.js'
-import type { AttachmentView, NodeView, ProcessView, VolumeView } from './schemas.js'
+import type { AttachmentView, IscsiView, NodeView, ProcessView, VolumeView } from './schemas.js'
 
-export function volumeView(volume: Volume, nbdHost: string): VolumeView {
-  const { metadata, spec, membership, status } = volume
+/** Where clients reach volumes. */
+export interface Faces {
+  nbdHost: string
+  /** HOST:PORT of the well-known iSCSI portal. */
+  portal: string
+}
+
+export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeView {
+  const { metadata, spec, membership, status, chap } = volume
+  const isAttached = status.state === 'attached'
   return {
     name: metadata.name,
     sizeBytes: spec.sizeBytes,
@@ -19,7 +27,9 @@ export function volumeView(volume: Volume, nbdHost: string): VolumeView {
     node: membership.node ?? spec.nodeID,
     attachment: membership.attachment,
     generation: membership.record.generation,
-    nbd: status.state === 'attached' ? { uri: nbdUri(volume, nbdHost) } : null,
+    chap: chap === undefined ? 'none' : chap.mutualUser === undefined ? 'one-way' : 'mutual',
+    iscsi: isAttached ? iscsiView(volume, portal) : null,
+    nbd: isAttached ? { uri: nbdUri(volume, nbdHost) } : null,
     replicas: volume.replicas.map(({ id, node, disk }) => {
       const seen = status.replicas.find((replica) => replica.id === id)
       return {
@@ -51,20 +61,31 @@ function warningsOf({ replicas, membership }: Volume): string[] {
 }
 
 /** The same for as long as the volume is attached to its node. */
-export function attachmentView(volume: Volume, nbdHost: string): AttachmentView {
-  return { volume: volume.metadata.name, node: volume.membership.node ?? '', nbd: { uri: nbdUri(volume, nbdHost) } }
+export function attachmentView(volume: Volume, { nbdHost, portal }: Faces): AttachmentView {
+  return {
+    volume: volume.metadata.name,
+    node: volume.membership.node ?? '',
+    iscsi: iscsiView(volume, portal),
+    nbd: { uri: nbdUri(volume, nbdHost) },
+  }
 }
 
-function nbdUri({ metadata, nbdPort }: Volume, host: string): string {
-  return `nbd://${host.includes(':') ? `[${host}]` : host}:${nbdPort}/${metadata.name}`
+export function iscsiView({ metadata }: Volume, portal: string): IscsiView {
+  return { portal, iqn: iqnOf(metadata.name), lun }
 }
 
-export function nodeViews(nodes: readonly Node[], volumes: readonly Volume[], reports: Reports): NodeView[] {
+export function nodeViews(
+  nodes: readonly Node[],
+  volumes: readonly Volume[],
+  reports: Reports,
+  { portal: address }: Faces,
+): NodeView[] {
   const cluster = clusterNodes(nodes, volumes, reports)
   return nodes.map(({ metadata: { name }, spec }, index) => ({
     name,
     address: spec.address,
     allowScheduling: spec.allowScheduling,
+    portal: portalView(address, reports.get(name)?.portal),
     disks: spec.disks.map(({ id, path, allowScheduling }, at) => {
       const disk = reports.get(name)?.disks.find((disk) => disk.id === id)
       return {
@@ -78,6 +99,11 @@ export function nodeViews(nodes: readonly Node[], volumes: readonly Volume[], re
       }
     }),
   }))
+}
+
+function portalView(address: string, portal: PortalReport | undefined): NodeView['portal'] {
+  const { state = 'unknown', message = '', ioBackend = null } = portal ?? {}
+  return { address, state, message, ioBackend }
 }
 
 export type Reports = ReadonlyMap<string, NodeReport>

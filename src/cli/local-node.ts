@@ -1,19 +1,21 @@
 // A whole Ankole on one machine: manager, agent and supervisor in this process, engines and disk hosts under it.
 import type { Logger } from 'pino'
 import { Agent, socketDirectory, socketPath } from '../agent/index.js'
-import { buildServer, listen, messageOf, type Server } from '../api/index.js'
-import { isReady, Manager } from '../manager/index.js'
+import { AnkoleError, buildServer, isErrorCode, listen, messageOf, type Faces, type Server } from '../api/index.js'
+import { formatHostPort, isReady, Manager } from '../manager/index.js'
 import { createMetrics } from '../metrics/index.js'
 import type { IoBackend } from '../native/index.js'
 import { storeIdentity, storeRecord, type Node, type Volume } from '../store/index.js'
 import { Supervisor } from '../supervisor/index.js'
 import { ensureNode, openDataDirectory } from './data-directory.js'
+import { isLoopback, portalAddresses } from './portal-address.js'
 import type { HostPort } from './values.js'
 
 export interface LocalNodeOptions {
   data: string
   disks: number | undefined
   http: HostPort
+  iscsi: HostPort
   demo: boolean
   ioBackend: IoBackend
   replicaGraceMs: number
@@ -28,7 +30,7 @@ export interface LocalNodeView {
   node: Node
   ioBackend: string
   volumes: Volume[]
-  nbdHost: string
+  faces: Faces
   /** Made in this run: it holds nothing of anybody's yet. */
   demoIsNew: boolean
 }
@@ -36,6 +38,7 @@ export interface LocalNodeView {
 /** NBD has no login: only this machine may connect. */
 const nbdHost = '127.0.0.1'
 
+const portalReadyWaitMs = 15_000
 const disksReadyWaitMs = 15_000
 const volumesAttachedWaitMs = 15_000
 
@@ -58,6 +61,10 @@ export class LocalNode {
     this.#endings.push(() => directory.close())
     const { store, path } = directory
     await storeIdentity(store)
+    const iscsi = await portalAddresses(this.#options.iscsi)
+    const portal = formatHostPort({ ...iscsi.listen, host: iscsi.host })
+    if (!isLoopback(iscsi.host)) log.warn({ portal }, 'whoever reaches the iSCSI portal may use volumes without CHAP')
+    const faces = { nbdHost, portal }
     const node = await ensureNode(store, { path, address: nbdHost, disks, replication })
     this.#checkGoesOn()
 
@@ -66,14 +73,14 @@ export class LocalNode {
     const name = node.metadata.name
     const agent = new Agent({ node: name, supervisor, recordStore, log, ioBackend, dataDirectory: path })
     const agents = new Map([[name, agent]])
-    const server = await this.#buildServer(name, agents)
+    const server = await this.#buildServer(name, faces, agents)
     const url = await listen(server, this.#options.http)
     this.#endings.push(() => server.close())
     this.#checkGoesOn()
 
     const sockets = socketDirectory(path)
     const plan = {
-      ...{ replication, nbdHost, lateMs: replicaGraceMs },
+      ...{ replication, nbdHost, iscsi, lateMs: replicaGraceMs },
       socketPath: (disk: string) => socketPath(sockets, disk),
     }
     this.#endings.push(() => agent.stop())
@@ -82,12 +89,13 @@ export class LocalNode {
     this.#endings.push(() => manager.stop())
     this.#checkGoesOn()
 
+    await this.#portalReady(manager, name, portal)
     await this.#disksReady(manager)
     this.#ready = true
     const demoIsNew = await this.#addDemo(manager)
     await this.#volumesAttached(manager)
     const backends = agent.report().disks.flatMap((disk) => disk.ioBackend ?? [])
-    return { url, path, node, nbdHost, demoIsNew, volumes: manager.volumes(), ioBackend: backends[0] ?? 'unknown' }
+    return { url, path, node, faces, demoIsNew, volumes: manager.volumes(), ioBackend: backends[0] ?? 'unknown' }
   }
 
   /** Clean, in under 5 s. Again while start() was still on its way: takes down the rest. */
@@ -111,15 +119,34 @@ export class LocalNode {
     if (this.#ended) throw new Error('stopped while it was starting')
   }
 
-  #buildServer(node: string, agents: ReadonlyMap<string, Agent>): Promise<Server> {
+  #buildServer(node: string, faces: Faces, agents: ReadonlyMap<string, Agent>): Promise<Server> {
     const { version, log } = this.#options
     const source = (): Manager | null => this.#manager
     return buildServer({
-      ...{ node, nbdHost, version, manager: source },
+      ...{ node, faces, version, manager: source },
       ready: () => this.#ready && [...agents.values()].some((agent) => agent.report().disks.some(isReady)),
       metrics: createMetrics({ source, agents, node, version }),
       log: log.child({}, { level: log.level === 'debug' ? 'debug' : 'warn' }),
     })
+  }
+
+  /** Its address was asked for, so that there is no going on without it. */
+  async #portalReady(manager: Manager, node: string, address: string): Promise<void> {
+    try {
+      await manager.waitFor('iSCSI portal', portalReadyWaitMs, () => {
+        const portal = manager.report(node)?.portal
+        if (portal?.state === 'failed') {
+          const code = isErrorCode(portal.code) ? portal.code : 'unavailable'
+          throw new AnkoleError(code, `The iSCSI portal cannot listen on ${address}: ${portal.message}.`)
+        }
+        return portal?.state === 'ready' ? true : undefined
+      })
+    } catch (error) {
+      this.#checkGoesOn()
+      if (!(error instanceof AnkoleError) || error.code !== 'timed-out') throw error
+      const why = manager.report(node)?.portal?.message ?? ''
+      throw new AnkoleError('timed-out', `${error.message}${why === '' ? '' : ` It says: ${why}.`}`)
+    }
   }
 
   /** A disk that fails is said in its state; the others serve. */

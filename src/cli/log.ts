@@ -7,7 +7,7 @@ export function createLog(level: LogLevel): Logger {
     level,
     base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
-    redact: { paths: ['secret', '*.secret', '*.*.secret'], censor: '[secret]' },
+    redact: { paths: secretPaths(), censor: '[secret]' },
   }
   if (!process.stderr.isTTY) return pino(options, pino.destination({ fd: 2, sync: true }))
   return pino(options, {
@@ -15,6 +15,12 @@ export function createLog(level: LogLevel): Logger {
       process.stderr.write(`${readable(line)}\n`)
     },
   })
+}
+
+/** As deep as documents with secrets in them are: a plan holds engines, one of them iSCSI, that one CHAP. */
+function secretPaths(): string[] {
+  const depths = ['', '*.', '*.*.', '*.*.*.', '*.*.*.*.']
+  return depths.flatMap((depth) => ['secret', 'mutualSecret'].map((name) => `${depth}${name}`))
 }
 
 const names: Record<number, string> = { 20: 'debug', 30: 'info ', 40: 'warn ', 50: 'error' }

@@ -1,18 +1,17 @@
-import { count, formatBytes } from '../manager/index.js'
+import { iscsiView } from '../api/index.js'
+import { count, formatBytes, iscsiUri, nbdUri } from '../manager/index.js'
+import type { Volume } from '../store/index.js'
 import { createLog } from './log.js'
 import { LocalNode, type LocalNodeView } from './local-node.js'
 import { print, printJson } from './output.js'
 import type { UpOptions } from './up.js'
-import { formatHostPort } from './values.js'
 
 /** `ankole up`, once its options are read. */
 export async function up(options: UpOptions, version: string): Promise<void> {
   const log = createLog(options.logLevel)
-  const { data, disks, http, demo, ioBackend, replicaGrace, replication, iscsi } = options
-  if (iscsi)
-    log.warn({}, `--iscsi ${formatHostPort(iscsi)}: volumes are not served by iSCSI in this release, only by NBD`)
+  const { data, disks, http, iscsi, demo, ioBackend, replicaGrace, replication } = options
   const node = new LocalNode({
-    ...{ data, disks, http, demo, ioBackend, replication, version, log },
+    ...{ data, disks, http, iscsi, demo, ioBackend, replication, version, log },
     replicaGraceMs: replicaGrace,
   })
   const signal = nextSignal()
@@ -45,21 +44,27 @@ function nextSignal(): Promise<string> {
   })
 }
 
-function startedView({ url, path, node, ioBackend, volumes, nbdHost }: LocalNodeView, version: string): object {
+function startedView({ url, path, node, ioBackend, volumes, faces }: LocalNodeView, version: string): object {
   return {
     ...{ version, url, data: path, node: node.metadata.name, ioBackend },
-    volumes: volumes.map(({ metadata, status, nbdPort }) => ({
-      name: metadata.name,
-      state: status.state,
-      nbd: status.state === 'attached' ? { uri: `nbd://${nbdHost}:${nbdPort}/${metadata.name}` } : null,
+    iscsi: { portal: faces.portal },
+    volumes: volumes.map((volume) => ({
+      name: volume.metadata.name,
+      state: volume.status.state,
+      iscsi: isAttached(volume) ? iscsiView(volume, faces.portal) : null,
+      nbd: isAttached(volume) ? { uri: nbdUri(volume, faces.nbdHost) } : null,
     })),
   }
+}
+
+function isAttached({ status }: Volume): boolean {
+  return status.state === 'attached'
 }
 
 const volumesShownMax = 8
 
 export function banner(
-  { url, path, node, ioBackend, volumes, nbdHost, demoIsNew }: LocalNodeView,
+  { url, path, node, ioBackend, volumes, faces, demoIsNew }: LocalNodeView,
   version: string,
 ): string {
   const name = node.metadata.name
@@ -67,41 +72,42 @@ export function banner(
     `Ankole ${version} runs on ${name}: ${count(node.spec.disks.length, 'disk')} under ${path}/disks, io back end ${ioBackend}.`,
     '',
     `  API      ${url}  (also /healthz, /metrics, /v1/openapi.json)`,
+    `  iSCSI    ${faces.portal}  (the portal: discovery, and the way to every volume)`,
   ]
-  for (const { metadata, spec, status, nbdPort } of volumes.slice(0, volumesShownMax)) {
-    const where = status.state === 'attached' ? `  nbd://${nbdHost}:${nbdPort}/${metadata.name}` : ''
-    const more = status.state === 'attached' ? status.robustness : status.message
+  for (const volume of volumes.slice(0, volumesShownMax)) {
+    const { metadata, spec, status } = volume
+    const more = isAttached(volume) ? status.robustness : status.message
     const state = more === '' ? status.state : `${status.state}, ${more}`
     const replicas = count(spec.numberOfReplicas, 'replica')
-    lines.push(`  volume   ${metadata.name}: ${formatBytes(spec.sizeBytes)}, ${replicas}, ${state}${where}`)
+    lines.push(`  volume   ${metadata.name}: ${formatBytes(spec.sizeBytes)}, ${replicas}, ${state}`)
+    if (!isAttached(volume)) continue
+    for (const uri of [iscsiUri(metadata.name, faces.portal), nbdUri(volume, faces.nbdHost)]) {
+      lines.push(`           ${uri}`)
+    }
   }
   if (volumes.length > volumesShownMax) lines.push(`  and ${count(volumes.length - volumesShownMax, 'other volume')}`)
   lines.push(
     '',
     'Next, in another terminal:',
-    ...nextCommands({ volumes, nbdHost, demoIsNew }).map((line) => `  ${line}`),
+    ...nextCommands({ volumes, faces, demoIsNew }).map((line) => `  ${line}`),
   )
   lines.push('', 'Ctrl-C stops it; all data stays.')
   return lines.join('\n')
 }
 
-function nextCommands({
-  volumes,
-  nbdHost,
-  demoIsNew,
-}: Pick<LocalNodeView, 'volumes' | 'nbdHost' | 'demoIsNew'>): string[] {
-  const volume = volumes.find(({ status }) => status.state === 'attached')
+function nextCommands({ volumes, faces, demoIsNew }: Pick<LocalNodeView, 'volumes' | 'faces' | 'demoIsNew'>): string[] {
+  const volume = volumes.find(isAttached)
   if (!volume) {
     const [first] = volumes
     if (first) return [`ankole volume attach ${first.metadata.name}`, 'ankole status']
     return ['ankole volume create first --size 1GiB', 'ankole volume attach first', 'ankole status']
   }
-  const uri = `nbd://${nbdHost}:${volume.nbdPort}/${volume.metadata.name}`
+  const uri = nbdUri(volume, faces.nbdHost)
   // Writes only to what was made a moment ago: on everything else there may be data.
   const rw = demoIsNew ? 'randrw' : 'randread'
   return [
+    `iscsi-ls -s iscsi://${faces.portal}`,
     `nbdinfo ${uri}`,
-    `qemu-img info ${uri}`,
     `fio --name=try --ioengine=nbd --uri=${uri} --rw=${rw} --bs=4k --iodepth=32 --time_based --runtime=10`,
   ]
 }

@@ -34,11 +34,30 @@ async function readStatus(client: Client): Promise<Status> {
 }
 
 export function statusText({ url, nodes, volumes, processes }: Status): string {
-  const sections = [`Ankole at ${url}`, 'Disks', indent(diskTable(nodes)), 'Volumes', indent(volumeTable(volumes))]
+  const sections = [
+    `Ankole at ${url}`,
+    'Portals',
+    indent(portalTable(nodes)),
+    'Disks',
+    indent(diskTable(nodes)),
+    'Volumes',
+    indent(volumeTable(volumes)),
+  ]
   if (volumes.length > 0) sections.push('Replicas', indent(replicaTable(volumes)))
   sections.push('Processes', indent(processTable(processes)))
   for (const { name, warnings } of volumes) for (const warning of warnings) sections.push(`Note: ${name}: ${warning}.`)
   return sections.join('\n')
+}
+
+function portalTable(nodes: readonly NodeView[]): string {
+  const rows = nodes.map(({ name, portal }) => [
+    name,
+    portal.address,
+    portal.state,
+    portal.ioBackend ?? '-',
+    portal.message,
+  ])
+  return table(['NODE', 'ISCSI', 'STATE', 'IO', 'MESSAGE'], rows)
 }
 
 function diskTable(nodes: readonly NodeView[]): string {

@@ -1,4 +1,5 @@
 import { Command, Option } from 'commander'
+import { portalPortDefault } from '../manager/addresses.js'
 import type { IoBackend } from '../native/index.js'
 import { logLevels, type LogLevel } from './log-level.js'
 import { formatHostPort, parseCount, parseGraceMs, parseHostPort, type HostPort } from './values.js'
@@ -7,17 +8,18 @@ export interface UpOptions {
   data: string
   disks?: number
   http: HostPort
+  iscsi: HostPort
   demo: boolean
   ioBackend: IoBackend
   replicaGrace: number
   replication: 'unix' | 'tcp'
   logLevel: LogLevel
   json?: true
-  iscsi?: HostPort
 }
 
 const disksMax = 64
 const httpDefault: HostPort = { host: '127.0.0.1', port: 9500 }
+const iscsiDefault: HostPort = { host: '127.0.0.1', port: portalPortDefault }
 
 export function upCommand(version: string): Command {
   return new Command('up')
@@ -32,6 +34,11 @@ export function upCommand(version: string): Command {
       new Option('--http <host:port>', 'where the API listens')
         .argParser(parseHostPort)
         .default(httpDefault, formatHostPort(httpDefault)),
+    )
+    .addOption(
+      new Option('--iscsi <host:port>', 'where the iSCSI portal listens; engines on ports of their own beside it')
+        .argParser(parseHostPort)
+        .default(iscsiDefault, formatHostPort(iscsiDefault)),
     )
     .option('--no-demo', 'do not make a first volume where there is none')
     .addOption(
@@ -51,7 +58,6 @@ export function upCommand(version: string): Command {
     )
     .addOption(new Option('--log-level <level>', 'what to log to stderr').choices(logLevels).default('info'))
     .option('--json', 'print JSON once it serves')
-    .addOption(new Option('--iscsi <host:port>').argParser(parseHostPort).hideHelp())
     .addHelpText(
       'after',
       `
@@ -60,7 +66,8 @@ Ctrl-C stops it clean; started again, everything is back with its data.
 Examples:
   ankole up                                   three disks under ./data and a first volume, demo
   ankole up --data /srv/ankole --disks 5      five disks under /srv/ankole/disks
-  ankole up --http 127.0.0.1:9600 --no-demo   the API on another port, and no first volume`,
+  ankole up --http 127.0.0.1:9600 --iscsi 127.0.0.1:3261 --no-demo
+                                              the API and iSCSI on other ports, and no first volume`,
     )
     .action(async (options: UpOptions) => {
       // The other commands start in a fraction of the time without all that this one needs.

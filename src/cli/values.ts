@@ -1,10 +1,9 @@
 // Values on the command line, checked as they are read.
 import { InvalidArgumentError } from 'commander'
+import type { HostPort } from '../native/index.js'
 
-export interface HostPort {
-  host: string
-  port: number
-}
+export type { HostPort } from '../native/index.js'
+export { formatHostPort } from '../manager/addresses.js'
 
 /** «127.0.0.1:9500», «[::1]:9500», «localhost:9500». */
 export function parseHostPort(text: string): HostPort {
@@ -15,10 +14,6 @@ export function parseHostPort(text: string): HostPort {
     throw new InvalidArgumentError('Use HOST:PORT, such as 127.0.0.1:9500 or [::1]:9500.')
   }
   return { host, port }
-}
-
-export function formatHostPort({ host, port }: HostPort): string {
-  return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }
 
 const unitMs: Record<string, number> = { ms: 1, s: 1000, m: 60_000 }

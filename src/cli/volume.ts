@@ -1,7 +1,9 @@
 import { Command, Option } from 'commander'
 import type { AttachmentView, DeletionView, VolumeList, VolumeView } from '../api/index.js'
+import { iscsiUri } from '../manager/addresses.js'
 import { formatBytes, parseSize, replicasMax } from '../manager/volume-spec.js'
 import type { CacheMode } from '../store/index.js'
+import { readChap, type ChapOptions } from './chap.js'
 import { Client } from './client.js'
 import { print, printJson, table } from './output.js'
 import { parseCount, parseTimeoutSeconds } from './values.js'
@@ -49,14 +51,28 @@ function createCommand(): Command {
         .choices(['buffered', 'direct'] satisfies CacheMode[])
         .default('buffered'),
     )
+    .option('--chap-user <name>', 'who may log in by iSCSI; whoever reaches the portal if not given')
+    .option('--chap-secret-file <file>', 'its secret: 12 to 64 printable characters')
+    .option('--chap-mutual-user <name>', 'who the target proves to be in turn')
+    .option('--chap-mutual-secret-file <file>', 'its secret, another one')
     .addOption(timeoutOption())
-    .addHelpText('after', '\nExample:\n  ankole volume create data --size 10GiB --replicas 3')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  ankole volume create data --size 10GiB --replicas 3
+  ankole volume create data --size 10GiB --chap-user me --chap-secret-file secret`,
+    )
     .action(async (name: string, _: object, command: Command) => {
-      const { url, json, size, replicas, cache, timeout } = command.optsWithGlobals<
-        Waiting & { size: string; replicas: number; cache: CacheMode }
+      const { url, json, size, replicas, cache, timeout, ...options } = command.optsWithGlobals<
+        Waiting & ChapOptions & { size: string; replicas: number; cache: CacheMode }
       >()
       parseSize(size)
-      const body = { name, size, numberOfReplicas: replicas, cache, timeoutSeconds: timeout }
+      const chap = readChap(options)
+      const body = {
+        ...{ name, size, numberOfReplicas: replicas, cache, timeoutSeconds: timeout },
+        ...(chap === undefined ? {} : { chap }),
+      }
       const volume = await new Client(url).post<VolumeView>('/v1/volumes', body)
       if (json) printJson(volume)
       else {
@@ -89,7 +105,11 @@ function attachCommand(): Command {
       const body = { timeoutSeconds: timeout, ...(node === undefined ? {} : { node }) }
       const attachment = await new Client(url).post<AttachmentView>(`${pathOf(name)}/attach`, body)
       if (json) printJson(attachment)
-      else print(`Volume ${name} is attached to ${attachment.node}: ${attachment.nbd.uri}`)
+      else {
+        const { node, iscsi, nbd } = attachment
+        print(`Volume ${name} is attached to ${node}:`)
+        print(`  ${iscsiUri(name, iscsi.portal)}\n  ${nbd.uri}`)
+      }
     })
 }
 
@@ -127,10 +147,11 @@ function pathOf(name: string): string {
 export function volumeTable(volumes: readonly VolumeView[]): string {
   if (volumes.length === 0) return 'No volumes. Create one with: ankole volume create NAME --size 1GiB'
   return table(
-    ['NAME', 'SIZE', 'REPLICAS', 'STATE', 'ROBUSTNESS', 'ADDRESS', 'MESSAGE'],
-    volumes.map(({ name, sizeBytes, replicas, state, robustness, nbd, message }) => {
+    ['NAME', 'SIZE', 'REPLICAS', 'STATE', 'ROBUSTNESS', 'ISCSI', 'NBD', 'MESSAGE'],
+    volumes.map(({ name, sizeBytes, replicas, state, robustness, iscsi, nbd, message }) => {
       const good = replicas.filter((replica) => replica.state === 'member' || replica.state === 'ready').length
-      return [name, formatBytes(sizeBytes), `${good}/${replicas.length}`, state, robustness, nbd?.uri ?? '-', message]
+      const addresses = [iscsi === null ? '-' : iscsiUri(name, iscsi.portal), nbd?.uri ?? '-']
+      return [name, formatBytes(sizeBytes), `${good}/${replicas.length}`, state, robustness, ...addresses, message]
     }),
   )
 }

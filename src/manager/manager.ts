@@ -1,23 +1,25 @@
 // Decides: reads what is wanted and what the nodes report, writes the store and the nodes' plans. The only writer of the
 // store. One pass looks at every volume; passes follow each other, never overlap, and run whenever something changed.
 import { randomBytes } from 'node:crypto'
-import type { EngineReport, NodePlan, NodeReport } from '../agent/index.js'
-import type { DiskCounters, EngineCounters } from '../native/index.js'
+import type { EngineReport, NodeCounters, NodePlan, NodeReport } from '../agent/index.js'
 import { AnkoleError, messageOf } from '../api/errors.js'
 import {
   giveAttachment,
   modify,
   type CacheMode,
+  type Chap,
   type Draft,
   type Node,
   type Store,
   type Volume,
   type WatchEvent,
 } from '../store/index.js'
+import { formatHostPort, iscsiUri, nbdUri } from './addresses.js'
+import { checkChap } from './chap.js'
 import { nodePlan, type PlanOptions } from './node-plan.js'
 import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './observation.js'
 import { count, place } from './placement.js'
-import { freePort, nbdPortFirst } from './ports.js'
+import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
 import { checkName, checkReplicas } from './volume-spec.js'
 import { assess, type Assessment } from './volume-state.js'
 
@@ -27,7 +29,7 @@ export interface NodeAgent {
   report(): NodeReport
   onChange(listener: (report: NodeReport) => void): () => void
   /** Leaves out who does not answer in time. */
-  counters(): Promise<{ engines: EngineCounters[]; disks: DiskCounters[] }>
+  counters(): Promise<NodeCounters>
 }
 
 export interface Logger {
@@ -48,6 +50,7 @@ export interface VolumeRequest {
   sizeBytes: number
   numberOfReplicas: number
   cache: CacheMode
+  chap?: Chap
 }
 
 /** After something failed, and while a volume waits for its disks. */
@@ -63,6 +66,7 @@ export class Manager {
   readonly #endings: (() => void)[] = []
   #dirty = false
   #pass: Promise<void> | null = null
+  /** Ports are given to one volume after the other. */
   #creating: Promise<unknown> = Promise.resolve()
   #timer: NodeJS.Timeout | null = null
   #stopped = false
@@ -118,9 +122,7 @@ export class Manager {
 
   /** Placed and stored when it resolves; its replicas are made after that. */
   createVolume(request: VolumeRequest): Promise<Volume> {
-    const created = this.#creating.then(() => this.#create(request))
-    this.#creating = created.catch(() => undefined)
-    return created
+    return this.#inTurn(() => this.#create(request))
   }
 
   /** Asks for the volume to be attached to the node; without one to where it is, or to the only node. */
@@ -193,9 +195,16 @@ export class Manager {
     })
   }
 
-  async #create({ name, sizeBytes, numberOfReplicas, cache }: VolumeRequest): Promise<Volume> {
+  #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    const done = this.#creating.then(work)
+    this.#creating = done.catch(() => undefined)
+    return done
+  }
+
+  async #create({ name, sizeBytes, numberOfReplicas, cache, chap }: VolumeRequest): Promise<Volume> {
     checkName(name)
     checkReplicas(numberOfReplicas)
+    if (chap !== undefined) checkChap(chap)
     if (this.#volumes.get(name)?.metadata.deletionTimestamp !== undefined) throw deleting(name, 'created')
     if (this.#volumes.has(name)) throw new AnkoleError('already-exists', `Volume ${name} exists already.`)
     const cluster = clusterNodes(this.#nodes.values(), this.#volumes.values(), this.#reports())
@@ -203,12 +212,17 @@ export class Manager {
     if (!placement.placed) {
       throw new AnkoleError('cannot-place', `Volume ${name} cannot be created: ${placement.reason}.`)
     }
-    const taken = new Set(this.volumes().map((volume) => volume.nbdPort))
+    const { nbdHost, iscsi } = this.#options.plan
+    const taken = this.#portsTaken()
+    const nbdPort = await freePort(nbdHost, nbdPortFirst, taken)
+    const iscsiPort = await freePort(iscsi.listen.host, iscsiPortFirst, taken.add(nbdPort))
     const draft: Draft<'Volume'> = {
       metadata: { name },
       spec: { sizeBytes, numberOfReplicas, cache, nodeID: null },
       secret: randomBytes(32).toString('hex'),
-      nbdPort: await freePort(this.#options.plan.nbdHost, nbdPortFirst, taken),
+      nbdPort,
+      iscsiPort,
+      ...(chap === undefined ? {} : { chap }),
       replicas: placement.replicas.map((where) => ({ id: randomBytes(8).toString('hex'), ...where })),
       membership: {
         attachment: 0,
@@ -222,12 +236,31 @@ export class Manager {
     return volume
   }
 
+  /** What a release without iSCSI stored has no port for it. */
+  async #givePort(name: string): Promise<void> {
+    const port = await freePort(this.#options.plan.iscsi.listen.host, iscsiPortFirst, this.#portsTaken())
+    await this.#change(name, (volume) => {
+      if (volume.iscsiPort !== undefined) return false
+      volume.iscsiPort = port
+      return true
+    })
+  }
+
+  #portsTaken(): Set<number> {
+    const { port } = this.#options.plan.iscsi.listen
+    const ofVolumes = this.volumes().flatMap(({ nbdPort, iscsiPort }) =>
+      iscsiPort === undefined ? [nbdPort] : [nbdPort, iscsiPort],
+    )
+    return new Set([port, ...ofVolumes])
+  }
+
   async #refuseWithClients({ metadata: { name }, membership }: Volume): Promise<void> {
     const counters = await this.#options.agents.get(membership.node ?? '')?.counters()
     const engine = counters?.engines.find((engine) => engine.volume === name)
-    if (engine?.connections === 0) return
-    const cause = engine
-      ? `${count(engine.connections, 'client connection')} to it ${engine.connections === 1 ? 'is' : 'are'} open`
+    const clients = engine && engine.connections + engine.iscsiSessions
+    if (clients === 0) return
+    const cause = clients
+      ? `${count(clients, 'client connection')} to it ${clients === 1 ? 'is' : 'are'} open`
       : 'its engine does not say whether clients are connected'
     throw new AnkoleError('volume-in-use', `Volume ${name} cannot be deleted: ${cause}.`)
   }
@@ -302,6 +335,10 @@ export class Manager {
   async #bringNearer(volume: Volume, reports: ReadonlyMap<string, NodeReport>): Promise<void> {
     const { name } = volume.metadata
     try {
+      if (volume.iscsiPort === undefined && volume.metadata.deletionTimestamp === undefined) {
+        await this.#inTurn(() => this.#givePort(name)) // The next look is at the volume that has it.
+        return
+      }
       const node = volume.membership.node
       const assessment = assess(volume, {
         replicas: observeReplicas(volume, reports),
@@ -352,12 +389,15 @@ export class Manager {
     this.#logTransition(volume, next)
   }
 
-  #logTransition(before: Volume, { metadata, nbdPort, spec, status }: Volume): void {
+  #logTransition(before: Volume, after: Volume): void {
     const { log, plan } = this.#options
+    const { metadata, spec, status } = after
     if (before.status.state === status.state) return
     const fields = { volume: metadata.name, ...(spec.nodeID === null ? {} : { node: spec.nodeID }) }
     if (status.state === 'attached') {
-      log.info({ ...fields, nbd: `nbd://${plan.nbdHost}:${nbdPort}/${metadata.name}` }, 'volume attached')
+      const portal = formatHostPort({ ...plan.iscsi.listen, host: plan.iscsi.host })
+      const addresses = { iscsi: iscsiUri(metadata.name, portal), nbd: nbdUri(after, plan.nbdHost) }
+      log.info({ ...fields, ...addresses }, 'volume attached')
     } else if (status.state === 'detached' && before.status.state !== 'creating') {
       log.info(fields, 'volume detached')
     } else if (status.state === 'faulted') {
@@ -370,7 +410,7 @@ export class Manager {
       const node = this.#nodes.get(name)
       if (!node) continue
       const before = this.#plans.get(name)
-      const wanted = nodePlan(node, this.#volumes.values(), this.#options.plan)
+      const wanted = nodePlan(node, this.volumes(), this.#options.plan)
       if (before && JSON.stringify({ ...wanted, version: before.version }) === JSON.stringify(before)) continue
       const plan = { ...wanted, version: (before?.version ?? 0) + 1 }
       this.#plans.set(name, plan)

@@ -1,5 +1,7 @@
-import type { DiskPlan, EnginePlan, NodePlan } from '../agent/index.js'
+import type { DiskPlan, EnginePlan, NodePlan, PortalPlan } from '../agent/index.js'
+import type { HostPort } from '../native/index.js'
 import type { Node, Volume } from '../store/index.js'
+import { formatHostPort, iqnOf } from './addresses.js'
 import { wantsEngine, wantsReplicasGone } from './volume-state.js'
 
 export interface PlanOptions {
@@ -7,11 +9,19 @@ export interface PlanOptions {
   replication: 'unix' | 'tcp'
   socketPath: (disk: string) => string
   nbdHost: string
+  iscsi: IscsiAddresses
   lateMs: number
 }
 
+export interface IscsiAddresses {
+  /** Of the well-known portal; engines listen on the same host, each on the port of its volume. */
+  listen: HostPort
+  /** What initiators reach that host by: another one than that of `listen` where it listens on every address. */
+  host: string
+}
+
 /** What a node is to run: a pure function of the store. The version is the caller's. */
-export function nodePlan(node: Node, volumes: Iterable<Volume>, options: PlanOptions): Omit<NodePlan, 'version'> {
+export function nodePlan(node: Node, volumes: readonly Volume[], options: PlanOptions): Omit<NodePlan, 'version'> {
   const { name } = node.metadata
   const disks = new Map<string, DiskPlan>()
   const addresses = new Map<string, string>()
@@ -29,12 +39,32 @@ export function nodePlan(node: Node, volumes: Iterable<Volume>, options: PlanOpt
       const replica = { volume: volume.metadata.name, id, sizeBytes, secret: volume.secret, cache, desired } as const
       disks.get(disk)?.replicas.push(replica)
     }
-    if (wantsEngine(volume, name)) engines.push(enginePlan(volume, addresses, options))
+    const { iscsiPort } = volume // There is one before there is an attachment.
+    if (wantsEngine(volume, name) && iscsiPort !== undefined) {
+      engines.push(enginePlan(volume, iscsiPort, addresses, options))
+    }
   }
-  return { node: name, disks: [...disks.values()], engines }
+  return { node: name, disks: [...disks.values()], engines, portal: portalPlan(volumes, options) }
 }
 
-function enginePlan(volume: Volume, addresses: ReadonlyMap<string, string>, options: PlanOptions): EnginePlan {
+/** Every volume that is not on its way out: one that is not attached is known, and told from one that does not exist. */
+function portalPlan(volumes: readonly Volume[], { iscsi: { listen, host } }: PlanOptions): PortalPlan {
+  const targets = volumes
+    .filter(({ metadata }) => metadata.deletionTimestamp === undefined)
+    .map((volume) => {
+      const { metadata, membership, iscsiPort: port } = volume
+      const served = port !== undefined && membership.node !== null && wantsEngine(volume, membership.node)
+      return { iqn: iqnOf(metadata.name), address: served ? formatHostPort({ host, port }) : '' }
+    })
+  return { listen, targets }
+}
+
+function enginePlan(
+  volume: Volume,
+  iscsiPort: number,
+  addresses: ReadonlyMap<string, string>,
+  options: PlanOptions,
+): EnginePlan {
   const { attachment, record } = volume.membership
   return {
     volume: volume.metadata.name,
@@ -47,6 +77,12 @@ function enginePlan(volume: Volume, addresses: ReadonlyMap<string, string>, opti
       return address === undefined ? [] : [{ id, address }]
     }),
     nbd: { host: options.nbdHost, port: volume.nbdPort },
+    iscsi: {
+      ...{ host: options.iscsi.listen.host, port: iscsiPort },
+      target: iqnOf(volume.metadata.name),
+      serial: volume.metadata.uid,
+      ...(volume.chap === undefined ? {} : { chap: volume.chap }),
+    },
     lateMs: options.lateMs,
   }
 }

@@ -1,8 +1,13 @@
 import { createServer } from 'node:net'
 import { AnkoleError } from '../api/errors.js'
 
-export const nbdPortFirst = 10810
+/**
+ * Ranges of their own, under the ports that Linux gives to clients (from 32768 on): who opens a firewall for iSCSI need not
+ * open NBD. A range that is used up runs on into the next.
+ */
 export const replicationPortFirst = 10700
+export const nbdPortFirst = 10810
+export const iscsiPortFirst = 20810
 const portLast = 65535
 
 /** The first port from `first` on that is neither taken in the store nor in use on this machine now. */

@@ -119,7 +119,7 @@ function running(volume: Volume, { engine }: Observed): Decision {
   if (!engine) return { state: 'attaching', robustness: 'unknown', message: 'starting the engine', step }
   const { message } = engine
   // What has no address yet serves nobody, whatever its replicas are.
-  const isReachable = engine.nbd !== undefined
+  const isReachable = engine.nbd !== undefined && engine.iscsi !== undefined
   switch (engine.state) {
     case 'starting':
     case 'stopping':

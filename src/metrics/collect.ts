@@ -1,12 +1,13 @@
 // What /metrics shows, gathered at the scrape. Names follow Prometheus' conventions: base units, _total, and labels of
 // bounded size: volumes, replicas, disks and nodes by name, no process numbers.
-import type { NodeReport } from '../agent/index.js'
+import type { NodeCounters, NodeReport } from '../agent/index.js'
 import {
   operationNames,
   type DiskCounters,
   type EngineCounters,
   type OperationCounters,
   type OperationTable,
+  type PortalCounters,
 } from '../native/index.js'
 import { replicaStates, robustnesses, volumeStates, type Node, type Volume } from '../store/index.js'
 import { contentType, Exposition, type Labels } from './exposition.js'
@@ -18,7 +19,7 @@ export interface MetricsSource {
 }
 
 export interface CountersSource {
-  counters(): Promise<{ engines: EngineCounters[]; disks: DiskCounters[] }>
+  counters(): Promise<NodeCounters>
 }
 
 export interface MetricsOptions {
@@ -43,7 +44,12 @@ async function collect({ source, agents, node, version }: MetricsOptions): Promi
   const cluster = source()
   const nodes = cluster?.nodes() ?? []
   addVolumes(shown, cluster?.volumes() ?? [])
-  for (const { node, report } of nodes) if (report) addDisks(shown, node.metadata.name, report)
+  for (const { node, report } of nodes) {
+    if (!report) continue
+    addDisks(shown, node.metadata.name, report)
+    addIoBackends(shown, node.metadata.name, report)
+    if (report.portal) addPortal(shown, node.metadata.name, report.portal.state)
+  }
   const places = placesOf(cluster?.volumes() ?? [])
   const answers = await Promise.all([...agents].map(([node, agent]) => countersOf(node, agent)))
   for (const { node, counters } of answers) {
@@ -55,6 +61,7 @@ async function collect({ source, agents, node, version }: MetricsOptions): Promi
     )
     for (const engine of counters?.engines ?? []) addEngine(shown, engine, places)
     for (const disk of counters?.disks ?? []) addDiskCounters(shown, node, disk)
+    if (counters?.portal) addPortalCounters(shown, node, counters.portal)
   }
   await addProcesses(shown, node, nodes)
   return shown.text()
@@ -122,7 +129,7 @@ function addVolumes(shown: Exposition, volumes: readonly Volume[]): void {
 }
 
 function addDisks(shown: Exposition, node: string, report: NodeReport): void {
-  for (const { id: disk, state, totalBytes, freeBytes, ioBackend } of report.disks) {
+  for (const { id: disk, state, totalBytes, freeBytes } of report.disks) {
     const labels = { node, disk }
     shown.state(
       'ankole_disk_state',
@@ -134,24 +141,50 @@ function addDisks(shown: Exposition, node: string, report: NodeReport): void {
     )
     shown.gauge('ankole_disk_size_bytes', 'Size of the file system that the disk is on.', labels, totalBytes)
     shown.gauge('ankole_disk_free_bytes', 'Free space of the file system that the disk is on.', labels, freeBytes)
-    if (ioBackend !== undefined) {
-      shown.gauge(
-        'ankole_io_backend_info',
-        'The io back end that a process chose; always 1.',
-        { node, kind: 'disk-host', disk, backend: ioBackend },
-        1,
-      )
-    }
   }
-  for (const { volume, ioBackend } of report.engines) {
+}
+
+function addIoBackends(shown: Exposition, node: string, { disks, engines, portal }: NodeReport): void {
+  const processes = [
+    ...disks.map(({ id, ioBackend }) => ({ labels: { kind: 'disk-host', disk: id }, ioBackend })),
+    ...engines.map(({ volume, ioBackend }) => ({ labels: { kind: 'engine', volume }, ioBackend })),
+    { labels: { kind: 'portal' }, ioBackend: portal?.ioBackend },
+  ]
+  for (const { labels, ioBackend } of processes) {
     if (ioBackend === undefined) continue
     shown.gauge(
       'ankole_io_backend_info',
       'The io back end that a process chose; always 1.',
-      { node, kind: 'engine', volume, backend: ioBackend },
+      { node, ...labels, backend: ioBackend },
       1,
     )
   }
+}
+
+function addPortal(shown: Exposition, node: string, state: string): void {
+  const states = ['starting', 'ready', 'failed']
+  shown.state(
+    'ankole_portal_state',
+    'The state of the iSCSI portal: 1 for the one it is in.',
+    'state',
+    states,
+    { node },
+    state,
+  )
+}
+
+function addPortalCounters(shown: Exposition, node: string, counters: PortalCounters): void {
+  const { connections, logins, redirects, discoveries, refused } = counters
+  shown.gauge('ankole_portal_connections', 'Connections to the iSCSI portal.', { node }, connections)
+  shown.counter('ankole_portal_logins_total', 'Logins that the iSCSI portal was asked for.', { node }, logins)
+  shown.counter(
+    'ankole_portal_redirects_total',
+    'Logins that the iSCSI portal sent on to the engine of a volume.',
+    { node },
+    redirects,
+  )
+  shown.counter('ankole_portal_discoveries_total', 'Discoveries that the iSCSI portal answered.', { node }, discoveries)
+  shown.counter('ankole_portal_refused_total', 'Logins that the iSCSI portal refused.', { node }, refused)
 }
 
 type Places = ReadonlyMap<string, Labels>
@@ -165,7 +198,8 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
   const labels = { volume }
   addOperations(shown, 'ankole_volume', "the volume's clients", labels, engine.operations, bounds)
   shown.gauge('ankole_volume_in_flight', 'Operations that the volume works on.', labels, engine.inFlight)
-  shown.gauge('ankole_volume_connections', 'Client connections to the volume.', labels, engine.connections)
+  shown.gauge('ankole_volume_connections', 'NBD connections to the volume.', labels, engine.connections)
+  shown.gauge('ankole_volume_iscsi_sessions', 'iSCSI sessions with the volume.', labels, engine.iscsiSessions)
   shown.gauge('ankole_volume_held_bytes', 'Buffers that the volume holds for its clients.', labels, engine.heldBytes)
   for (const { id, inFlight, operations } of engine.replicas) {
     const of = { volume, replica: id, ...places.get(id) }

@@ -1,4 +1,4 @@
-// Loads the native addon. Nothing else imports it. The engine and disk host processes load only this file of the
+// Loads the native addon. Nothing else imports it. The processes under the supervisor load only this file of the
 // folder, so it imports nothing that bare Node.js has not loaded already: their memory is their imports.
 
 import { existsSync } from 'node:fs'
@@ -6,7 +6,7 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-export type AddonKind = 'engine' | 'disk-host'
+export type AddonKind = 'engine' | 'disk-host' | 'portal'
 
 export interface AddonHandle {
   /** Hands one request or answer (JSON) to the native thread. Throws after close. */

@@ -36,11 +36,42 @@ export interface EngineConfig {
   record: MembershipRecord
   replicas: { id: string; address: Address }[]
   nbd: HostPort
+  iscsi: IscsiConfig
   ioBackend: IoBackend
   lateMs: number
   startWaitMs: number
   /** Where the io back end is probed with one real read and fsync. */
   dataDirectory: string
+}
+
+/** Where a volume is a LUN, and as what. */
+export interface IscsiConfig extends HostPort {
+  /** The name of the target; its one LUN is 0. */
+  target: string
+  /** As INQUIRY tells it: the same for as long as the volume is. */
+  serial: string
+  /** Absent: whoever reaches the port may log in. */
+  chap?: Chap
+}
+
+/** Who the initiator must prove to be and, where it is mutual, the target in turn: RFC 7143, section 12.1.3. */
+export interface Chap {
+  user: string
+  secret: string
+  mutualUser?: string
+  mutualSecret?: string
+}
+
+/** A target of the well-known portal: where logins to it are sent on to, HOST:PORT; empty while it is served nowhere. */
+export interface PortalTarget {
+  iqn: string
+  address: string
+}
+
+export interface PortalConfig {
+  listen: HostPort
+  targets: PortalTarget[]
+  ioBackend: IoBackend
 }
 
 export interface DiskHostConfig {
@@ -92,6 +123,7 @@ export interface EngineStateEvent {
 export interface ServingEvent {
   event: 'serving'
   nbd: HostPort
+  iscsi?: HostPort
 }
 
 export type ReplicaConnectionState = 'connecting' | 'member' | 'left' | 'suspect'
@@ -108,7 +140,7 @@ export interface ListeningEvent {
   addresses: Address[]
 }
 
-/** The disk directory cannot be used. */
+/** The disk directory cannot be used, or the portal's address: that one tries again by itself, each second. */
 export interface FailedEvent {
   event: 'failed'
   code: string
@@ -119,6 +151,8 @@ export type EngineEvent =
   IoBackendEvent | LogEvent | RecordEvent | EngineStateEvent | ServingEvent | ReplicaStateEvent | StoppedEvent
 
 export type DiskHostEvent = IoBackendEvent | LogEvent | ListeningEvent | FailedEvent | StoppedEvent
+
+export type PortalEvent = IoBackendEvent | LogEvent | ListeningEvent | FailedEvent | StoppedEvent
 
 // ---------------------------------------------------------------- requests, answers
 
@@ -168,6 +202,13 @@ export interface DiskHostRequests {
   stop: { parameters: object; result: object }
 }
 
+export interface PortalRequests {
+  /** These and no others from now on. */
+  targets: { parameters: { targets: PortalTarget[] }; result: object }
+  counters: { parameters: object; result: PortalCounters }
+  stop: { parameters: object; result: object }
+}
+
 // ---------------------------------------------------------------- counters
 
 export const operationNames = ['read', 'write', 'flush', 'unmap', 'zero', 'status'] as const
@@ -187,7 +228,9 @@ export interface EngineCounters {
   volume: string
   ioBackend: ChosenIoBackend
   inFlight: number
+  /** NBD. */
   connections: number
+  iscsiSessions: number
   heldBytes: number
   bucketBoundsSeconds: number[]
   operations: OperationTable
@@ -199,4 +242,13 @@ export interface DiskCounters {
   ioBackend: ChosenIoBackend
   bucketBoundsSeconds: number[]
   replicas: { volume: string; id: string; operations: OperationTable }[]
+}
+
+/** Since its process started, but for the connections: those that are open. */
+export interface PortalCounters {
+  connections: number
+  logins: number
+  redirects: number
+  discoveries: number
+  refused: number
 }

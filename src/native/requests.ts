@@ -1,7 +1,7 @@
-// Requests to an engine or a disk host as promises. The replies come back among the events; whoever reads those hands
+// Requests to a process of the data path as promises. The replies come back among the events; whoever reads those hands
 // each reply to `settle`.
 
-import type { DiskHostRequests, EngineRequests, Reply } from './messages.js'
+import type { DiskHostRequests, EngineRequests, PortalRequests, Reply } from './messages.js'
 
 type Table = { [Op in string]: { parameters: object; result: unknown } }
 
@@ -74,3 +74,4 @@ export class Requests<T extends { [Op in keyof T]: Table[string] }> {
 
 export type EngineRequester = Requests<EngineRequests>
 export type DiskHostRequester = Requests<DiskHostRequests>
+export type PortalRequester = Requests<PortalRequests>

@@ -80,6 +80,18 @@ export const replicaStates = [
 export const ReplicaState = Type.Enum(replicaStates)
 export type ReplicaState = (typeof replicaStates)[number]
 
+const ChapName = Type.String({ minLength: 1, maxLength: 223 })
+const ChapSecret = Type.String({ minLength: 12, maxLength: 64 })
+
+/** Who may log in by iSCSI, and who the target says to be in turn: src/manager/chap.ts says what holds of it. */
+export const Chap = Type.Object({
+  user: ChapName,
+  secret: ChapSecret,
+  mutualUser: Type.Optional(ChapName),
+  mutualSecret: Type.Optional(ChapSecret),
+})
+export type Chap = Static<typeof Chap>
+
 export const Volume = Type.Object({
   metadata: Metadata,
   spec: Type.Object({
@@ -92,6 +104,10 @@ export const Volume = Type.Object({
   /** Key of the challenge and response between engine and replicas: 32 random bytes. Leaves neither by API nor by log. */
   secret: Type.String({ pattern: '^[0-9a-f]{64}$' }),
   nbdPort: Type.Integer({ minimum: 1, maximum: 65535 }),
+  /** Absent in what a release without iSCSI wrote: the manager gives one at its next look, before it attaches the volume. */
+  iscsiPort: Type.Optional(Type.Integer({ minimum: 1, maximum: 65535 })),
+  /** Leaves neither by API nor by log. Absent: whoever reaches the portal may log in. */
+  chap: Type.Optional(Chap),
   replicas: Type.Array(
     Type.Object({
       id: Id,

@@ -1,4 +1,4 @@
-// What an engine process and a disk host process run: the addon's thread, and a channel to the parent. Blocks never come
+// What the processes under a supervisor run: the addon's thread, and a channel to the parent. Blocks never come
 // through here.
 //
 // An idle child does not wake up: no timer runs until it is told to stop. Its memory is its imports (bare Node.js takes
@@ -21,9 +21,9 @@ const orphanStopLimitMs = 10_000
 
 /**
  * A parent that was killed takes the channels of all its children at once. The engines stop first, so that they can
- * flush and part from their replicas; a disk host leaves them this long.
+ * flush and part from their replicas; a disk host leaves them this long. The portal's port is free at once.
  */
-const orphanDelayMs = { engine: 0, 'disk-host': 2_000 } as const
+const orphanDelayMs = { engine: 0, 'disk-host': 2_000, portal: 0 } as const
 
 export function runChild(kind: AddonKind): void {
   let handle: AddonHandle | undefined
@@ -65,8 +65,8 @@ export function runChild(kind: AddonKind): void {
   function onEvent(json: string): void {
     const event = JSON.parse(json) as { event?: string; clean?: boolean }
     if (event.event === 'stopped') end(event.clean === true ? 0 : 1, event)
-    // A disk that cannot be used is tried anew by a new process, which the supervisor paces.
-    else if (event.event === 'failed') end(1, event)
+    // A disk that cannot be used is tried anew by a new process, which the supervisor paces. A portal tries by itself.
+    else if (event.event === 'failed' && kind === 'disk-host') end(1, event)
     else send(event)
   }
 

@@ -7,6 +7,9 @@ import type {
   EngineConfig,
   EngineEvent,
   EngineRequests,
+  PortalConfig,
+  PortalEvent,
+  PortalRequests,
   RecordAnswer,
   Reply,
 } from '../native/index.js'
@@ -26,10 +29,18 @@ export interface DiskHostSpec {
   config: DiskHostConfig
 }
 
-export type ProcessSpec = EngineSpec | DiskHostSpec
+/** At most one a node. */
+export interface PortalSpec {
+  kind: 'portal'
+  config: PortalConfig
+}
+
+export type ProcessSpec = EngineSpec | DiskHostSpec | PortalSpec
 
 /** At most one process of a key is alive. */
-export type ProcessKey = `engine/${string}` | `disk-host/${string}`
+export type ProcessKey = `engine/${string}` | `disk-host/${string}` | 'portal'
+
+export const portalKey: ProcessKey = 'portal'
 
 export function engineKey(volume: string): ProcessKey {
   return `engine/${volume}`
@@ -45,6 +56,8 @@ export function specKey(spec: ProcessSpec): ProcessKey {
       return engineKey(spec.volume)
     case 'disk-host':
       return diskHostKey(spec.disk)
+    case 'portal':
+      return portalKey
   }
 }
 
@@ -52,10 +65,11 @@ export function specKey(spec: ProcessSpec): ProcessKey {
 export type ProcessIdentity =
   | { kind: 'engine'; key: ProcessKey; pid: number; volume: string; attachment: number; run: number }
   | { kind: 'disk-host'; key: ProcessKey; pid: number; disk: string }
+  | { kind: 'portal'; key: ProcessKey; pid: number }
 
 export type SupervisorEvent =
   | { type: 'started'; process: ProcessIdentity; restarts: number }
-  | { type: 'event'; process: ProcessIdentity; event: EngineEvent | DiskHostEvent | Reply }
+  | { type: 'event'; process: ProcessIdentity; event: EngineEvent | DiskHostEvent | PortalEvent | Reply }
   /** A line of its standard error: what Node.js or a failed CHECK left behind. */
   | { type: 'output'; process: ProcessIdentity; line: string }
   /** `restartInMs` is absent if it is not started again. */
@@ -64,7 +78,8 @@ export type SupervisorEvent =
   | { type: 'spawn-failed'; key: ProcessKey; reason: string; restartInMs?: number }
 
 type RequestOf<T> = { [Op in keyof T]: { request: number; op: Op } }[keyof T]
-export type ProcessMessage = RequestOf<EngineRequests> | RequestOf<DiskHostRequests> | RecordAnswer
+export type ProcessMessage =
+  RequestOf<EngineRequests> | RequestOf<DiskHostRequests> | RequestOf<PortalRequests> | RecordAnswer
 
 export interface ProcessInfo {
   key: ProcessKey

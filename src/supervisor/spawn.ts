@@ -1,11 +1,11 @@
 // One child process with its channel.
 
 import { fork, type ChildProcess } from 'node:child_process'
-import type { DiskHostEvent, EngineEvent, Reply } from '../native/index.js'
+import type { DiskHostEvent, EngineEvent, PortalEvent, Reply } from '../native/index.js'
 import type { ChildMessage, ParentMessage } from './child.js'
 
 export interface ChildListeners {
-  onEvent: (event: EngineEvent | DiskHostEvent | Reply) => void
+  onEvent: (event: EngineEvent | DiskHostEvent | PortalEvent | Reply) => void
   onOutput: (line: string) => void
   /** Called once, after the process is gone and all it sent was heard; never before `spawnChild` has returned. */
   onGone: (reason: string) => void
@@ -73,7 +73,7 @@ export function spawnChild(program: string, listeners: ChildListeners): ChildHan
     settle()
   })
   child.on('message', (message) => {
-    listeners.onEvent((message as ChildMessage).event as EngineEvent | DiskHostEvent | Reply)
+    listeners.onEvent((message as ChildMessage).event as EngineEvent | DiskHostEvent | PortalEvent | Reply)
   })
   if (child.stderr !== null) readLines(child.stderr, listeners.onOutput)
 

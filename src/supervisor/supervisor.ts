@@ -1,4 +1,4 @@
-// Owns the engine and disk host processes: starts, watches, restarts and stops them, and counts the runs of engines. It
+// Owns the engine, disk host and portal processes: starts, watches, restarts and stops them, and counts the runs of engines. It
 // knows nothing of volumes beyond that, and asks nothing of anybody.
 
 import { fileURLToPath } from 'node:url'
@@ -54,6 +54,7 @@ const defaultStopLimitMs = 5_000
 const programs: Record<ProcessSpec['kind'], string> = {
   engine: fileURLToPath(new URL('../engine/main.js', import.meta.url)),
   'disk-host': fileURLToPath(new URL('../replica/main.js', import.meta.url)),
+  portal: fileURLToPath(new URL('../portal/main.js', import.meta.url)),
 }
 
 export class Supervisor implements SupervisorClient {
@@ -78,7 +79,8 @@ export class Supervisor implements SupervisorClient {
 
   /**
    * Wants this process. One that runs already goes on, and the new configuration holds from its next start, unless it
-   * is another attachment of the volume or another configuration of the disk host: then it is replaced.
+   * is another attachment of the volume, another configuration of the disk host or another address of the portal: then
+   * it is replaced.
    * Throws if the attachment is older than one that was started here.
    */
   start(spec: ProcessSpec): void {
@@ -125,7 +127,7 @@ export class Supervisor implements SupervisorClient {
       list.push({
         key,
         kind: identity.kind,
-        ...(identity.kind === 'engine' ? { volume: identity.volume } : { disk: identity.disk }),
+        ...subjectOf(identity),
         pid: identity.pid,
         state: entry.state,
         restarts: entry.starts - 1,
@@ -263,6 +265,10 @@ function newEntry(spec: ProcessSpec): Entry {
 
 function needsNewProcess(old: ProcessSpec, wanted: ProcessSpec): boolean {
   if (old.kind === 'engine' && wanted.kind === 'engine') return old.attachment !== wanted.attachment
+  // It hears of other targets by a message: connections of initiators stay.
+  if (old.kind === 'portal' && wanted.kind === 'portal') {
+    return JSON.stringify({ ...old.config, targets: [] }) !== JSON.stringify({ ...wanted.config, targets: [] })
+  }
   return JSON.stringify(old.config) !== JSON.stringify(wanted.config)
 }
 
@@ -272,5 +278,19 @@ function identify(key: ProcessKey, spec: ProcessSpec, pid: number, epoch: Epoch 
       return { kind: 'engine', key, pid, volume: spec.volume, attachment: spec.attachment, run: epoch?.run ?? 0 }
     case 'disk-host':
       return { kind: 'disk-host', key, pid, disk: spec.disk }
+    case 'portal':
+      return { kind: 'portal', key, pid }
+  }
+}
+
+/** Of what a process is. */
+function subjectOf(identity: ProcessIdentity): { volume?: string; disk?: string } {
+  switch (identity.kind) {
+    case 'engine':
+      return { volume: identity.volume }
+    case 'disk-host':
+      return { disk: identity.disk }
+    case 'portal':
+      return {}
   }
 }

@@ -14,8 +14,9 @@ import {
   type EngineReport,
   type MembershipRecord,
   type NodeReport,
+  type PortalPlan,
 } from '../../src/agent/index.js'
-import type { IoBackend } from '../../src/native/index.js'
+import type { HostPort, IoBackend } from '../../src/native/index.js'
 import { Supervisor, type SupervisorEvent } from '../../src/supervisor/index.js'
 
 export interface VolumeOptions {
@@ -31,6 +32,7 @@ export class TestNode {
   readonly #disks: DiskPlan[] = []
   readonly #engines = new Map<string, EnginePlan>()
   readonly #attachments = new Map<string, number>()
+  #portal: PortalPlan | undefined
   #version = 0
   #agent: Agent
 
@@ -67,6 +69,23 @@ export class TestNode {
       node: 'node-1',
       disks: structuredClone(this.#disks),
       engines: structuredClone([...this.#engines.values()]),
+      ...(this.#portal === undefined ? {} : { portal: structuredClone(this.#portal) }),
+    })
+  }
+
+  /** Wants a portal, with the targets of the engines that are planned by then and later. */
+  async portal(): Promise<HostPort> {
+    this.#portal = { listen: { host: '127.0.0.1', port: await aFreePort() }, targets: [] }
+    this.#planTargets()
+    this.apply()
+    await this.until('portal', ({ portal }) => portal?.state === 'ready')
+    return this.#portal.listen
+  }
+
+  #planTargets(): void {
+    if (this.#portal === undefined) return
+    this.#portal.targets = [...this.#engines.values()].map(({ iscsi: { target, host, port } }) => {
+      return { iqn: target, address: `${host}:${port}` }
     })
   }
 
@@ -108,15 +127,21 @@ export class TestNode {
     const attachment = (this.#attachments.get(volume) ?? 0) + 1
     this.#attachments.set(volume, attachment)
     const nbd = { host: '127.0.0.1', port: port ?? this.#engines.get(volume)?.nbd.port ?? (await aFreePort()) }
+    const iscsi = {
+      ...{ host: '127.0.0.1', port: this.#engines.get(volume)?.iscsi.port ?? (await aFreePort()) },
+      ...{ target: `iqn.2026-11.io.ankole:${volume}`, serial: volume },
+    }
     const none: MembershipRecord = { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' }
     const record = this.records.get(volume) ?? none
     const replicas = placed.map(({ id, address }) => ({ id, address }))
-    this.#engines.set(volume, { volume, sizeBytes, secret, attachment, record, replicas, nbd, lateMs })
+    this.#engines.set(volume, { volume, sizeBytes, secret, attachment, record, replicas, nbd, iscsi, lateMs })
+    this.#planTargets()
     this.apply()
   }
 
   detach(volume: string): void {
     this.#engines.delete(volume)
+    this.#planTargets()
     this.apply()
   }
 

@@ -2,10 +2,11 @@
 // the processes under it would count as theirs.
 
 import { readFileSync, readdirSync } from 'node:fs'
+import type { ProcessReport } from '../../src/agent/index.js'
 import { TestNode } from './builders.js'
 
 export interface Footprint {
-  kind: 'engine' | 'disk-host'
+  kind: ProcessReport['kind']
   pssMiB: number
   cpuPercent: number
   wakeUpsPerSecond: number

@@ -6,7 +6,7 @@ import {
   type NodePlan,
   type ReplicaPlan,
 } from '../../../src/agent/index.js'
-import type { DiskHostEvent, DiskReplica, EngineEvent } from '../../../src/native/index.js'
+import type { DiskHostEvent, DiskReplica, EngineEvent, PortalEvent } from '../../../src/native/index.js'
 import {
   specKey,
   type ProcessIdentity,
@@ -74,7 +74,8 @@ export class ScriptedSupervisor implements SupervisorClient {
     return [...this.processes.values()].map((process) => ({
       key: process.key,
       kind: process.kind,
-      ...(process.kind === 'engine' ? { volume: process.volume } : { disk: process.disk }),
+      ...('volume' in process ? { volume: process.volume } : {}),
+      ...('disk' in process ? { disk: process.disk } : {}),
       pid: process.pid,
       state: 'running',
       restarts: 0,
@@ -97,8 +98,10 @@ export class ScriptedSupervisor implements SupervisorClient {
       const run = (this.#runs.get(`${volume}@${attachment}`) ?? 0) + 1
       this.#runs.set(`${volume}@${attachment}`, run)
       process = { kind: 'engine', key, pid, volume, attachment, run }
-    } else {
+    } else if (spec.kind === 'disk-host') {
       process = { kind: 'disk-host', key, pid, disk: spec.disk }
+    } else {
+      process = { kind: 'portal', key, pid }
     }
     this.processes.set(key, process)
     this.emit({ type: 'started', process, restarts: 0 })
@@ -112,7 +115,7 @@ export class ScriptedSupervisor implements SupervisorClient {
   }
 
   /** The process of the key says something. */
-  say(key: ProcessKey, event: EngineEvent | DiskHostEvent, process = this.processes.get(key)!): void {
+  say(key: ProcessKey, event: EngineEvent | DiskHostEvent | PortalEvent, process = this.processes.get(key)!): void {
     this.emit({ type: 'event', process, event })
   }
 
@@ -196,6 +199,7 @@ export function anEnginePlan(parts: Partial<EnginePlan> = {}): EnginePlan {
     record: aRecord(0),
     replicas: [{ id: 'aa', address: 'unix:/run/disk-1.sock' }],
     nbd: { host: '127.0.0.1', port: 10810 },
+    iscsi: { host: '127.0.0.1', port: 20810, target: 'iqn.2026-11.io.ankole:demo', serial: 'a-uid' },
     lateMs: 1000,
     ...parts,
   }

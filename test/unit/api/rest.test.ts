@@ -21,7 +21,7 @@ async function anApi(t: Test, given: { started?: boolean; ready?: boolean; disks
   const server = await buildServer({
     manager: () => ((given.started ?? true) ? cluster.manager : null),
     ready: () => given.ready ?? true,
-    ...{ node: 'node-1', nbdHost: '127.0.0.1', version: '1.2.3' },
+    ...{ node: 'node-1', faces: { nbdHost: '127.0.0.1', portal: '127.0.0.1:3260' }, version: '1.2.3' },
     metrics: { contentType: 'text/plain', text: () => Promise.resolve('ankole_build_info 1\n') },
     log: pino({ level: 'trace' }, { write: (line: string) => void logged.push(line) }),
   })

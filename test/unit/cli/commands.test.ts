@@ -26,7 +26,8 @@ function ankole(url: string, ...parameters: string[]): Promise<Result> {
 async function aServer(t: Test): Promise<Cluster & { run: (...parameters: string[]) => Promise<Result> }> {
   const cluster = await aCluster(t)
   const server = await buildServer({
-    ...{ manager: () => cluster.manager, ready: () => true, node: 'node-1', nbdHost: '127.0.0.1', version: '1' },
+    ...{ manager: () => cluster.manager, ready: () => true, node: 'node-1', version: '1' },
+    faces: { nbdHost: '127.0.0.1', portal: '127.0.0.1:3260' },
     metrics: { contentType: 'text/plain', text: () => Promise.resolve('') },
     log: pino({ level: 'silent' }),
   })

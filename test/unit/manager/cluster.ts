@@ -35,7 +35,11 @@ export async function aCluster(t: Test, given: { disks?: number } = {}): Promise
     const options: ManagerOptions = {
       store,
       agents: new Map([['node-1', agent]]),
-      plan: { replication: 'unix', socketPath: (disk) => `/run/${disk}.sock`, nbdHost: '127.0.0.1', lateMs: 1000 },
+      plan: {
+        ...{ replication: 'unix', nbdHost: '127.0.0.1', lateMs: 1000 },
+        socketPath: (disk) => `/run/${disk}.sock`,
+        iscsi: { listen: { host: '127.0.0.1', port: 3260 }, host: '127.0.0.1' },
+      },
       log: { info: line('info'), warn: line('warn'), error: line('error') },
     }
     return { manager: await Manager.start(options), options }

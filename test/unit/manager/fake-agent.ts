@@ -1,7 +1,15 @@
 // A node's agent as the manager sees it, without processes: it follows its plan at once, or as a test says.
-import type { DiskPlan, EnginePlan, EngineReport, NodePlan, NodeReport } from '../../../src/agent/index.js'
+import type {
+  DiskPlan,
+  EnginePlan,
+  EngineReport,
+  NodeCounters,
+  NodePlan,
+  NodeReport,
+  PortalReport,
+} from '../../../src/agent/index.js'
 import type { NodeAgent } from '../../../src/manager/index.js'
-import type { DiskCounters, EngineCounters, EngineState } from '../../../src/native/index.js'
+import type { EngineCounters, EngineState } from '../../../src/native/index.js'
 
 const GiB = 1024 ** 3
 
@@ -9,11 +17,13 @@ export class FakeAgent implements NodeAgent {
   plan: NodePlan | undefined
   plans = 0
   connections = 0
+  iscsiSessions = 0
   /** What engines do when they are asked to start. */
   engineState: EngineState = 'serving'
   engineMessage = ''
   /** Whether engines listen for clients. */
   listens = true
+  portal: PortalReport = { state: 'ready', code: '', message: '', addresses: [], ioBackend: 'epoll' }
   /** By disk; all others are ready. */
   readonly diskStates = new Map<string, 'starting' | 'failed'>()
   readonly replicaFailures = new Map<string, string>()
@@ -52,17 +62,18 @@ export class FakeAgent implements NodeAgent {
       node: this.node,
       disks: this.plan?.disks.map((disk) => this.#diskReport(disk)) ?? [],
       engines: [...this.#running.values()].map((engine) => this.#engineReport(engine)),
+      ...(this.plan?.portal === undefined ? {} : { portal: this.portal }),
       processes: [
         { pid: process.pid, kind: 'disk-host', disk: 'disk-1', restarts: 2, startedAt: '2026-01-01T00:00:00.000Z' },
       ],
     }
   }
 
-  counters(): Promise<{ engines: EngineCounters[]; disks: DiskCounters[] }> {
+  counters(): Promise<NodeCounters> {
     const operations = {} as EngineCounters['operations']
     const engines = [...this.#running.keys()].map((volume) => ({
       ...{ volume, ioBackend: 'epoll' as const, inFlight: 0, connections: this.connections, heldBytes: 0 },
-      ...{ bucketBoundsSeconds: [], operations, replicas: [] },
+      ...{ iscsiSessions: this.iscsiSessions, bucketBoundsSeconds: [], operations, replicas: [] },
     }))
     return Promise.resolve({ engines, disks: [] })
   }
@@ -83,12 +94,12 @@ export class FakeAgent implements NodeAgent {
     }
   }
 
-  #engineReport({ volume, attachment, record, replicas, nbd }: EnginePlan): EngineReport {
+  #engineReport({ volume, attachment, record, replicas, nbd, iscsi }: EnginePlan): EngineReport {
     const isWanted = this.plan?.engines.some((engine) => engine.volume === volume) ?? false
     const members = replicas.map(({ id }) => id).filter((id) => !this.leftReplicas.has(id))
     return {
       ...{ volume, attachment, run: 1, members, generation: record.generation + 1, ioBackend: 'epoll' },
-      ...(this.listens ? { nbd } : {}),
+      ...(this.listens ? { nbd, iscsi: { host: iscsi.host, port: iscsi.port } } : {}),
       ...{ state: isWanted ? this.engineState : 'stopping', message: this.engineMessage },
       replicas: replicas.map(({ id }) => {
         const left = this.leftReplicas.has(id)

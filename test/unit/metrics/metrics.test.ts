@@ -12,7 +12,7 @@ function operations(count: number): OperationTable {
 
 function engineCounters(volume: string, replica: string): EngineCounters {
   return {
-    ...{ volume, ioBackend: 'uring', inFlight: 7, connections: 2, heldBytes: 65536 },
+    ...{ volume, ioBackend: 'uring', inFlight: 7, connections: 2, iscsiSessions: 3, heldBytes: 65536 },
     bucketBoundsSeconds: [0.001, 0.01],
     operations: operations(6),
     replicas: [{ id: replica, state: 'member', inFlight: 1, operations: operations(6) }],

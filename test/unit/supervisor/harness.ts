@@ -19,7 +19,10 @@ export function aSupervisor(
   options: { restartPace?: RestartPace; stopLimitMs?: number } = {},
 ): Supervised {
   const program = fileURLToPath(new URL(`./children/${behaviour}.js`, import.meta.url))
-  const supervisor = new Supervisor({ programs: { engine: program, 'disk-host': program }, ...options })
+  const supervisor = new Supervisor({
+    programs: { engine: program, 'disk-host': program, portal: program },
+    ...options,
+  })
   const events: SupervisorEvent[] = []
   const waiting = new Set<() => void>()
   supervisor.onEvent((event) => {
@@ -56,6 +59,7 @@ export function anEngine(volume: string, attachment = 1): EngineSpec {
       record: { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' },
       replicas: [],
       nbd: { host: '127.0.0.1', port: 10810 },
+      iscsi: { host: '127.0.0.1', port: 20810, target: `iqn.2026-11.io.ankole:${volume}`, serial: volume },
       ioBackend: 'auto',
       lateMs: 1000,
       startWaitMs: 1000,
