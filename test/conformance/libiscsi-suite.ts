@@ -18,6 +18,8 @@ export interface Outcome {
   result: 'passed' | 'skipped' | 'failed'
   /** Why it was skipped, or what it said when it failed. */
   said: string
+  /** Those that failed: FILE:LINE. None where it ended in another way than by itself. */
+  assertions: string[]
 }
 
 /** In the order of the suite: SUITE.TEST. */
@@ -38,31 +40,43 @@ export async function runTest(name: string, url: string): Promise<Outcome> {
 
 function judge({ code, signal, stdout, stderr, tookMs }: Result): Omit<Outcome, 'name'> {
   const lines = `${stdout}\n${stderr}`.split('\n').filter((line) => line.trim() !== '')
-  const ran = lines.some((line) => /^\s*tests +1 +1 +1 +0 /.test(line))
-  if (code !== 0 || !ran) {
+  const ran = /^\s*tests +1 +1 +(1 +0|0 +1) /m.exec(stdout)
+  if (code !== 0 || ran === null || ran[1]!.startsWith('0')) {
     const how = signal === null ? `exit code ${code}` : `${signal} after ${Math.round(tookMs / 1000)} s`
     const from = Math.max(
       0,
       lines.findIndex((line) => /^\s*Test: /.test(line)),
     )
-    return { result: 'failed', said: [how, ...lines.slice(from, from + linesShown)].join('\n') }
+    const failed = [...stdout.matchAll(/^\s+\d+\. (\S+\.c:\d+) /gm)].map(([, where]) => where!)
+    return {
+      result: 'failed',
+      said: [how, ...lines.slice(from, from + linesShown)].join('\n'),
+      assertions: ran === null ? [] : failed,
+    }
   }
   const skipped = lines.find((line) => line.includes('[SKIPPED]'))
-  if (skipped === undefined) return { result: 'passed', said: '' }
-  return { result: 'skipped', said: skipped.replace(/^.*\[SKIPPED\]\s*/, '') }
+  if (skipped === undefined) return { result: 'passed', said: '', assertions: [] }
+  return { result: 'skipped', said: skipped.replace(/^.*\[SKIPPED\]\s*/, ''), assertions: [] }
 }
 
-const skipList = new URL('../../../test/conformance/iscsi-skipped.txt', import.meta.url)
-
-/** What may be skipped, by name, each with its reason. A line: SUITE.TEST, two blanks or more, the reason. `#`: a comment. */
-export function mayBeSkipped(): Map<string, string> {
-  const reasons = new Map<string, string>()
-  for (const line of readFileSync(skipList, 'utf8').split('\n')) {
+/** The tests that a list beside this file names, with what else a line has. Columns are two blanks or more apart; `#`: a comment. */
+function readList(file: string, columns: number): Map<string, string[]> {
+  const rows = new Map<string, string[]>()
+  for (const line of readFileSync(new URL(`../../../test/conformance/${file}`, import.meta.url), 'utf8').split('\n')) {
     if (line === '' || line.startsWith('#')) continue
-    const match = /^(\S+\.\S+) {2,}(\S.*)$/.exec(line)
-    if (match === null || reasons.has(match[1]!))
-      throw new Error(`iscsi-skipped.txt: not a line, or a second one: ${line}`)
-    reasons.set(match[1]!, match[2]!)
+    const [name, ...rest] = line.split(/ {2,}/)
+    if (rest.length !== columns || rows.has(name!)) throw new Error(`${file}: not a line, or a second one: ${line}`)
+    rows.set(name!, rest)
   }
-  return reasons
+  return rows
+}
+
+/** What is to be skipped: the reason of each. */
+export function listedAsSkipped(): Map<string, string> {
+  return new Map([...readList('iscsi-skipped.txt', 1)].map(([name, [reason]]) => [name, reason!]))
+}
+
+/** What no target can pass: the one assertion that fails in each. */
+export function listedAsFlawed(): Map<string, string> {
+  return new Map([...readList('iscsi-flawed.txt', 2)].map(([name, [assertion]]) => [name, assertion!]))
 }
