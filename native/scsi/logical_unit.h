@@ -7,15 +7,11 @@
 #include "base/block_device.h"
 #include "base/log.h"
 #include "base/result.h"
+#include "io/reactor.h"
+#include "scsi/inquiry.h"
 #include "scsi/task.h"
 
 namespace ankole::scsi {
-
-// Who a logical unit says it is, in INQUIRY and its vital product data.
-struct Identity {
-  std::string target;  // the target's iSCSI name
-  std::string serial;  // of the volume, and of no other ever: the designators are made from it
-};
 
 // One initiator port's relation to the logical unit (SAM-5: I_T nexus), for as long as its session
 // lives. Owned by the logical unit.
@@ -34,7 +30,8 @@ enum class TaskManagement : uint8_t {
 // moves data.
 class LogicalUnit {
  public:
-  LogicalUnit(BlockDevice& device, LogSink& log, Identity identity);
+  // The reactor carries `done` of what is answered at once.
+  LogicalUnit(io::Reactor& reactor, BlockDevice& device, LogSink& log, Identity identity);
   // Invariant: no nexus and no task is left.
   ~LogicalUnit();
   LogicalUnit(const LogicalUnit&) = delete;
@@ -65,10 +62,12 @@ class LogicalUnit {
   // The same for many, with the unit attentions that the function demands for other nexuses.
   void Manage(TaskManagement function, Nexus* nexus);
 
+  // Given to Execute, and `done` has not run yet.
   size_t tasks() const;
 
- private:
   class Body;
+
+ private:
   std::unique_ptr<Body> body_;
 };
 

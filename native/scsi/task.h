@@ -8,6 +8,7 @@
 #include "base/intrusive_list.h"
 #include "base/limits.h"
 #include "scsi/command.h"
+#include "scsi/limits.h"
 #include "scsi/sense.h"
 
 // One SCSI command on its way through the logical unit (SAM-5, 8: «task»; later drafts say
@@ -30,10 +31,6 @@ enum class ScsiStatus : uint8_t {
 // SAM-5, 8.6.
 enum class TaskAttribute : uint8_t { kSimple, kOrdered, kHeadOfQueue, kAca };
 
-// The longest transfer of one command, as VPD page B0h says. It bounds what one command pins.
-inline constexpr uint32_t kTransferBytesMax = 8 * kMiB;
-inline constexpr size_t kSegmentsMax = kTransferBytesMax / kDataBytesMax;
-
 // Memory of BlockDevice::buffers().
 struct Segment {
   std::byte* data = nullptr;
@@ -42,11 +39,19 @@ struct Segment {
 // All but the last are kDataBytesMax long, so that a byte is found by division.
 using Segments = std::array<Segment, kSegmentsMax>;
 
-// The memory that a command needs to be executed. The transport provides it, as it owns the bounds.
-struct Needs {
-  uint32_t out_bytes = 0;      // Data-Out that the CDB asks for; <= kTransferBytesMax
-  uint32_t in_bytes = 0;       // room for Data-In; <= kTransferBytesMax
-  uint32_t scratch_bytes = 0;  // for what is read only to be compared or merged
+struct Task;
+
+struct TaskRequest : BlockRequest {
+  Task* task = nullptr;
+};
+
+// The logical unit's view of a task.
+enum class Stage : uint8_t {
+  kIdle,      // the transport's
+  kDormant,   // waits for earlier tasks (SAM-5, 8.5)
+  kQueued,    // a PERSISTENT RESERVE OUT that waits for another one to be stored
+  kRunning,   // requests are at the device
+  kFinished,  // `done` is about to run
 };
 
 // Owned by the transport, from a fixed pool.
@@ -64,7 +69,9 @@ struct Task {
   // What has come. Fewer bytes than `Needs` asked for where the initiator announced fewer.
   uint32_t out_bytes = 0;
   Segments out;
-  // Room for what Needs asked for, or less where the initiator expects less (in_room_bytes).
+  // Room for what Needs asked for, or less where the initiator expects less (in_room_bytes). The
+  // memory itself reaches on to the next multiple of kSectorBytes, so that part of a block can be
+  // read.
   uint32_t in_room_bytes = 0;
   Segments in;
   Segments scratch;
@@ -82,11 +89,17 @@ struct Task {
   bool prepared = false;
   bool refused = false;  // by Prepare: status and sense stand
   bool aborted = false;  // `done` comes all the same; the initiator gets no answer
+  Stage stage = Stage::kIdle;
+  bool holding = false;  // `hold` is held
+  // What goes on when all requests have ended well; null: GOOD.
   void (*proceed)(Task*) = nullptr;
-  uint64_t next_bytes = 0;
+  uint64_t next_bytes = 0;  // how far a command of several steps has come
   uint32_t requests_busy = 0;
-  std::array<BlockRequest, kSegmentsMax> requests;
-  BlockRequest hold;
+  // The first request that failed, and whether it was to change the medium.
+  ErrorCode fault = ErrorCode::kOk;
+  bool fault_of_write = false;
+  std::array<TaskRequest, kSegmentsMax> requests;
+  TaskRequest hold;
   ListNode node;
 };
 

@@ -130,22 +130,19 @@ export class LocalNode {
     })
   }
 
-  /** Its address was asked for, so that there is no going on without it. */
+  /** Its address was asked for: there is no going on with one that cannot be had. A portal that is only slow comes later. */
   async #portalReady(manager: Manager, node: string, address: string): Promise<void> {
     try {
       await manager.waitFor('iSCSI portal', portalReadyWaitMs, () => {
         const portal = manager.report(node)?.portal
-        if (portal?.state === 'failed') {
-          const code = isErrorCode(portal.code) ? portal.code : 'unavailable'
-          throw new AnkoleError(code, `The iSCSI portal cannot listen on ${address}: ${portal.message}.`)
-        }
-        return portal?.state === 'ready' ? true : undefined
+        if (portal?.state !== 'failed') return portal?.state === 'ready' ? true : undefined
+        const code = isErrorCode(portal.code) ? portal.code : 'unavailable'
+        throw new AnkoleError(code, `The iSCSI portal cannot listen on ${address}: ${portal.message}.`)
       })
     } catch (error) {
       this.#checkGoesOn()
       if (!(error instanceof AnkoleError) || error.code !== 'timed-out') throw error
-      const why = manager.report(node)?.portal?.message ?? ''
-      throw new AnkoleError('timed-out', `${error.message}${why === '' ? '' : ` It says: ${why}.`}`)
+      this.#options.log.warn({}, `${error.message} ${manager.report(node)?.portal?.message ?? ''}`)
     }
   }
 

@@ -16,12 +16,19 @@ import {
   type NodeReport,
   type PortalPlan,
 } from '../../src/agent/index.js'
-import type { HostPort, IoBackend } from '../../src/native/index.js'
+import type { Chap, HostPort, IoBackend } from '../../src/native/index.js'
 import { Supervisor, type SupervisorEvent } from '../../src/supervisor/index.js'
 
 export interface VolumeOptions {
   replicas?: number
   sizeBytes?: number
+}
+
+export interface PlanOptions {
+  lateMs?: number
+  /** For NBD. */
+  port?: number
+  chap?: Chap
 }
 
 export class TestNode {
@@ -33,6 +40,8 @@ export class TestNode {
   readonly #engines = new Map<string, EnginePlan>()
   readonly #attachments = new Map<string, number>()
   #portal: PortalPlan | undefined
+  /** Targets that are known and served nowhere. */
+  readonly #resting = new Set<string>()
   #version = 0
   #agent: Agent
 
@@ -75,18 +84,24 @@ export class TestNode {
 
   /** Wants a portal, with the targets of the engines that are planned by then and later. */
   async portal(): Promise<HostPort> {
-    this.#portal = { listen: { host: '127.0.0.1', port: await aFreePort() }, targets: [] }
+    const listen = this.wantPortal(await aFreePort())
+    await this.until('portal', ({ portal }) => portal?.state === 'ready')
+    return listen
+  }
+
+  wantPortal(port: number): HostPort {
+    this.#portal = { listen: { host: '127.0.0.1', port }, targets: [] }
     this.#planTargets()
     this.apply()
-    await this.until('portal', ({ portal }) => portal?.state === 'ready')
     return this.#portal.listen
   }
 
   #planTargets(): void {
     if (this.#portal === undefined) return
-    this.#portal.targets = [...this.#engines.values()].map(({ iscsi: { target, host, port } }) => {
-      return { iqn: target, address: `${host}:${port}` }
+    const served = [...this.#engines.values()].map(({ iscsi: { target: iqn, host, port } }) => {
+      return { iqn, address: `${host}:${port}` }
     })
+    this.#portal.targets = [...served, ...[...this.#resting].map((iqn) => ({ iqn, address: '' }))]
   }
 
   /** Creates the replicas, and resolves when all are ready. */
@@ -109,15 +124,12 @@ export class TestNode {
   }
 
   /** Gives a new attachment, and resolves when the volume serves. */
-  async attach(
-    volume: string,
-    { lateMs = 1000, port }: { lateMs?: number; port?: number } = {},
-  ): Promise<EngineReport> {
-    await this.plan(volume, { lateMs, ...(port === undefined ? {} : { port }) })
+  async attach(volume: string, options: PlanOptions = {}): Promise<EngineReport> {
+    await this.plan(volume, options)
     return await this.serving(volume)
   }
 
-  async plan(volume: string, { lateMs = 1000, port }: { lateMs?: number; port?: number } = {}): Promise<void> {
+  async plan(volume: string, { lateMs = 1000, port, chap }: PlanOptions = {}): Promise<void> {
     const placed = this.#disks.flatMap((disk) =>
       disk.replicas
         .filter((replica) => replica.volume === volume)
@@ -130,6 +142,7 @@ export class TestNode {
     const iscsi = {
       ...{ host: '127.0.0.1', port: this.#engines.get(volume)?.iscsi.port ?? (await aFreePort()) },
       ...{ target: `iqn.2026-11.io.ankole:${volume}`, serial: volume },
+      ...(chap === undefined ? {} : { chap }),
     }
     const none: MembershipRecord = { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' }
     const record = this.records.get(volume) ?? none
@@ -137,6 +150,12 @@ export class TestNode {
     this.#engines.set(volume, { volume, sizeBytes, secret, attachment, record, replicas, nbd, iscsi, lateMs })
     this.#planTargets()
     this.apply()
+  }
+
+  /** Detaches; the portal still knows the target. */
+  rest(volume: string): void {
+    this.#resting.add(this.#engines.get(volume)!.iscsi.target)
+    this.detach(volume)
   }
 
   detach(volume: string): void {

@@ -23,6 +23,7 @@ interface Up {
 }
 
 interface Status {
+  iscsi?: { portal: string; iqn: string; lun: number }
   nbd?: { uri: string }
   processes?: { pid: number; kind: string; volume?: string; disk?: string }[]
   volumes?: { name: string; state: string; robustness: string; message: string; replicas: Record<string, string>[] }[]
@@ -30,7 +31,8 @@ interface Status {
 
 async function up(t: Test, data: string, ...options: string[]): Promise<Up> {
   const url = `http://127.0.0.1:${await aFreePort()}`
-  const child = spawn(process.execPath, [main, 'up', '--data', data, '--http', url.slice(7), ...options])
+  const faces = ['--http', url.slice(7), '--iscsi', '127.0.0.1:0']
+  const child = spawn(process.execPath, [main, 'up', '--data', data, ...faces, ...options])
   const printed = { stdout: '', stderr: '' }
   child.stdout.on('data', (chunk: Buffer) => (printed.stdout += chunk.toString()))
   child.stderr.on('data', (chunk: Buffer) => (printed.stderr += chunk.toString()))
@@ -75,10 +77,16 @@ void t.test('the first volume is there, serves, and comes back with its data', a
   const data = join(t.testdir(), 'data')
   const first = await up(t, data)
   await until('the banner', () => Promise.resolve(first.stdout().includes('Ctrl-C')))
-  t.match(first.stdout(), /3 disks under .*\n.*\n.*API .*http:.*\n.*demo: 1 GiB, 3 replicas, attached, healthy +nbd:/)
-  for (const command of ['nbdinfo nbd://', 'qemu-img info nbd://', 'fio --name']) t.match(first.stdout(), command)
+  t.match(
+    first.stdout(),
+    /3 disks under .*\n.*\n.*API .*http:.*\n.*iSCSI .*127.0.0.1:.*\n.*demo: 1 GiB, 3 replicas, attached, healthy\n/,
+  )
+  for (const command of ['iscsi-ls -s iscsi://', 'nbdinfo nbd://', 'fio --name']) t.match(first.stdout(), command)
   const attachment = await first.json('volume', 'attach', 'demo')
-  t.match(attachment, { nbd: { uri: /^nbd:\/\/127\.0\.0\.1:\d+\/demo$/ } })
+  t.match(attachment, {
+    iscsi: { portal: /^127\.0\.0\.1:\d+$/, iqn: 'iqn.2026-11.io.ankole:demo', lun: 0 },
+    nbd: { uri: /^nbd:\/\/127\.0\.0\.1:\d+\/demo$/ },
+  })
   const bytes = pattern(1, 1 << 16)
   const client = await clientOf(attachment)
   await client.write(1 << 20, bytes)
@@ -86,7 +94,7 @@ void t.test('the first volume is there, serves, and comes back with its data', a
 
   const status = await first.json('status')
   const kinds = status.processes?.map(({ kind }) => kind).sort()
-  t.same(kinds, ['disk-host', 'disk-host', 'disk-host', 'engine', 'manager'])
+  t.same(kinds, ['disk-host', 'disk-host', 'disk-host', 'engine', 'manager', 'portal'])
   t.match(
     status.processes?.find(({ kind }) => kind === 'engine'),
     { pid: Number, volume: 'demo' },
@@ -107,6 +115,13 @@ void t.test('the first volume is there, serves, and comes back with its data', a
   t.match(second, { exitCode: 1, stderr: new RegExp(`in use by another .*process ${first.child.pid ?? 0}`) })
   const other = await first.run('up', '--data', join(data, 'other'), '--http', first.url.slice(7))
   t.match(other, { exitCode: 1, stderr: /cannot listen on .*: another process does/ })
+
+  const { portal } = attachment.iscsi!
+  const third = await first.run('up', '--data', join(data, 'other'), '--http', '127.0.0.1:0', '--iscsi', portal)
+  t.match(third, {
+    exitCode: 1,
+    stderr: new RegExp(`portal cannot listen on ${portal}: another process does.*--iscsi`),
+  })
 
   const { exitCode, tookMs } = await first.stop()
   t.equal(exitCode, 0, first.stderr())

@@ -5,13 +5,17 @@ import { aDisk, aNode, aPlan, aRecord, anEnginePlan, settled } from './builders.
 
 const engine = 'engine/demo'
 
+const nbd = { host: '127.0.0.1', port: 10810 }
+const iscsi = { host: '127.0.0.1', port: 20810 }
+const serving = { event: 'serving', nbd, iscsi } as const
+
 t.test('an engine of the plan is started with what the plan says', (t) => {
   const { agent, supervisor } = aNode(t)
   agent.apply(aPlan({ engines: [anEnginePlan()] }))
   t.match(supervisor.specs.get(engine), {
     volume: 'demo',
     attachment: 3,
-    config: { volume: 'demo', record: { generation: 0 }, nbd: { port: 10810 }, lateMs: 1000, ioBackend: 'auto' },
+    config: { volume: 'demo', record: { generation: 0 }, nbd, iscsi, lateMs: 1000, ioBackend: 'auto' },
   })
   t.match(agent.report().engines, [
     { volume: 'demo', attachment: 3, run: 1, state: 'starting', replicas: [{ id: 'aa', state: 'connecting' }] },
@@ -24,12 +28,12 @@ t.test('what the engine says of itself is in the report', (t) => {
   agent.apply(aPlan({ engines: [anEnginePlan()] }))
   supervisor.say(engine, { event: 'io-backend', backend: 'epoll', reason: 'io_uring is forbidden' })
   supervisor.say(engine, { event: 'replica', id: 'aa', state: 'member', reason: '' })
-  supervisor.say(engine, { event: 'serving', nbd: { host: '127.0.0.1', port: 10810 } })
+  supervisor.say(engine, serving)
   supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 1 })
   supervisor.say(engine, { event: 'log', level: 'warn', message: 'a bad frame', peer: '127.0.0.1' })
   t.match(agent.report().engines, [
     {
-      ...{ state: 'serving', members: ['aa'], generation: 1, ioBackend: 'epoll', nbd: { port: 10810 } },
+      ...{ state: 'serving', members: ['aa'], generation: 1, ioBackend: 'epoll', nbd, iscsi },
       replicas: [{ id: 'aa', state: 'member' }],
     },
   ])
@@ -38,13 +42,15 @@ t.test('what the engine says of itself is in the report', (t) => {
   t.end()
 })
 
-t.test('an engine serves when its front end listens, not before', (t) => {
+t.test('an engine serves when its front ends listen, not before', (t) => {
   const { agent, supervisor } = aNode(t)
   const state = (): string => agent.report().engines[0]!.state
   agent.apply(aPlan({ engines: [anEnginePlan()] }))
   supervisor.say(engine, { event: 'state', state: 'degraded', message: 'bb left', members: ['aa'], generation: 1 })
   t.equal(state(), 'starting')
-  supervisor.say(engine, { event: 'serving', nbd: { host: '127.0.0.1', port: 10810 } })
+  supervisor.say(engine, { event: 'serving', nbd })
+  t.equal(state(), 'starting', 'one of two front ends is not yet all')
+  supervisor.say(engine, serving)
   t.equal(state(), 'degraded')
   supervisor.end(engine, 'was ended by SIGSEGV', 0)
   supervisor.run(engine)
@@ -133,7 +139,7 @@ t.test('the next run goes on from the newest record that the store holds', async
 t.test('an engine that died is reported as starting, with what happened, and serves nowhere', (t) => {
   const { agent, supervisor } = aNode(t)
   agent.apply(aPlan({ engines: [anEnginePlan()] }))
-  supervisor.say(engine, { event: 'serving', nbd: { host: '127.0.0.1', port: 10810 } })
+  supervisor.say(engine, serving)
   supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 1 })
   supervisor.end(engine, 'was ended by SIGSEGV', 200)
   const [report] = agent.report().engines
@@ -142,6 +148,7 @@ t.test('an engine that died is reported as starting, with what happened, and ser
     message: 'the engine process was ended by SIGSEGV, starting it again in 200 ms',
   })
   t.notOk('nbd' in report!)
+  t.notOk('iscsi' in report!)
   supervisor.run(engine)
   t.match(agent.report().engines, [{ run: 2, state: 'starting' }])
   t.end()
@@ -209,6 +216,18 @@ t.test('counters come from who answers, and who is silent is left out', async (t
   supervisor.answers['counters'] = (_, key) => (key === engine ? { result: { volume: 'demo' } } : undefined)
   agent.apply(aPlan({ disks: [aDisk()], engines: [anEnginePlan(), anEnginePlan({ volume: 'silent' })] }))
   t.match(await agent.counters(), { engines: [{ volume: 'demo' }], disks: [] })
+})
+
+t.test('what clients log in with goes to the engine, and nowhere else', (t) => {
+  const { agent, supervisor, lines } = aNode(t)
+  const chap = { user: 'me', secret: 'a secret of mine', mutualUser: 'you', mutualSecret: 'a secret of yours' }
+  const plan = anEnginePlan()
+  agent.apply(aPlan({ engines: [{ ...plan, iscsi: { ...plan.iscsi, chap } }] }))
+  t.match(supervisor.specs.get(engine), { config: { iscsi: { chap } } })
+  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 1 })
+  supervisor.end(engine, 'was ended by SIGSEGV', 0)
+  t.notMatch(JSON.stringify([agent.report(), lines]), /a secret of/)
+  t.end()
 })
 
 t.test('a node stops its engines before the disk hosts that they need', async (t) => {

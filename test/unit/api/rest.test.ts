@@ -54,19 +54,36 @@ void t.test('a volume from creation to deletion', async (t) => {
   const created = await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
   t.equal(created.status, 201)
   t.match(created.body, {
-    ...{ name: 'demo', sizeBytes: 1024 ** 3, numberOfReplicas: 3, cache: 'buffered', state: 'detached', nbd: null },
+    ...{
+      name: 'demo',
+      sizeBytes: 1024 ** 3,
+      numberOfReplicas: 3,
+      cache: 'buffered',
+      state: 'detached',
+      nbd: null,
+      iscsi: null,
+    },
+    chap: 'none',
     warnings: [/3 replicas on 1 node/],
     replicas: [{ node: 'node-1', disk: 'disk-1', directory: '/data/disks/disk-1/replicas', state: 'ready' }, {}, {}],
   })
   const attached = await call('POST', '/v1/volumes/demo/attach')
   t.match(attached, {
     status: 200,
-    body: { volume: 'demo', node: 'node-1', nbd: { uri: /^nbd:..127.0.0.1:\d+.demo$/ } },
+    body: {
+      ...{ volume: 'demo', node: 'node-1', nbd: { uri: /^nbd:..127.0.0.1:\d+.demo$/ } },
+      iscsi: { portal: '127.0.0.1:3260', iqn: 'iqn.2026-11.io.ankole:demo', lun: 0 },
+    },
   })
   t.equal((await call('POST', '/v1/volumes/demo/attach', {})).text, attached.text, 'again says the same')
   t.match(await call('GET', '/v1/volumes/demo'), {
     status: 200,
-    body: { state: 'attached', robustness: 'healthy', replicas: [{ state: 'member' }, {}, {}] },
+    body: {
+      state: 'attached',
+      robustness: 'healthy',
+      iscsi: { portal: '127.0.0.1:3260', lun: 0 },
+      replicas: [{ state: 'member' }, {}, {}],
+    },
   })
   t.match(await call('GET', '/v1/volumes'), { status: 200, body: { volumes: [{ name: 'demo' }] } })
   t.match(await call('POST', '/v1/volumes/demo/detach'), { status: 200, body: { state: 'detached', node: null } })
@@ -121,6 +138,8 @@ void t.test('wrong input is refused with what is wrong', async (t) => {
     [{ name: 'demo', size: '1GiB', numberOfReplicas: 99 }, 'invalid-argument', /1 to 16/],
     [{ name: 'demo', size: '1GiB', replicas: 3 }, 'invalid-argument', /additional properties/],
     [{ name: 'demo', size: '1GiB', cache: 'fast' }, 'invalid-argument', /cache/],
+    [{ name: 'demo', size: '1GiB', chap: { user: 'me', secret: 'short' } }, 'invalid-chap', /5 bytes/],
+    [{ name: 'demo', size: '1GiB', chap: { user: 'me' } }, 'invalid-argument', /secret/],
   ]
   for (const [body, code, message] of bad) {
     t.match(await create(body), { status: 400, body: { error: { code, message, action: /\w/ } } }, JSON.stringify(body))
@@ -165,6 +184,7 @@ void t.test('nodes and processes', async (t) => {
       nodes: [
         {
           name: 'node-1',
+          portal: { address: '127.0.0.1:3260', state: 'ready', message: '', ioBackend: 'epoll' },
           disks: [
             {
               id: 'disk-1',
@@ -186,6 +206,7 @@ void t.test('nodes and processes', async (t) => {
       processes: [
         { pid: process.pid, kind: 'manager' },
         { kind: 'disk-host', disk: 'disk-1', restarts: 2 },
+        { kind: 'portal', restarts: 1 },
       ],
     },
   })
@@ -208,8 +229,21 @@ void t.test('the document describes every route', async (t) => {
 
 void t.test('secrets leave neither by the API nor by the log', async (t) => {
   const { call, manager, logged } = await anApi(t)
-  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
-  const { secret } = manager.volume('demo')
+  const chap = { user: 'me', secret: 'a secret of mine', mutualUser: 'you', mutualSecret: 'a secret of yours' }
+  const created = await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB', chap })
+  t.match(created, { status: 201, body: { chap: 'mutual' } })
+  const { secret, chap: stored } = manager.volume('demo')
+  t.same(stored, chap)
+  const refused = [
+    await call('POST', '/v1/volumes', { name: 'two', size: '1GiB', chap: { ...chap, mutualSecret: chap.secret } }),
+    await call('POST', '/v1/volumes', { name: 'two', size: '1GiB', chap: { ...chap, secret: 'a secret of ☃' } }),
+    await call('POST', '/v1/volumes', { name: 'two', size: '1GiB', chap: { ...chap, more: 'a secret of more' } }),
+    await call('POST', '/v1/volumes', { name: 'two', size: '1GiB', chap: 'a secret of nobody' }),
+  ]
+  for (const { status, text } of refused) {
+    t.equal(status, 400)
+    t.notMatch(text, /secret of (mine|yours|more|nobody|☃)/)
+  }
   const answers = [
     await call('POST', '/v1/volumes/demo/attach'),
     ...(await Promise.all(
@@ -220,6 +254,9 @@ void t.test('secrets leave neither by the API nor by the log', async (t) => {
   for (const { text, status } of answers) {
     t.equal(status, 200)
     t.notOk(text.includes(secret))
+    t.notMatch(text, /secret of (mine|yours|more|nobody|☃)/)
   }
+  t.notMatch(created.text, /secret of (mine|yours|more|nobody|☃)/)
   t.notOk(logged.join('').includes(secret))
+  t.notMatch(logged.join(''), /secret of (mine|yours|more|nobody|☃)/)
 })

@@ -1,4 +1,4 @@
-// The engine and disk host processes as they are, over an addon that is a script: what the real one does is the matter of
+// The processes of the data path as they are, over an addon that is a script: what the real one does is the matter of
 // test/integration.
 
 import { once } from 'node:events'
@@ -34,10 +34,10 @@ exports.start = (kind, config, onEvent) => {
   }
 }`
 
-function aChild(t: Test, kind: 'engine' | 'replica', addon?: string): Child {
+function aChild(t: Test, kind: 'engine' | 'replica' | 'portal', addon?: string): Child {
   const root = t.testdir({ 'package.json': '{"type":"module"}' })
   const source = fileURLToPath(new URL('../../../src/', import.meta.url))
-  for (const part of ['engine', 'replica', 'native', 'supervisor']) {
+  for (const part of ['engine', 'replica', 'portal', 'native', 'supervisor']) {
     cpSync(join(source, part), join(root, 'dist', 'src', part), { recursive: true })
   }
   if (addon !== undefined) {
@@ -78,6 +78,7 @@ function aChild(t: Test, kind: 'engine' | 'replica', addon?: string): Child {
 for (const [folder, kind] of [
   ['engine', 'engine'],
   ['replica', 'disk-host'],
+  ['portal', 'portal'],
 ] as const) {
   t.test(`${kind}: hands over its configuration, requests and events unchanged`, async (t) => {
     const child = aChild(t, folder, obedient)
@@ -171,4 +172,14 @@ t.test('a disk that cannot be used ends its disk host, after it said so', async 
   child.process.send({ type: 'post', message: { request: 1, op: 'fail' } })
   t.match(await child.ended, { code: 1 })
   t.match(child.events.at(-1), { event: 'failed', message: 'no disk' })
+})
+
+t.test('a portal that cannot listen goes on trying, and so does its process', async (t) => {
+  const child = aChild(t, 'portal', obedient)
+  child.process.send({ type: 'start', config: {} })
+  child.process.send({ type: 'post', message: { request: 1, op: 'fail' } })
+  t.match(await child.eventually('failed'), { message: 'no disk' })
+  child.process.send({ type: 'post', message: { request: 2, op: 'status' } })
+  while (!child.events.some(({ reply }) => reply === 2)) await new Promise((resolve) => setTimeout(resolve, 5))
+  t.equal(child.process.exitCode, null)
 })

@@ -65,6 +65,7 @@ export class FakeAgent implements NodeAgent {
       ...(this.plan?.portal === undefined ? {} : { portal: this.portal }),
       processes: [
         { pid: process.pid, kind: 'disk-host', disk: 'disk-1', restarts: 2, startedAt: '2026-01-01T00:00:00.000Z' },
+        { pid: process.pid, kind: 'portal', restarts: 1, startedAt: '2026-01-01T00:00:00.000Z' },
       ],
     }
   }

@@ -1,6 +1,7 @@
 import { createServer } from 'node:net'
 import t from 'tap'
 import { storeRecord, type Volume } from '../../../src/store/index.js'
+import { aVolume } from '../store/builders.js'
 import { aCluster, aRequest } from './cluster.js'
 
 const idsOf = (volume: Volume): string[] => volume.replicas.map(({ id }) => id)
@@ -120,6 +121,9 @@ void t.test('a volume with connected clients is deleted only by force', async (t
   await cluster.untilState('demo', 'attached')
   cluster.agent.connections = 1
   await t.rejects(cluster.manager.delete('demo', false), { code: 'volume-in-use', message: '1 client connection' })
+  cluster.agent.connections = 0
+  cluster.agent.iscsiSessions = 2
+  await t.rejects(cluster.manager.delete('demo', false), { code: 'volume-in-use', message: '2 client connections' })
   t.equal(cluster.manager.volume('demo').status.state, 'attached')
   await cluster.manager.delete('demo', true)
   await cluster.gone('demo')
@@ -148,6 +152,7 @@ void t.test('after a restart an attached volume is attached again, with a new at
   })
   t.equal(after.membership.attachment, 2)
   t.equal(after.nbdPort, before.nbdPort)
+  t.equal(after.iscsiPort, before.iscsiPort)
   t.equal(cluster.agent.plan?.engines[0]?.attachment, 2)
 })
 
@@ -217,10 +222,27 @@ void t.test('volumes that are created at once get ports of their own, none that 
   })
   const names = ['a', 'b', 'c', 'd']
   const volumes = await Promise.all(names.map((name) => cluster.manager.createVolume(aRequest({ name }))))
-  const ports = volumes.map(({ nbdPort }) => nbdPort)
-  t.equal(new Set(ports).size, names.length)
+  const ports = volumes.flatMap(({ nbdPort, iscsiPort }) => [nbdPort, iscsiPort])
+  t.equal(new Set(ports).size, 2 * names.length)
   t.notOk(ports.includes(taken))
   other.close()
+})
+
+void t.test('a volume of a release without iSCSI gets a port of its own at the next look, and keeps it', async (t) => {
+  const cluster = await aCluster(t)
+  const other = await cluster.manager.createVolume(aRequest({ name: 'other' }))
+  for (const name of ['old-1', 'old-2']) {
+    const { iscsiPort, ...before } = aVolume(name)
+    t.ok(iscsiPort)
+    await cluster.store.create('Volume', before)
+  }
+  await cluster.manager.attach('old-1')
+  const given = await cluster.untilState('old-1', 'attached')
+  const { iscsiPort: second } = await cluster.until('old-2', (volume) => volume.iscsiPort !== undefined)
+  t.equal(new Set([other.nbdPort, other.iscsiPort, given.iscsiPort, second]).size, 4)
+  t.equal(cluster.agent.plan?.engines[0]?.iscsi.port, given.iscsiPort)
+  await cluster.restart()
+  t.equal(cluster.manager.volume('old-1').iscsiPort, given.iscsiPort)
 })
 
 void t.test('a volume that cannot be placed is not made, and why is said', async (t) => {
@@ -240,13 +262,16 @@ void t.test('wrong names, numbers and doubles are refused', async (t) => {
   await t.rejects(manager.attach('demo', 'moon'), { code: 'not-found', message: 'moon' })
 })
 
-void t.test('nothing that the manager logs holds the secret of a volume', async (t) => {
+void t.test('nothing that the manager logs holds a secret of a volume', async (t) => {
   const cluster = await aCluster(t)
-  const { secret } = await cluster.manager.createVolume(aRequest())
+  const chap = { user: 'me', secret: 'a secret of mine', mutualUser: 'you', mutualSecret: 'a secret of yours' }
+  const { secret } = await cluster.manager.createVolume(aRequest({ chap }))
   await cluster.manager.attach('demo')
   await cluster.untilState('demo', 'attached')
   t.match(secret, /^[0-9a-f]{64}$/)
   t.notOk(cluster.log.join('\n').includes(secret))
+  t.notMatch(cluster.log.join('\n'), /a secret of/)
+  t.match(cluster.agent.plan?.engines[0]?.iscsi.chap, chap, 'the engine has it')
 })
 
 void t.test('an idle cluster writes nothing and sends no plan', async (t) => {

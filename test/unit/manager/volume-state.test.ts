@@ -73,7 +73,8 @@ function theVolume(given: {
 function theEngine(state: EngineReport['state']): EngineReport {
   const replicas = replicaIds.map((id) => ({ id, state: 'member', reason: '' }))
   const nbd = { host: '127.0.0.1', port: 10810 }
-  const what = { volume: 'demo', attachment: 1, run: 1, message: '', generation: 3, nbd }
+  const iscsi = { host: '127.0.0.1', port: 20810 }
+  const what = { volume: 'demo', attachment: 1, run: 1, message: '', generation: 3, nbd, iscsi }
   return { ...what, state, members: replicaIds, replicas }
 }
 

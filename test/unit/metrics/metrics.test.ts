@@ -34,7 +34,8 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
       },
     ],
   }
-  const agents = new Map([['node-1', { counters: () => Promise.resolve(counters) }]])
+  const portal = { connections: 1, logins: 9, redirects: 5, discoveries: 3, refused: 2 }
+  const agents = new Map([['node-1', { counters: () => Promise.resolve({ ...counters, portal }) }]])
   const metrics = createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1.2.3' })
   const lines = (await metrics.text()).split('\n')
   const has = (line: string): void => void t.ok(lines.includes(line), line)
@@ -48,6 +49,15 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_volume_bytes_total{volume="demo",operation="write"} 24576')
   has('ankole_volume_errors_total{volume="demo",operation="flush"} 1')
   has('ankole_volume_in_flight{volume="demo"} 7')
+  has('ankole_volume_connections{volume="demo"} 2')
+  has('ankole_volume_iscsi_sessions{volume="demo"} 3')
+  has('ankole_portal_state{node="node-1",state="ready"} 1')
+  has('ankole_portal_state{node="node-1",state="failed"} 0')
+  has('ankole_portal_connections{node="node-1"} 1')
+  has('ankole_portal_logins_total{node="node-1"} 9')
+  has('ankole_portal_redirects_total{node="node-1"} 5')
+  has('ankole_portal_discoveries_total{node="node-1"} 3')
+  has('ankole_portal_refused_total{node="node-1"} 2')
   has('ankole_volume_operation_duration_seconds_bucket{volume="demo",operation="read",le="0.001"} 1')
   has('ankole_volume_operation_duration_seconds_bucket{volume="demo",operation="read",le="0.01"} 3')
   has('ankole_volume_operation_duration_seconds_bucket{volume="demo",operation="read",le="+Inf"} 6')
@@ -59,7 +69,9 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_disk_operations_total{node="node-1",disk="disk-1",operation="read"} 12')
   has('ankole_disk_operation_duration_seconds_bucket{node="node-1",disk="disk-1",operation="read",le="0.01"} 6')
   has('ankole_io_backend_info{node="node-1",kind="engine",volume="demo",backend="epoll"} 1')
+  has('ankole_io_backend_info{node="node-1",kind="portal",backend="epoll"} 1')
   has('ankole_process_restarts_total{node="node-1",kind="disk-host",disk="disk-1"} 2')
+  has('ankole_process_restarts_total{node="node-1",kind="portal"} 1')
   t.ok(lines.some((line) => /^ankole_process_pss_bytes\{node="node-1",kind="manager"\} [1-9]\d{6,}$/.test(line)))
   t.ok(lines.some((line) => /^ankole_process_cpu_seconds_total\{node="node-1",kind="manager"\} [\d.]+$/.test(line)))
   t.notOk(lines.some((line) => line.includes(volume.secret)))

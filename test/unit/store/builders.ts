@@ -8,6 +8,7 @@ export function aVolume(name: string): Draft<'Volume'> {
     spec: { sizeBytes: 1 << 30, numberOfReplicas: 3, cache: 'buffered', nodeID: null },
     secret: 'ab'.repeat(32),
     nbdPort: 10810,
+    iscsiPort: 20810,
     replicas: replicaIds.map((id, index) => ({ id, node: 'node-1', disk: `disk-${index + 1}` })),
     membership: {
       attachment: 0,

@@ -93,6 +93,20 @@ void t.test('a document that is not as its schema says is corruption, and told s
   await again.close()
 })
 
+void t.test('a volume of a release without iSCSI is read as it is', async (t) => {
+  const path = join(t.testdir(), 'ankole.db')
+  const store = SqliteStore.open(path)
+  const { iscsiPort, ...before } = aVolume('demo')
+  t.ok(iscsiPort)
+  await store.create('Volume', before)
+  await store.close()
+  const again = SqliteStore.open(path)
+  const volume = await again.get('Volume', 'demo')
+  t.match(volume, before)
+  t.notOk('iscsiPort' in volume! || 'chap' in volume!)
+  await again.close()
+})
+
 void t.test('a directory that cannot hold the store is named', (t) => {
   const path = join(t.testdir(), 'missing', 'ankole.db')
   t.throws(() => SqliteStore.open(path), { code: 'data-directory-unusable', message: path })

@@ -1,5 +1,11 @@
 import t from 'tap'
-import { diskHostKey, engineKey, type SupervisorEvent } from '../../../src/supervisor/index.js'
+import {
+  diskHostKey,
+  engineKey,
+  portalKey,
+  type PortalSpec,
+  type SupervisorEvent,
+} from '../../../src/supervisor/index.js'
 import { aDiskHost, anEngine, aSupervisor, exited, isAlive, said, saidConfigs, started } from './harness.js'
 
 function saidBy(key: string): (event: SupervisorEvent) => event is Extract<SupervisorEvent, { type: 'event' }> {
@@ -50,6 +56,26 @@ t.test('wanting what runs already changes nothing', async (t) => {
   t.equal(events.filter(started).length, 1)
   await supervisor.stop(engineKey('demo'))
   t.equal(events.filter(started).length, 1)
+})
+
+t.test('a portal hears of other targets by a message, and is replaced for another address', async (t) => {
+  const { supervisor, events, eventually } = aSupervisor(t, 'steady')
+  const aPortal = (port: number, ...addresses: string[]): PortalSpec => {
+    const targets = addresses.map((address) => ({ iqn: 'iqn.2026-11.io.ankole:demo', address }))
+    return { kind: 'portal', config: { listen: { host: '127.0.0.1', port }, targets, ioBackend: 'auto' } }
+  }
+  supervisor.start(aPortal(3260))
+  await eventually(said('started'))
+  t.match(supervisor.list(), [{ key: 'portal', kind: 'portal', state: 'running' }])
+  supervisor.start(aPortal(3260, 'a:1'))
+  t.equal(events.filter(started).length, 1)
+  const before = events.length
+  supervisor.start(aPortal(3261, 'a:2'))
+  await eventually(said('started'), before)
+  t.equal(events.filter(started).length, 2)
+  t.match(saidConfigs(events)[1], { listen: { port: 3261 }, targets: [{ address: 'a:2' }] })
+  await supervisor.stop(portalKey)
+  t.strictSame(supervisor.list(), [])
 })
 
 t.test('stopping what is not there, or twice, is done', async (t) => {

@@ -1,0 +1,33 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <string>
+
+#include "scsi/answer.h"
+#include "scsi/sense.h"
+
+// INQUIRY (SPC-4, 6.6): who the logical unit is, and what it can do.
+namespace ankole::scsi {
+
+// Who a logical unit says it is, in INQUIRY and its vital product data.
+struct Identity {
+  std::string target;  // the target's iSCSI name
+  std::string serial;  // of the volume, and of no other ever: the designators are made from it
+};
+
+// `connected`: there is a logical unit behind the LUN that was asked.
+void BuildInquiry(bool connected, Answer* to);
+
+inline constexpr uint8_t kPageSupported = 0x00;
+inline constexpr uint8_t kPageSerialNumber = 0x80;
+inline constexpr uint8_t kPageIdentification = 0x83;
+inline constexpr uint8_t kPageBlockLimits = 0xb0;
+inline constexpr uint8_t kPageCharacteristics = 0xb1;
+inline constexpr uint8_t kPageProvisioning = 0xb2;
+// Vital product data (SPC-4, 7.8; SBC-3, 6.5). Refused where there is no such page, or no logical
+// unit.
+std::optional<Sense> BuildVitalData(uint8_t page, bool connected, const Identity& identity,
+                                    Answer* to);
+
+}  // namespace ankole::scsi

@@ -1,0 +1,58 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+
+#include "base/limits.h"
+
+// Every bound on what an initiator may ask of the logical unit, each with its reason. VPD page B0h
+// tells those that the initiator has to keep to.
+namespace ankole::scsi {
+
+inline constexpr uint32_t kLogicalBlockBytes = kSectorBytes;
+// A physical block is 2^3 logical ones: what a checksum covers.
+inline constexpr uint32_t kPhysicalBlockExponent = 3;
+static_assert(kLogicalBlockBytes << kPhysicalBlockExponent == kBlockBytes);
+
+// The longest transfer of one command. It bounds what one command pins.
+inline constexpr uint32_t kTransferBytesMax = 8 * kMiB;
+inline constexpr size_t kSegmentsMax = kTransferBytesMax / kDataBytesMax;
+inline constexpr uint32_t kTransferBlocksMax = kTransferBytesMax / kLogicalBlockBytes;
+
+// COMPARE AND WRITE has one byte for it, and twice its data fits into a segment.
+inline constexpr uint32_t kCompareBlocksMax = 255;
+static_assert(2 * kCompareBlocksMax * kLogicalBlockBytes <= kDataBytesMax);
+
+// UNMAP: a page of descriptors; and so much at most that the device is done within a moment.
+inline constexpr uint32_t kUnmapDescriptorsMax = 256;
+inline constexpr uint32_t kUnmapBlocksMax = 4 * kGiB / kLogicalBlockBytes;
+// WRITE SAME of zeros is like UNMAP. With another pattern it is written in pieces, and can be
+// aborted between them.
+inline constexpr uint32_t kWriteSameBlocksMax = 4 * kGiB / kLogicalBlockBytes;
+// One request of the device at most, when blocks are zeroed, unmapped or asked for: others that
+// overlap wait for it.
+inline constexpr uint64_t kRangeBytesMax = 1 * kGiB;
+
+// Pieces in which a pattern is written, and in which data is read that does not go to the
+// initiator.
+inline constexpr uint32_t kPatternBytes = 256 * kKiB;
+inline constexpr uint32_t kScratchBytesMax = kDataBytesMax;
+
+// The one target port (SPC-4, 3.1.120): every portal of the engine is of portal group 1.
+inline constexpr uint16_t kRelativeTargetPort = 1;
+
+// Descriptors of one GET LBA STATUS. The initiator asks again for the rest.
+inline constexpr uint32_t kStatusDescriptorsMax = 256;
+
+// Persistent reservations: all of a large cluster's paths; bounded by kTargetStateBytes.
+inline constexpr size_t kRegistrationsMax = 64;
+// «iqn…,i,0x123456789abc»: 223 bytes of name (RFC 7143, 4.2.7.1), 5 and 12 digits; and room for the
+// zero and the padding of a TransportID.
+inline constexpr size_t kPortNameBytesMax = 240;
+// What a response other than data of the medium may have: READ FULL STATUS of all registrations.
+inline constexpr uint32_t kResponseBytesMax = 24 * kKiB;
+static_assert(8 + kRegistrationsMax * (24 + 4 + kPortNameBytesMax + 4) <= kResponseBytesMax);
+// MODE SELECT: header, one block descriptor and all pages are 52 bytes.
+inline constexpr uint32_t kModeListBytesMax = 256;
+
+}  // namespace ankole::scsi

@@ -1,0 +1,30 @@
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+
+#include "scsi/answer.h"
+#include "scsi/command.h"
+
+// Mode pages: caching (08h; SBC-3, 6.4.5) and control (0Ah; SPC-4, 7.5.8).
+//
+// The write cache is volatile (WCE = 1) and stays so. Pages are not saved, so an initiator that had
+// turned it off would rely on writes being durable which another engine, after a failover, no
+// longer makes so. FUA and SYNCHRONIZE CACHE do what it wants.
+namespace ankole::scsi {
+
+// What MODE SELECT can change; for all nexuses, until the logical unit is reset.
+struct ModeState {
+  bool descriptor_sense = false;        // D_SENSE
+  bool software_write_protect = false;  // SWP
+  bool operator==(const ModeState&) const = default;
+};
+
+std::optional<Sense> BuildModeSense(const Command& command, const ModeState& state,
+                                    uint64_t capacity_blocks, Answer* to);
+// Changes `state` if all of the list can be taken, else nothing.
+std::optional<Sense> ApplyModeSelect(const Command& command, std::span<const std::byte> list,
+                                     uint64_t capacity_blocks, ModeState* state);
+
+}  // namespace ankole::scsi
