@@ -1,13 +1,26 @@
 #include "engine/engine_service.h"
 
+#include <algorithm>
+
 #include "base/limits.h"
+#include "iscsi/server.h"
 #include "nbd/server.h"
+#include "scsi/logical_unit.h"
 
 namespace ankole::engine {
+
+struct IscsiOptions {
+  io::Address address;
+  iscsi::ServerOptions server;
+  std::string serial;
+};
+
 namespace {
 
 constexpr int64_t kIntegerMax = (1LL << 53) - 1;  // what JSON's readers keep exact
-constexpr uint64_t kListenRetryNs = kNsPerSecond;
+constexpr uint64_t kRetryNs = kNsPerSecond;
+// A UUID has 36; VPD page 80h takes more.
+constexpr size_t kSerialBytesMax = 64;
 // Front ends have this long to answer what they took; then their connections are closed.
 constexpr uint64_t kFrontEndStopNs = kNsPerSecond;
 
@@ -19,6 +32,17 @@ Result<wire::Epoch> EpochFromJson(const Json& json) {
   Result<int64_t> run = json.Integer("run", 0, kIntegerMax);
   if (!run.ok()) return run.status().Within("epoch");
   return wire::Epoch{static_cast<uint64_t>(attachment.value()), static_cast<uint64_t>(run.value())};
+}
+
+Result<io::Address> ListenAddress(const Json& json) {
+  io::Address address;
+  Result<std::string> host = json.String("host");
+  if (!host.ok()) return host.status();
+  Result<int64_t> port = json.Integer("port", 0, 65'535);
+  if (!port.ok()) return port.status();
+  address.host = host.Take();
+  address.port = static_cast<uint16_t>(port.value());
+  return address;
 }
 
 Json EpochToJson(const wire::Epoch& epoch) {
@@ -135,15 +159,51 @@ Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   return options;
 }
 
+Result<std::unique_ptr<IscsiOptions>> EngineService::ParseIscsi(const Json& config) {
+  std::unique_ptr<IscsiOptions> options;
+  const Json* json = config.Find("iscsi");
+  if (json == nullptr || json->is_null()) return options;
+  options = std::make_unique<IscsiOptions>();
+  Result<io::Address> address = ListenAddress(*json);
+  if (!address.ok()) return address.status().Within("iscsi");
+  options->address = address.Take();
+  Result<std::string> target = json->String("target");
+  if (!target.ok()) return target.status().Within("iscsi");
+  const std::optional<std::string> name = iscsi::ParseName(target.value());
+  if (!name) {
+    return Status(ErrorCode::kInvalidArgument,
+                  "iscsi: target is no iSCSI name: " + iscsi::Printable(target.value()));
+  }
+  options->server.target = *name;
+  Result<std::string> serial = json->String("serial");
+  if (!serial.ok()) return serial.status().Within("iscsi");
+  options->serial = serial.Take();
+  const bool printable = std::all_of(options->serial.begin(), options->serial.end(),
+                                     [](char c) { return c > 0x20 && c < 0x7f; });
+  if (options->serial.empty() || options->serial.size() > kSerialBytesMax || !printable) {
+    return Status(ErrorCode::kInvalidArgument, "iscsi: serial must have 1 to " +
+                                                   std::to_string(kSerialBytesMax) +
+                                                   " printable characters of ASCII");
+  }
+  const Json* chap = json->Find("chap");
+  if (chap != nullptr && !chap->is_null()) {
+    Result<iscsi::ChapSecrets> secrets = iscsi::ChapSecrets::Parse(*chap);
+    if (!secrets.ok()) return secrets.status().Within("iscsi");
+    options->server.chap = secrets.Take();
+  }
+  return options;
+}
+
 EngineService::EngineService(io::Reactor& reactor, EventSink& events)
     : reactor_(reactor), events_(events) {
-  listen_retry_.owner = stop_limit_.owner = this;
-  listen_retry_.done = [](io::Operation* operation) {
+  retry_.owner = stop_limit_.owner = this;
+  retry_.done = [](io::Operation* operation) {
     static_cast<EngineService*>(operation->owner)->Listen();
   };
   stop_limit_.done = [](io::Operation* operation) {
     auto* self = static_cast<EngineService*>(operation->owner);
     self->nbd_->Abort();
+    if (self->iscsi_ != nullptr) self->iscsi_->Abort();
     // Requests that wait keep their connections: the engine ends those.
     self->StopEngine();
   };
@@ -157,23 +217,41 @@ Result<std::unique_ptr<Service>> EngineService::Make(io::Reactor& reactor, const
   if (!options.ok()) return options.status();
   const Json* nbd = config.Find("nbd");
   if (nbd == nullptr) return Status(ErrorCode::kInvalidArgument, "nbd is missing");
-  Result<std::string> host = nbd->String("host");
-  if (!host.ok()) return host.status().Within("nbd");
-  Result<int64_t> port = nbd->Integer("port", 0, 65'535);
-  if (!port.ok()) return port.status().Within("nbd");
-  // What all connections may hold at the most, plus one chunk each to receive into.
+  Result<io::Address> nbd_address = ListenAddress(*nbd);
+  if (!nbd_address.ok()) return nbd_address.status().Within("nbd");
+  Result<std::unique_ptr<IscsiOptions>> iscsi = ParseIscsi(config);
+  if (!iscsi.ok()) return iscsi.status();
+  // What all connections may hold at the most, plus one chunk each to receive into. Memory is taken
+  // by first use, so that room for both front ends costs an idle engine nothing.
+  const bool with_iscsi = iscsi.value() != nullptr;
+  const size_t chunks_of_a_session =
+      (iscsi::kReserveBytesMax + iscsi::kCommandsMax * BufferPool::kSmallBytes) /
+      BufferPool::kSmallBytes;
+  const size_t small = kConnectionsMax * (kConnectionOperationsMax + 4);
+  const size_t medium = kConnectionsMax * (kConnectionBufferBytesMax / BufferPool::kMediumBytes);
+  const size_t large = kConnectionsMax * (kConnectionBufferBytesMax / BufferPool::kLargeBytes);
+  const size_t small_of_iscsi =
+      with_iscsi ? kConnectionsMax * chunks_of_a_session + iscsi::kLoginsMax : 0;
   Result<std::unique_ptr<BufferPool>> buffers =
-      BufferPool::Create("ankole-buffers", kConnectionsMax * (kConnectionOperationsMax + 4),
-                         kConnectionsMax * (kConnectionBufferBytesMax / BufferPool::kMediumBytes),
-                         kConnectionsMax * (kConnectionBufferBytesMax / BufferPool::kLargeBytes));
+      BufferPool::Create("ankole-buffers", small + small_of_iscsi, (with_iscsi ? 2 : 1) * medium,
+                         (with_iscsi ? 2 : 1) * large);
   if (!buffers.ok()) return buffers.status();
   std::unique_ptr<EngineService> service(new EngineService(reactor, events));
-  service->nbd_address_.host = host.Take();
-  service->nbd_address_.port = static_cast<uint16_t>(port.value());
+  service->nbd_address_ = nbd_address.Take();
   service->engine_ = std::make_unique<Engine>(reactor, static_cast<Engine::Observer&>(*service),
                                               events, options.Take(), buffers.Take());
   service->nbd_ = std::make_unique<nbd::Server>(reactor, *service->engine_, events);
+  if (with_iscsi) service->MakeIscsi(iscsi.Take());
   return std::unique_ptr<Service>(std::move(service));
+}
+
+void EngineService::MakeIscsi(std::unique_ptr<IscsiOptions> options) {
+  iscsi_options_ = std::move(options);
+  unit_ = std::make_unique<scsi::LogicalUnit>(
+      reactor_, *engine_, events_,
+      scsi::Identity{iscsi_options_->server.target, iscsi_options_->serial});
+  iscsi_ =
+      std::make_unique<iscsi::Server>(reactor_, *engine_, *unit_, events_, iscsi_options_->server);
 }
 
 void EngineService::Start() {
@@ -218,6 +296,8 @@ void EngineService::OnRequest(int64_t request, const std::string& name) {
   if (name == "counters") {
     Json counters = engine_->CountersJson();
     counters.Set("connections", static_cast<uint64_t>(nbd_->connections()));
+    counters.Set("iscsiSessions",
+                 static_cast<uint64_t>(iscsi_ != nullptr ? iscsi_->sessions() : 0));
     events_.Emit(ReplyTo(request, std::move(counters)));
   } else if (name == "status") {
     const EngineReport report = engine_->Report();
@@ -267,37 +347,73 @@ void EngineService::OnReady() {
   if (!stopping_) Listen();
 }
 
+// The engine serves, but a front end cannot: said clearly, and tried until it can.
+void EngineService::Wait(const std::string& cause) {
+  EngineReport report = engine_->Report();
+  report.state = "waiting";
+  report.message = cause + "; tried again every second";
+  OnReport(report);
+  reactor_.Arm(&retry_, reactor_.NowNs() + kRetryNs);
+}
+
+void EngineService::StartUnit() {
+  unit_starting_ = true;
+  unit_->Start([this](const Status& status) {
+    unit_starting_ = false;
+    unit_started_ = status.ok();
+    if (stopping_) return;
+    if (!status.ok()) return Wait("iSCSI cannot start: " + status.message());
+    Listen();
+  });
+}
+
+// The ports are the volume's own; somebody else may have one all the same.
 void EngineService::Listen() {
-  const Status listening = nbd_->Listen(nbd_address_, &nbd_bound_);
-  if (!listening.ok()) {
-    // The port is the volume's own and somebody else has it: said clearly, and tried until it is
-    // free.
-    EngineReport report = engine_->Report();
-    report.state = "waiting";
-    report.message = "NBD cannot listen on " + nbd_address_.ToString() + ": " +
-                     listening.message() + "; tried again every second";
-    OnReport(report);
-    reactor_.Arm(&listen_retry_, reactor_.NowNs() + kListenRetryNs);
+  if (!nbd_listening_) {
+    const Status listening = nbd_->Listen(nbd_address_, &nbd_bound_);
+    if (!listening.ok()) {
+      return Wait("NBD cannot listen on " + nbd_address_.ToString() + ": " + listening.message());
+    }
+    nbd_listening_ = true;
+  }
+  if (unit_ != nullptr && !unit_started_) {
+    if (!unit_starting_) StartUnit();
     return;
   }
-  listening_ = true;
+  if (iscsi_ != nullptr && !iscsi_listening_) {
+    const io::Address& address = iscsi_options_->address;
+    const Status listening = iscsi_->Listen(address, &iscsi_bound_);
+    if (!listening.ok()) {
+      return Wait("iSCSI cannot listen on " + address.ToString() + ": " + listening.message());
+    }
+    iscsi_listening_ = true;
+  }
   OnReport(engine_->Report());
-  events_.Emit(EventOf("serving").Set(
-      "nbd", Json::Object().Set("host", nbd_bound_.host).Set("port", int64_t{nbd_bound_.port})));
+  const auto place = [](const io::Address& address) {
+    return Json::Object().Set("host", address.host).Set("port", int64_t{address.port});
+  };
+  Json serving = EventOf("serving").Set("nbd", place(nbd_bound_));
+  if (iscsi_ != nullptr) serving.Set("iscsi", place(iscsi_bound_));
+  events_.Emit(serving);
 }
 
 void EngineService::BeginStop() {
   stopping_ = true;
-  reactor_.Cancel(&listen_retry_);
-  if (!listening_) {
+  reactor_.Cancel(&retry_);
+  front_ends_stopping_ = (nbd_listening_ ? 1 : 0) + (iscsi_listening_ ? 1 : 0);
+  if (front_ends_stopping_ == 0) {
     StopEngine();
     return;
   }
   reactor_.Arm(&stop_limit_, reactor_.NowNs() + kFrontEndStopNs);
-  nbd_->Shutdown([this] {
-    reactor_.Cancel(&stop_limit_);
-    StopEngine();
-  });
+  if (nbd_listening_) nbd_->Shutdown([this] { FrontEndStopped(); });
+  if (iscsi_listening_) iscsi_->Shutdown([this] { FrontEndStopped(); });
+}
+
+void EngineService::FrontEndStopped() {
+  if (--front_ends_stopping_ > 0) return;
+  reactor_.Cancel(&stop_limit_);
+  StopEngine();
 }
 
 void EngineService::StopEngine() { engine_->Stop(); }

@@ -10,14 +10,25 @@
 namespace ankole::nbd {
 class Server;
 }
+namespace ankole::iscsi {
+class Server;
+}
+namespace ankole::scsi {
+class LogicalUnit;
+}
 
 namespace ankole::engine {
 
-// An engine process's native half: an Engine, its NBD front end, and the control messages of both.
+// The iSCSI front end as the config has it.
+struct IscsiOptions;
+
+// An engine process's native half: an Engine, its front ends, and the control messages of all.
 class EngineService final : public Service, Engine::Observer {
  public:
   // kInvalidArgument naming the field of the config that is wrong.
   static Result<EngineOptions> ParseOptions(const Json& config);
+  // Null where the config has no «iscsi».
+  static Result<std::unique_ptr<IscsiOptions>> ParseIscsi(const Json& config);
   static Result<std::unique_ptr<Service>> Make(io::Reactor& reactor, const Json& config,
                                                EventSink& events);
   ~EngineService() override;
@@ -34,7 +45,11 @@ class EngineService final : public Service, Engine::Observer {
   void OnReady() override;
   void OnStopped(bool clean) override;
 
+  void MakeIscsi(std::unique_ptr<IscsiOptions> options);
+  void StartUnit();
   void Listen();
+  void Wait(const std::string& cause);
+  void FrontEndStopped();
   void OnRequest(int64_t request, const std::string& name);
   void OnAnswer(int64_t question, const Json& message);
   void BeginStop();
@@ -46,11 +61,20 @@ class EngineService final : public Service, Engine::Observer {
   io::Address nbd_bound_;
   std::unique_ptr<Engine> engine_;
   std::unique_ptr<nbd::Server> nbd_;
-  io::Timer listen_retry_;
+  std::unique_ptr<IscsiOptions> iscsi_options_;  // null: only NBD is served
+  io::Address iscsi_bound_;
+  std::unique_ptr<scsi::LogicalUnit> unit_;
+  std::unique_ptr<iscsi::Server> iscsi_;
+  // Whichever front end is not there yet is tried again: the logical unit's start, and listening.
+  io::Timer retry_;
   io::Timer stop_limit_;
   bool ready_ = false;
-  bool listening_ = false;
+  bool unit_starting_ = false;
+  bool unit_started_ = false;
+  bool nbd_listening_ = false;
+  bool iscsi_listening_ = false;
   bool stopping_ = false;
+  int front_ends_stopping_ = 0;
   int64_t stop_request_ = -1;
 };
 

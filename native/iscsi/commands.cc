@@ -86,8 +86,7 @@ Connection::Progress Connection::TakeCommand(const Frame& frame, const std::byte
   if (writes) request->want_bytes = std::min(request->needs.out_bytes, request->expected_bytes);
   if (reads) request->in_room_bytes = std::min(request->needs.in_bytes, request->expected_bytes);
   request->unsolicited = writes && (header.flags & kFlagFinal) == 0;
-  const uint32_t unasked_max =
-      std::min(parameters_.first_burst_bytes_max, request->expected_bytes);
+  const uint32_t unasked_max = std::min(parameters_.first_burst_bytes_max, request->expected_bytes);
   if ((reads && writes) || additional == AdditionalHeaders::kBidirectional) {
     request->fault = DataFault::kBidirectional;
   } else if ((frame.data_bytes > 0 && (!parameters_.immediate_data || !writes)) ||
@@ -134,8 +133,7 @@ bool Connection::TakePlace(Request* request, const std::byte* data, uint32_t dat
     if (request->reserved == nullptr) return false;
     request->out[0] = {request->reserved->data, want};
   }
-  const bool needs_none =
-      small && request->in_room_bytes == 0 && request->needs.scratch_bytes == 0;
+  const bool needs_none = small && request->in_room_bytes == 0 && request->needs.scratch_bytes == 0;
   if (needs_none) {
     request->has_memory = true;
     return true;
@@ -186,9 +184,9 @@ Request* Connection::FindForData(const DataOut& header) {
 void Connection::CheckData(Request* request, const DataOut& header) {
   if (request->fault != DataFault::kNone) return;
   const uint64_t end = uint64_t{header.offset_bytes} + header.data_bytes;
-  const uint32_t end_max = request->unsolicited ? std::min(parameters_.first_burst_bytes_max,
-                                                           request->expected_bytes)
-                                                : request->sequence_end_bytes;
+  const uint32_t end_max =
+      request->unsolicited ? std::min(parameters_.first_burst_bytes_max, request->expected_bytes)
+                           : request->sequence_end_bytes;
   if (header.offset_bytes != request->received_bytes ||
       header.data_number != request->data_number) {
     request->fault = DataFault::kMissing;
@@ -224,15 +222,16 @@ void Connection::FinishData(Request* request, const Frame& frame) {
     request->unsolicited = false;
   } else if (request->received_bytes == request->sequence_end_bytes) {
     ++request->r2t_answered;
-    request->sequence_end_bytes = std::min(
-        request->want_bytes, request->sequence_end_bytes + parameters_.burst_bytes_max);
+    request->sequence_end_bytes =
+        std::min(request->want_bytes, request->sequence_end_bytes + parameters_.burst_bytes_max);
   } else if (request->fault == DataFault::kNone) {
     request->fault = DataFault::kMissing;
   }
   Proceed(request);
 }
 
-// --- to the logical unit ---------------------------------------------------------------------------
+// --- to the logical unit
+// ---------------------------------------------------------------------------
 
 // Whatever the command was waiting for may be there.
 void Connection::Proceed(Request* request) {
@@ -247,8 +246,8 @@ void Connection::Proceed(Request* request) {
   if (request->received_bytes < request->want_bytes) {
     if (request->r2t_sent == 0) {
       request->solicited_bytes = request->received_bytes;
-      request->sequence_end_bytes = std::min(
-          request->want_bytes, request->received_bytes + parameters_.burst_bytes_max);
+      request->sequence_end_bytes =
+          std::min(request->want_bytes, request->received_bytes + parameters_.burst_bytes_max);
     }
     if (request->solicited_bytes < request->want_bytes && !request->r2t_link.linked()) {
       r2t_.PushBack(request);

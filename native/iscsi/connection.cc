@@ -319,8 +319,7 @@ void Connection::OnReceived(int64_t result) {
   const uint32_t payload = std::min(bytes, payload_vector_bytes_);
   if (payload > 0) {
     if (parameters_.digests.data) {
-      incoming_.checksum =
-          Crc32c(receive_.vectors[0].iov_base, payload, incoming_.checksum);
+      incoming_.checksum = Crc32c(receive_.vectors[0].iov_base, payload, incoming_.checksum);
     }
     incoming_.offset_bytes += payload;
     incoming_.left_bytes -= payload;

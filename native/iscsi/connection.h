@@ -264,6 +264,7 @@ class Connection {
   // ExpCmdSN and StatSN.
   uint32_t expected_command_ = 0;
   uint32_t status_number_ = 0;
+  bool numbered_ = false;     // by the first Login Request
   uint32_t window_used_ = 0;  // requests that are not immediate
   uint32_t immediate_used_ = 0;
   uint32_t early_ = 0;  // requests whose turn has not come
@@ -290,15 +291,15 @@ class Connection {
   io::Task task_;
   bool receiving_ = false;
   bool sending_now_ = false;
-  bool aborting_ = false;            // within Abort
+  bool aborting_ = false;              // within Abort
   uint32_t payload_vector_bytes_ = 0;  // how much of the Receive in flight belongs to the payload
 
   // Since the last tick.
   bool heard_ = false;
   bool pinged_ = false;
   bool ping_due_ = false;
-  uint8_t pdu_ticks_ = 0;   // that a PDU has been incomplete
-  uint8_t send_ticks_ = 0;  // that a Send has been in flight
+  uint8_t pdu_ticks_ = 0;     // that a PDU has been incomplete
+  uint8_t send_ticks_ = 0;    // that a Send has been in flight
   bool goodbye_due_ = false;  // an Async Message before closing
   uint32_t ping_tag_ = 0;
 

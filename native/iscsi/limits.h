@@ -32,7 +32,7 @@ inline constexpr uint32_t kOutstandingR2tMax = 4;
 // KiB; two CHAP values of the longest kind are 2 × 2 KiB.
 inline constexpr size_t kTextKeysMax = 64;
 inline constexpr size_t kTextBytesMax = 16 * kKiB;
-inline constexpr size_t kKeyBytesMax = 63;  // RFC 7143, 6.1
+inline constexpr size_t kKeyBytesMax = 63;    // RFC 7143, 6.1
 inline constexpr size_t kNameBytesMax = 223;  // RFC 7143, 4.2.7.1
 // Ping data that is echoed; RFC 7143, 11.18 leaves the limit to us.
 inline constexpr uint32_t kPingBytesMax = 4 * kKiB;
@@ -45,7 +45,8 @@ inline constexpr size_t kChapNameBytesMax = 223;
 inline constexpr size_t kChapBytesMax = 1024;
 
 // What the commands of one session may pin: a first burst each, and what else they need.
-inline constexpr size_t kReserveBytesMax = (kCommandsMax + kImmediateMax + 2) * BufferPool::kSmallBytes;
+inline constexpr size_t kReserveBytesMax =
+    (kCommandsMax + kImmediateMax + 2) * BufferPool::kSmallBytes;
 inline constexpr size_t kSessionBufferBytesMax = kReserveBytesMax + kConnectionBufferBytesMax;
 
 // Connections that are logging in, beyond kConnectionsMax sessions, so that a session can be
@@ -57,5 +58,13 @@ inline constexpr size_t kLoginsMax = 4;
 inline constexpr uint64_t kPingNs = 10 * kNsPerSecond;
 // The longest that one PDU may take to arrive, or one send to leave.
 inline constexpr uint64_t kStuckNs = 30 * kNsPerSecond;
+
+// The well-known portal: initiators that ask for targets or are sent on. All nodes of a large
+// cluster may come at once; each is there for a few round trips, with two small buffers.
+inline constexpr size_t kPortalConnectionsMax = 256;
+// A discovery session that asks for nothing is closed after so long.
+inline constexpr uint64_t kDiscoveryIdleNs = 60 * kNsPerSecond;
+// Volumes of a cluster.
+inline constexpr size_t kPortalTargetsMax = 100'000;
 
 }  // namespace ankole::iscsi

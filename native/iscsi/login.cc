@@ -155,7 +155,7 @@ LoginStatus Login::TakeNames(const std::vector<Pair>& pairs, LoginReply* reply) 
   const std::string_view type = Find(pairs, "SessionType").value_or("Normal");
   if (type != "Normal" && type != "Discovery") return LoginStatus::kUnsupportedSessionType;
   discovery_ = type == "Discovery";
-  negotiation_ = Negotiation(discovery_);
+  negotiation_ = Negotiation(discovery_, policy_.receive_segment_bytes_max());
   named_ = true;
   const auto target = Find(pairs, "TargetName");
   if (target) {

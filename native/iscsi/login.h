@@ -46,6 +46,8 @@ class LoginPolicy {
   // What initiators of normal sessions have to prove, or null.
   virtual const ChapSecrets* chap() const = 0;
   virtual bool HasSession(uint16_t tsih) const = 0;
+  // What is declared as MaxRecvDataSegmentLength.
+  virtual uint32_t receive_segment_bytes_max() const = 0;
 
  protected:
   ~LoginPolicy() = default;

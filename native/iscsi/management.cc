@@ -37,8 +37,8 @@ void Connection::Carry(Request* request) {
 
 void Connection::CarryTaskManagement(Request* request) {
   const auto header = As<TaskManagementRequest>(request->header);
-  request->response = static_cast<uint8_t>(
-      discovery_ ? TaskFunctionResponse::kRejected : Manage(header));
+  request->response =
+      static_cast<uint8_t>(discovery_ ? TaskFunctionResponse::kRejected : Manage(header));
   Queue(request);
 }
 
@@ -109,12 +109,11 @@ TaskFunctionResponse Connection::AbortTask(uint32_t tag) {
 
 void Connection::CarryText(Request* request) {
   const auto header = As<TextRequest>(request->header);
-  const std::string_view data = {reinterpret_cast<const char*>(request->data),
-                                 request->data_bytes};
+  const std::string_view data = {reinterpret_cast<const char*>(request->data), request->data_bytes};
   const std::string_view own = discovery_ ? std::string_view() : owner_.targets().target(0);
   // One that was not waited for is answered by nothing.
-  const bool taken = !text_busy_ && text_.Take(header, data, owner_.targets(), own, &negotiation_,
-                                               &text_reply_);
+  const bool taken =
+      !text_busy_ && text_.Take(header, data, owner_.targets(), own, &negotiation_, &text_reply_);
   parameters_.send_segment_bytes_max = negotiation_.parameters().send_segment_bytes_max;
   request->response = taken ? 0 : static_cast<uint8_t>(RejectReason::kProtocolError);
   if (taken) text_busy_ = true;

@@ -75,8 +75,8 @@ bool Connection::TakeSegments(Request* request, uint32_t bytes, scsi::Segments* 
   return true;
 }
 
-// All that the command needs beyond the reserve, or nothing: a command that waits holds nothing that
-// another one waits for.
+// All that the command needs beyond the reserve, or nothing: a command that waits holds nothing
+// that another one waits for.
 bool Connection::TakeMemory(Request* request) {
   const bool reserved_is_all = request->want_bytes <= kFirstBurstBytesMax;
   const uint32_t out_bytes = reserved_is_all ? 0 : request->want_bytes;

@@ -13,7 +13,7 @@ constexpr std::string_view kIrrelevant = "Irrelevant";
 constexpr std::string_view kNotUnderstood = "NotUnderstood";
 
 enum class Kind : uint8_t {
-  kAnd,      // booleans
+  kAnd,  // booleans
   kOr,
   kMinimum,  // numbers
   kMaximum,
@@ -27,11 +27,11 @@ enum class Kind : uint8_t {
 struct Negotiation::Rule {
   std::string_view key;
   Kind kind = Kind::kRejected;
-  bool normal_only = false;  // «Irrelevant when: SessionType=Discovery»
+  bool normal_only = false;   // «Irrelevant when: SessionType=Discovery»
   bool full_feature = false;  // may be declared again after the login
   uint32_t min = 0;
   uint32_t max = 0;
-  uint32_t ours = 0;             // numbers; of booleans 0 or 1
+  uint32_t ours = 0;              // numbers; of booleans 0 or 1
   std::string_view choices = {};  // lists: what we take, between commas
   uint32_t Parameters::*number = nullptr;
   bool Parameters::*flag = nullptr;
@@ -44,7 +44,10 @@ const Negotiation::Rule Negotiation::kRules[] = {
      .kind = Kind::kList,
      .choices = ",CRC32C,None,",
      .digest = &Digests::header},
-    {.key = "DataDigest", .kind = Kind::kList, .choices = ",CRC32C,None,", .digest = &Digests::data},
+    {.key = "DataDigest",
+     .kind = Kind::kList,
+     .choices = ",CRC32C,None,",
+     .digest = &Digests::data},
     {.key = "MaxConnections",
      .kind = Kind::kMinimum,
      .normal_only = true,
@@ -211,8 +214,8 @@ bool Negotiation::Answer(const std::vector<Pair>& pairs, NegotiationScope scope,
   }
   if (scope == NegotiationScope::kOperational && !declared_) {
     declared_ = true;
-    parameters_.receive_segment_bytes_max = kReceiveSegmentBytesMax;
-    AppendPair(reply, "MaxRecvDataSegmentLength", std::to_string(kReceiveSegmentBytesMax));
+    parameters_.receive_segment_bytes_max = declared_bytes_;
+    AppendPair(reply, "MaxRecvDataSegmentLength", std::to_string(declared_bytes_));
   }
   return true;
 }

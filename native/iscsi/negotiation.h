@@ -32,11 +32,13 @@ enum class NegotiationScope : uint8_t { kSecurity, kOperational, kFullFeature };
 // One end of the negotiation: the responder's.
 class Negotiation {
  public:
-  explicit Negotiation(bool discovery = false) : discovery_(discovery) {}
+  // `declared_bytes`: our own MaxRecvDataSegmentLength.
+  explicit Negotiation(bool discovery = false, uint32_t declared_bytes = kReceiveSegmentBytesMax)
+      : discovery_(discovery), declared_bytes_(declared_bytes) {}
 
   // Answers each pair into `reply`; keys that belong to the login itself (names, SessionType, CHAP)
-  // must have been taken out. Declares our own MaxRecvDataSegmentLength with the first. False: a key
-  // was negotiated twice, which ends the login.
+  // must have been taken out. Declares our own MaxRecvDataSegmentLength with the first. False: a
+  // key was negotiated twice, which ends the login.
   bool Answer(const std::vector<Pair>& pairs, NegotiationScope scope, std::string* reply);
 
   const Parameters& parameters() const { return parameters_; }
@@ -52,6 +54,7 @@ class Negotiation {
 
   Parameters parameters_;
   bool discovery_ = false;
+  uint32_t declared_bytes_ = 0;
   bool declared_ = false;
   uint32_t negotiated_ = 0;  // one bit a rule
 };

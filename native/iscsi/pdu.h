@@ -422,7 +422,7 @@ To As(const From& from) {
 // How a PDU is laid out on the stream, from its first 48 bytes.
 struct Frame {
   BasicHeader header;
-  uint32_t header_bytes = 0;   // with additional segments and digest
+  uint32_t header_bytes = 0;  // with additional segments and digest
   uint32_t data_bytes = 0;
   uint32_t trailer_bytes = 0;  // padding and digest behind the data
   Opcode opcode() const { return static_cast<Opcode>(header.opcode & kOpcodeMask); }
@@ -440,7 +440,8 @@ constexpr uint32_t PadBytes(uint32_t data_bytes) { return (4 - data_bytes % 4) %
 
 // `bytes`: kHeaderBytes. nullopt: more data than was declared. The caller has bounded nothing yet;
 // additional segments are at most 1020 bytes by their own format.
-std::optional<Frame> DecodeFrame(const std::byte* bytes, Digests digests, uint32_t segment_bytes_max);
+std::optional<Frame> DecodeFrame(const std::byte* bytes, Digests digests,
+                                 uint32_t segment_bytes_max);
 // `bytes`: frame.header_bytes. Always true without a header digest.
 bool HeaderDigestMatches(const Frame& frame, const std::byte* bytes);
 

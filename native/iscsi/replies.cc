@@ -17,7 +17,8 @@ void Connection::Queue(Request* request) {
   Wake();
 }
 
-// --- putting a Send together -----------------------------------------------------------------------
+// --- putting a Send together
+// -----------------------------------------------------------------------
 
 // For one more PDU: header, data, padding with digest.
 bool Connection::RoomToSend() const {
@@ -118,7 +119,8 @@ void Connection::Finish(Request* request) {
   while (request->chunks_count > 0) {
     sending_[sending_count_++] = request->chunks[--request->chunks_count];
   }
-  if (request->reserved != nullptr) sending_reserved_[sending_reserved_count_++] = request->reserved;
+  if (request->reserved != nullptr)
+    sending_reserved_[sending_reserved_count_++] = request->reserved;
   request->reserved = nullptr;
   Free(request);
 }
@@ -138,8 +140,8 @@ void Connection::EmitR2ts() {
       header.transfer_tag = TransferTag(*request, request->r2t_sent);
       header.number = request->r2t_sent++;
       header.offset_bytes = request->solicited_bytes;
-      const uint32_t bytes = std::min(request->want_bytes - request->solicited_bytes,
-                                      parameters_.burst_bytes_max);
+      const uint32_t bytes =
+          std::min(request->want_bytes - request->solicited_bytes, parameters_.burst_bytes_max);
       header.desired_bytes = bytes;
       request->solicited_bytes += bytes;
       Number(&header, false);

@@ -40,7 +40,7 @@ struct Request : scsi::Task {
 
   RequestState state = RequestState::kFree;
   bool immediate = false;
-  bool turn = false;  // all commands before it have come
+  bool turn = false;    // all commands before it have come
   bool doomed = false;  // aborted while it could not be freed; goes without an answer
   uint32_t tag = kNoTag;
   uint32_t command_number = 0;
@@ -52,10 +52,10 @@ struct Request : scsi::Task {
   uint32_t received_bytes = 0;  // from the beginning, in order
   bool unsolicited = false;     // PDUs that nobody asked for are still to come
   DataFault fault = DataFault::kNone;
-  uint32_t data_number = 0;        // DataSN of the next PDU of this sequence
-  uint32_t solicited_bytes = 0;    // R2Ts were sent up to here
+  uint32_t data_number = 0;         // DataSN of the next PDU of this sequence
+  uint32_t solicited_bytes = 0;     // R2Ts were sent up to here
   uint32_t sequence_end_bytes = 0;  // of the R2T that is being answered
-  uint32_t r2t_sent = 0;           // the next one's R2TSN
+  uint32_t r2t_sent = 0;            // the next one's R2TSN
   uint32_t r2t_answered = 0;
 
   // --- memory

@@ -39,8 +39,8 @@ Connection::Progress Connection::ParseLogin() {
   LoginReply reply;
   // The initiator's numbers are taken over: the first command has that of the login.
   expected_command_ = request.command_number;
-  if (!heard_) status_number_ = request.expected_status;
-  heard_ = true;
+  if (!numbered_) status_number_ = request.expected_status;
+  numbered_ = true;
   const LoginStep step = login_->Take(request, {text, frame->data_bytes}, &reply);
   initiator_ = login_->initiator();
   Consume(needed_bytes_);

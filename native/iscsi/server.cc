@@ -209,9 +209,7 @@ LoginPolicy::Place Server::Find(const std::string& target, std::string*) const {
   return target == options_.target ? Place::kHere : Place::kUnknown;
 }
 
-const ChapSecrets* Server::chap() const {
-  return options_.chap ? &*options_.chap : nullptr;
-}
+const ChapSecrets* Server::chap() const { return options_.chap ? &*options_.chap : nullptr; }
 
 bool Server::HasSession(uint16_t tsih) const {
   for (const auto& connection : slots_) {

@@ -64,6 +64,7 @@ class Server final : public ConnectionOwner, LoginPolicy, TargetList {
   Place Find(const std::string& target, std::string* address) const override;
   const ChapSecrets* chap() const override;
   bool HasSession(uint16_t tsih) const override;
+  uint32_t receive_segment_bytes_max() const override { return kReceiveSegmentBytesMax; }
 
   size_t count() const override { return 1; }
   const std::string& target(size_t) const override { return options_.target; }

@@ -134,9 +134,7 @@ struct Pdu {
   Header As() const {
     return iscsi::As<Header>(header);
   }
-  std::string text() const {
-    return {reinterpret_cast<const char*>(data.data()), data.size()};
-  }
+  std::string text() const { return {reinterpret_cast<const char*>(data.data()), data.size()}; }
 };
 
 // A command's end.
@@ -180,9 +178,9 @@ struct LoginOptions {
   std::string target = kTarget;
   Isid isid = {0x80, 1, 2, 3, 4, 5};
   bool discovery = false;
-  std::vector<std::string> keys = {"InitialR2T=No", "ImmediateData=Yes",
-                                   "MaxRecvDataSegmentLength=262144", "MaxBurstLength=1048576",
-                                   "FirstBurstLength=65536", "MaxOutstandingR2T=1"};
+  std::vector<std::string> keys = {
+      "InitialR2T=No",          "ImmediateData=Yes",      "MaxRecvDataSegmentLength=262144",
+      "MaxBurstLength=1048576", "FirstBurstLength=65536", "MaxOutstandingR2T=1"};
   std::string user;
   std::string secret;
   std::string mutual_user;
@@ -530,9 +528,8 @@ class Initiator {
     const auto challenge = ParseBinary(*Find(*pairs, "CHAP_C"), 1024);
     const auto identifier = static_cast<uint8_t>(*ParseNumber(*Find(*pairs, "CHAP_I")));
     std::vector<std::string> proof = {
-        "CHAP_N=" + options.user,
-        "CHAP_R=" + BinaryText(ChapResponse(options.algorithm, identifier, options.secret,
-                                            *challenge))};
+        "CHAP_N=" + options.user, "CHAP_R=" + BinaryText(ChapResponse(options.algorithm, identifier,
+                                                                      options.secret, *challenge))};
     const std::vector<uint8_t> ours = {1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16};
     if (!options.mutual_user.empty()) {
       proof.push_back("CHAP_I=9");
@@ -551,10 +548,9 @@ class Initiator {
   // The target's numbers, which lie at the same place in all of its PDUs.
   void Account(const Pdu& pdu) {
     const auto numbers = pdu.As<TextResponse>();
-    const bool counts =
-        !pdu.Is(Opcode::kReadyToTransfer) &&
-        !(pdu.Is(Opcode::kDataIn) && (pdu.header.flags & kFlagStatus) == 0) &&
-        !(pdu.Is(Opcode::kNopIn) && pdu.header.task_tag == kNoTag);
+    const bool counts = !pdu.Is(Opcode::kReadyToTransfer) &&
+                        !(pdu.Is(Opcode::kDataIn) && (pdu.header.flags & kFlagStatus) == 0) &&
+                        !(pdu.Is(Opcode::kNopIn) && pdu.header.task_tag == kNoTag);
     if (counts) {
       CHECK(numbers.status_number == status_number);
       ++status_number;

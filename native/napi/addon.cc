@@ -15,10 +15,11 @@
 #include "base/service.h"
 #include "engine/engine_service.h"
 #include "io/reactor.h"
+#include "iscsi/portal.h"
 #include "replica/disk_host.h"
 
-// The only door to JavaScript: starts an engine or a disk host on a thread of its own, and passes
-// control messages as JSON text both ways. JavaScript never sees a block.
+// The only door to JavaScript: starts an engine, a disk host or a portal on a thread of its own,
+// and passes control messages as JSON text both ways. JavaScript never sees a block.
 namespace ankole {
 namespace {
 
@@ -64,11 +65,14 @@ class Runner final : public EventSink {
     if (!backend.ok()) return backend.status();
     io::ReactorOptions options;
     options.backend = backend.value();
-    Result<std::string> directory =
-        config.value().String(kind == "engine" ? "dataDirectory" : "directory");
-    if (!directory.ok()) return directory.status();
-    options.probe_directory = directory.Take();
-    options.sockets_only = kind == "engine";
+    // A portal has sockets only, and nothing of it lies in a directory.
+    if (kind != "portal") {
+      Result<std::string> directory =
+          config.value().String(kind == "engine" ? "dataDirectory" : "directory");
+      if (!directory.ok()) return directory.status();
+      options.probe_directory = directory.Take();
+    }
+    options.sockets_only = kind != "disk-host";
     Result<std::unique_ptr<io::Reactor>> reactor = io::MakeReactor(options);
     if (!reactor.ok()) return reactor.status();
     reactor_ = reactor.Take();
@@ -81,6 +85,10 @@ class Runner final : public EventSink {
       Result<replica::DiskHostConfig> parsed = replica::DiskHostConfig::Parse(config.value());
       if (!parsed.ok()) return parsed.status();
       service_ = std::make_unique<replica::DiskHost>(*reactor_, *this, parsed.Take());
+    } else if (kind == "portal") {
+      Result<iscsi::PortalOptions> parsed = iscsi::Portal::ParseOptions(config.value());
+      if (!parsed.ok()) return parsed.status();
+      service_ = std::make_unique<iscsi::Portal>(*reactor_, *this, parsed.Take());
     } else {
       return {ErrorCode::kInvalidArgument, "there is no service '" + kind + "'"};
     }

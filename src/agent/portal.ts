@@ -104,9 +104,9 @@ export class PortalController {
         this.#set({ state: 'ready', code: '', message: '', addresses: event.addresses })
         break
       case 'failed':
-        // It tries again by itself, and says so each time.
+        // It tries again by itself, and may say so each time.
         if (event.message !== this.#report.message) {
-          log.error({ ...subject, code: event.code }, `the iSCSI portal failed: ${event.message}`)
+          log.error({ ...subject, code: event.code }, event.message)
         }
         this.#set({ state: 'failed', code: event.code, message: event.message, addresses: [] })
         break

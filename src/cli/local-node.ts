@@ -137,7 +137,7 @@ export class LocalNode {
         const portal = manager.report(node)?.portal
         if (portal?.state !== 'failed') return portal?.state === 'ready' ? true : undefined
         const code = isErrorCode(portal.code) ? portal.code : 'unavailable'
-        throw new AnkoleError(code, `The iSCSI portal cannot listen on ${address}: ${portal.message}.`)
+        throw new AnkoleError(code, `No iSCSI portal at ${address}: ${portal.message}.`)
       })
     } catch (error) {
       this.#checkGoesOn()

@@ -176,7 +176,7 @@ function addPortal(shown: Exposition, node: string, state: string): void {
 function addPortalCounters(shown: Exposition, node: string, counters: PortalCounters): void {
   const { connections, logins, redirects, discoveries, refused } = counters
   shown.gauge('ankole_portal_connections', 'Connections to the iSCSI portal.', { node }, connections)
-  shown.counter('ankole_portal_logins_total', 'Logins that the iSCSI portal was asked for.', { node }, logins)
+  shown.counter('ankole_portal_logins_total', 'Logins for discovery that the iSCSI portal let in.', { node }, logins)
   shown.counter(
     'ankole_portal_redirects_total',
     'Logins that the iSCSI portal sent on to the engine of a volume.',
@@ -184,7 +184,12 @@ function addPortalCounters(shown: Exposition, node: string, counters: PortalCoun
     redirects,
   )
   shown.counter('ankole_portal_discoveries_total', 'Discoveries that the iSCSI portal answered.', { node }, discoveries)
-  shown.counter('ankole_portal_refused_total', 'Logins that the iSCSI portal refused.', { node }, refused)
+  shown.counter(
+    'ankole_portal_refused_total',
+    'Logins and connections that the iSCSI portal refused.',
+    { node },
+    refused,
+  )
 }
 
 type Places = ReadonlyMap<string, Labels>

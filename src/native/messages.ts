@@ -247,8 +247,10 @@ export interface DiskCounters {
 /** Since its process started, but for the connections: those that are open. */
 export interface PortalCounters {
   connections: number
+  /** For discovery; those for a volume are redirected or refused. */
   logins: number
   redirects: number
   discoveries: number
+  /** Connections over the limit, too. */
   refused: number
 }

@@ -62,6 +62,7 @@ export async function logInThrough(portal: string, iqn: string, chap?: ChapAnswe
   if ('session' in first || first.status !== 0x0101) throw new Error(`${iqn}: the portal does not send it on`)
   const second = await logIn(first.text['TargetAddress']!, iqn, chap)
   if (!('session' in second)) throw new Error(`${iqn}: refused with 0x${second.status.toString(16)}`)
+  await second.session.settled()
   return second.session
 }
 
@@ -84,11 +85,14 @@ async function login(address: string, names: Text, chap?: ChapAnswer): Promise<L
   }
 }
 
+let sessions = 0
+
 export class IscsiSession {
   #received: Buffer = Buffer.alloc(0)
   #wake: () => void = () => undefined
   #error: Error | undefined
   #tag = 0
+  readonly #qualifier = ++sessions
   #commandNumber = 1
   #statusNumber = 0
 
@@ -139,6 +143,15 @@ export class IscsiSession {
   /** Bytes of an INQUIRY of that vital product data page: SPC-4, 6.6. */
   inquiryPage(page: number): Promise<Buffer> {
     return this.#read(Buffer.from([0x12, 1, page, 0, 255, 0]), 255)
+  }
+
+  /** A new session is told first what happened before it, power on at the least (SAM-5, 5.14): until that is over. */
+  async settled(): Promise<void> {
+    for (let tries = 0; tries < 5; ++tries) {
+      const { header } = await this.#exchange(this.#command(Buffer.alloc(6), 0, 0))
+      if (header[0] === reply.command && header[3] === 0) return
+    }
+    throw new Error('the unit does not become ready')
   }
 
   read(block: number, lengthBytes: number): Promise<Buffer> {
@@ -198,7 +211,8 @@ export class IscsiSession {
   ): Promise<{ status: number; flags: number; text: Text }> {
     const flags = (current << 2) | (transit ? final | next : 0)
     const request = this.#request(opcode.loginRequest | immediate, flags)
-    Buffer.from([0x80, 0, 0, 1, 0, 1]).copy(request, 8) // ISID of the random kind.
+    request[8] = 0x80 // An ISID of the random kind, another one each: the same would take the place of a session.
+    request.writeUInt16BE(this.#qualifier, 12)
     const { header, data } = await this.#exchange(request, encode(text))
     if (header[0] !== reply.login) throw new Error('this is no answer to a login')
     return { status: header.readUInt16BE(36), flags: header[1]!, text: Object.fromEntries(pairs(data)) }

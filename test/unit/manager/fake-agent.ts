@@ -21,8 +21,8 @@ export class FakeAgent implements NodeAgent {
   /** What engines do when they are asked to start. */
   engineState: EngineState = 'serving'
   engineMessage = ''
-  /** Whether engines listen for clients. */
-  listens = true
+  /** Which of their front ends engines listen with. */
+  listens: 'both' | 'nbd' | 'none' = 'both'
   portal: PortalReport = { state: 'ready', code: '', message: '', addresses: [], ioBackend: 'epoll' }
   /** By disk; all others are ready. */
   readonly diskStates = new Map<string, 'starting' | 'failed'>()
@@ -100,7 +100,8 @@ export class FakeAgent implements NodeAgent {
     const members = replicas.map(({ id }) => id).filter((id) => !this.leftReplicas.has(id))
     return {
       ...{ volume, attachment, run: 1, members, generation: record.generation + 1, ioBackend: 'epoll' },
-      ...(this.listens ? { nbd, iscsi: { host: iscsi.host, port: iscsi.port } } : {}),
+      ...(this.listens === 'none' ? {} : { nbd }),
+      ...(this.listens === 'both' ? { iscsi: { host: iscsi.host, port: iscsi.port } } : {}),
       ...{ state: isWanted ? this.engineState : 'stopping', message: this.engineMessage },
       replicas: replicas.map(({ id }) => {
         const left = this.leftReplicas.has(id)

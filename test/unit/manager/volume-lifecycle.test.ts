@@ -196,14 +196,19 @@ void t.test('an engine that refuses to start faults the volume, with its reason'
 
 void t.test('a volume whose port is in use is not said to be attached', async (t) => {
   const cluster = await aCluster(t)
-  cluster.agent.listens = false
+  cluster.agent.listens = 'none'
   cluster.agent.engineState = 'waiting'
   cluster.agent.engineMessage = 'NBD cannot listen: address already in use'
   await cluster.manager.createVolume(aRequest())
   await cluster.manager.attach('demo')
   const waiting = await cluster.until('demo', ({ status }) => status.message.startsWith('NBD'))
   t.equal(waiting.status.state, 'attaching')
-  cluster.agent.listens = true
+  cluster.agent.listens = 'nbd'
+  cluster.agent.engineMessage = 'iSCSI cannot listen: address already in use'
+  cluster.agent.changed()
+  const half = await cluster.until('demo', ({ status }) => status.message.startsWith('iSCSI'))
+  t.equal(half.status.state, 'attaching')
+  cluster.agent.listens = 'both'
   cluster.agent.engineState = 'serving'
   cluster.agent.changed()
   await cluster.untilState('demo', 'attached')
