@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "engine/engine_testing.h"
+#include "iscsi/server_testing.h"
 
 namespace ankole::engine::testing {
 namespace {
@@ -53,6 +54,51 @@ TEST(engine_service, ABadConfigIsRefusedNamingTheField) {
   }
 }
 
+Json GoodIscsi() {
+  return Json::Object()
+      .Set("host", "127.0.0.1")
+      .Set("port", 0)
+      .Set("target", "iqn.2024-01.test:demo")
+      .Set("serial", "0123456789abcdef");
+}
+
+TEST(engine_service, ABadIscsiConfigIsRefusedNamingTheField) {
+  Bench bench;
+  HostReactor reactor(bench.reactor());
+  struct NoEvents final : EventSink {
+    void Emit(const Json&) override {}
+  } events;
+  const Json chap = Json::Object().Set("user", "user").Set("secret", "hush");
+  struct Bad {
+    const char* field;
+    Json value;
+  };
+  bench.On([&] {
+    const auto make = [&](const Json& iscsi) {
+      return EngineService::Make(reactor, GoodConfig("unix:/tmp/a").Set("iscsi", iscsi), events);
+    };
+    EXPECT(make(GoodIscsi()).ok());
+    for (const Bad& bad : {
+             Bad{"host", Json()},
+             Bad{"port", 65536},
+             Bad{"target", "disk"},
+             Bad{"serial", ""},
+             Bad{"serial", "a b"},
+             Bad{"serial", std::string(65, 's')},
+             Bad{"chap", chap},
+             Bad{"chap", "user:secret"},
+         }) {
+      const auto made = make(GoodIscsi().Set(bad.field, bad.value));
+      EXPECT(!made.ok());
+      if (made.ok()) continue;
+      const std::string& message = made.status().message();
+      EXPECT(message.find("iscsi") != std::string::npos);
+      EXPECT(message.find(bad.field) != std::string::npos);
+      EXPECT(message.find("hush") == std::string::npos);
+    }
+  });
+}
+
 TEST(engine_service, ARecordSurvivesJson) {
   wire::Record record;
   record.epoch = {3, 4};
@@ -70,8 +116,14 @@ struct Events final : EventSink {
   Bench& bench;
   Service* service = nullptr;
   uint16_t port = 0;
+  uint16_t iscsi_port = 0;
+  int64_t iscsi_sessions = -1;
+  std::string waiting;  // why, if it does
   bool stopped = false;
   void Emit(const Json& event) override {
+    if (event.Find("reply") != nullptr && event.Find("result") != nullptr) {
+      iscsi_sessions = event.Find("result")->Integer("iscsiSessions", 0, 100, -1).Take();
+    }
     if (event.Find("event") == nullptr) return;
     const std::string name = event.String("event").Take();
     if (name == "record") {
@@ -80,6 +132,13 @@ struct Events final : EventSink {
     }
     if (name == "serving") {
       port = static_cast<uint16_t>(event.Find("nbd")->Integer("port", 0, 65535).Take());
+      const Json* iscsi = event.Find("iscsi");
+      if (iscsi != nullptr) {
+        iscsi_port = static_cast<uint16_t>(iscsi->Integer("port", 0, 65535).Take());
+      }
+    }
+    if (name == "state" && event.String("state").Take() == "waiting") {
+      waiting = event.String("message").Take();
     }
     if (name == "stopped") stopped = true;
   }
@@ -132,6 +191,73 @@ TEST(engine_service, StopsInTimeWhileRequestsOfItsClientsWait) {
   bench.Pass(300);
   bench.On([&] { service.reset(); });
   close(client);
+}
+
+// An engine with both front ends over a replica that answers.
+struct ServiceBench {
+  explicit ServiceBench(const Json& iscsi) : reactor(bench.reactor()), events(bench) {
+    RealReplica& replica = bench.AddReal();
+    bench.On([&] {
+      auto made =
+          EngineService::Make(reactor, GoodConfig(replica.address()).Set("iscsi", iscsi), events);
+      CHECK(made.ok());
+      service = made.Take();
+      events.service = service.get();
+      service->Start();
+    });
+  }
+  ~ServiceBench() {
+    Post("stop", 1);
+    EXPECT(bench.Until([&] { return events.stopped; }, 4700));
+    bench.Pass(300);
+    bench.On([&] { service.reset(); });
+  }
+  void Post(const char* op, int number) {
+    bench.On([&] { service->OnMessage(Json::Object().Set("request", number).Set("op", op)); });
+  }
+
+  Bench bench;
+  HostReactor reactor;
+  Events events;
+  std::unique_ptr<Service> service;
+};
+
+TEST(engine_service, ServesIscsiBesideNbd) {
+  ServiceBench x(GoodIscsi());
+  ASSERT(x.bench.Until([&] { return x.events.iscsi_port != 0; }));
+  EXPECT(x.events.port != 0 && x.events.port != x.events.iscsi_port);
+  x.Post("counters", 7);
+  ASSERT(x.bench.Until([&] { return x.events.iscsi_sessions >= 0; }));
+  EXPECT_EQ(x.events.iscsi_sessions, int64_t{0});
+  iscsi::Initiator initiator(x.events.iscsi_port);
+  iscsi::LoginOptions options;
+  options.target = "iqn.2024-01.test:demo";
+  ASSERT(initiator.Login(options) == 0);
+  const iscsi::Bytes data = iscsi::RandomBytes(65536, 3);
+  EXPECT(initiator.WriteAt(4096, data).good());
+  EXPECT(initiator.ReadAt(4096, 65536).data == data);
+  x.events.iscsi_sessions = -1;
+  x.Post("counters", 8);
+  ASSERT(x.bench.Until([&] { return x.events.iscsi_sessions >= 0; }));
+  EXPECT_EQ(x.events.iscsi_sessions, int64_t{1});
+}
+
+TEST(engine_service, APortOfIscsiThatIsTakenIsReportedAndWaitedFor) {
+  const int other = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+  sockaddr_in address = {};
+  address.sin_family = AF_INET;
+  address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
+  socklen_t bytes = sizeof(address);
+  ASSERT(bind(other, reinterpret_cast<sockaddr*>(&address), bytes) == 0 && listen(other, 1) == 0);
+  ASSERT(getsockname(other, reinterpret_cast<sockaddr*>(&address), &bytes) == 0);
+  ServiceBench x(GoodIscsi().Set("port", int64_t{ntohs(address.sin_port)}));
+  ASSERT(x.bench.Until([&] { return !x.events.waiting.empty(); }));
+  x.bench.On([&] {
+    EXPECT(x.events.waiting.find("iSCSI cannot listen on tcp:127.0.0.1:") != std::string::npos);
+    EXPECT_EQ(x.events.port, 0);  // both, or not yet
+  });
+  close(other);
+  EXPECT(x.bench.Until([&] { return x.events.iscsi_port != 0; }));
 }
 
 }  // namespace

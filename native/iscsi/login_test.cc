@@ -77,7 +77,11 @@ class Conversation {
     request.isid = isid;
     request.tsih = tsih;
     request.task_tag = 1;
-    *trace_ += "initiator > " + FlagText(flags) + (words.empty() ? "" : " " + words) + "\n";
+    std::string shown = words;
+    for (char& c : shown) {
+      if (c == '\0') c = ' ';
+    }
+    *trace_ += "initiator > " + FlagText(flags) + (shown.empty() ? "" : " " + shown) + "\n";
     LoginReply reply;
     const LoginStep step = login_->Take(request, raw ? words : Of(words), &reply);
     CHECK(reply.header.isid == isid && reply.header.task_tag == 1);
@@ -157,8 +161,8 @@ void Plain(std::string* trace) {
   }
   {
     Conversation c("a text in several PDUs", trace);
-    c.Say(0x40, "InitiatorName=iqn.i:host\0TargetNa", 0, 0, true);
-    c.Say(kSecurityToOperational, "TargetName=iqn.t:disk AuthMethod=None");
+    c.Say(0x40, Of("InitiatorName=iqn.i:host") + "TargetNa", 0, 0, true);
+    c.Say(kSecurityToOperational, Of("me=iqn.t:disk") + Of("AuthMethod=None"), 0, 0, true);
   }
 }
 

@@ -6,6 +6,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import t, { type Test } from 'tap'
 import { aFreePort, pattern } from './builders.js'
+import { discover, logIn, logInThrough } from './iscsi-client.js'
 import { NbdClient } from './nbd-client.js'
 
 const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
@@ -25,7 +26,7 @@ interface Up {
 interface Status {
   iscsi?: { portal: string; iqn: string; lun: number }
   nbd?: { uri: string }
-  processes?: { pid: number; kind: string; volume?: string; disk?: string }[]
+  processes?: { pid: number; kind: string; restarts: number; volume?: string; disk?: string }[]
   volumes?: { name: string; state: string; robustness: string; message: string; replicas: Record<string, string>[] }[]
 }
 
@@ -154,6 +155,41 @@ void t.test('volumes come, serve and go by command, over TCP too', async (t) => 
   t.same(await node.json('volume', 'delete', 'data'), { name: 'data', deleted: true })
   for (const disk of ['disk-1', 'disk-2']) t.same(readdirSync(join(data, 'disks', disk, 'replicas')), [])
   t.equal((await node.stop()).exitCode, 0)
+})
+
+void t.test('iSCSI by command: CHAP, the portal that every volume is reached by, and its end', async (t) => {
+  const data = t.testdir({ secret: 'a secret of mine\n' })
+  const node = await up(t, data, '--no-demo', '--disks', '1')
+  const chap = { user: 'me', secret: 'a secret of mine' }
+  const create = ['volume', 'create', 'data', '--size', '64MiB', '--replicas', '1']
+  await node.json(...create, '--chap-user', chap.user, '--chap-secret-file', join(data, 'secret'))
+  const attached = await node.json('volume', 'attach', 'data')
+  const { portal, iqn } = attached.iscsi!
+  t.match(await discover(portal), [{ iqn, address: new RegExp(`^${portal},`) }])
+  const sent = await logIn(portal, iqn)
+  t.ok('text' in sent)
+  if ('text' in sent) t.match(await logIn(sent.text['TargetAddress']!, iqn), { status: 0x0201 })
+  const session = await logInThrough(portal, iqn, chap)
+  await session.write(0, pattern(5, 4096))
+  t.match(await node.run('volume', 'delete', 'data'), { exitCode: 1, stderr: /1 client connection to it is open/ })
+
+  const metrics = await (await fetch(`${node.url}/metrics`)).text()
+  t.match(metrics, /^ankole_volume_iscsi_sessions\{volume="data"\} 1$/m)
+  t.match(metrics, /^ankole_portal_redirects_total\{node="[^"]+"\} 2$/m)
+  t.match(metrics, /^ankole_portal_discoveries_total\{node="[^"]+"\} 1$/m)
+
+  const portalOf = async () => (await node.json('status')).processes?.find(({ kind }) => kind === 'portal')
+  const before = await portalOf()
+  process.kill(before!.pid, 'SIGKILL')
+  await until('another portal', async () => ((await portalOf())?.restarts ?? 0) === 1)
+  await until('its targets', async () => (await discover(portal)).length === 1)
+  t.same(await node.json('volume', 'attach', 'data'), attached, 'it is where it was')
+  t.ok((await session.read(0, 4096)).equals(pattern(5, 4096)), 'the session did not notice')
+  await session.logOut()
+  await node.json('volume', 'detach', 'data')
+  t.match(await logIn(portal, iqn, chap), { status: 0x0301 })
+  t.equal((await node.stop()).exitCode, 0)
+  t.notMatch(node.stderr(), /a secret of mine/)
 })
 
 void t.test('a disk that cannot be used is named, and the others serve', async (t) => {
