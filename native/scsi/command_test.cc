@@ -19,7 +19,7 @@ constexpr unsigned kRange = 0x2100;
 constexpr unsigned kField = 0x2400;
 constexpr unsigned kUnknown = 0x2000;
 
-TEST(ScsiCommand, verdicts_on_cdbs) {
+TEST(scsi_command, verdicts_on_cdbs) {
   struct Row {
     const char* what;
     Cdb cdb;
@@ -93,7 +93,7 @@ TEST(ScsiCommand, verdicts_on_cdbs) {
   }
 }
 
-TEST(ScsiCommand, a_refused_field_is_pointed_at) {
+TEST(scsi_command, a_refused_field_is_pointed_at) {
   Command command;
   const std::optional<Sense> refused = Decode(Cdb10(0x28, 0, 1, 0x20), kCapacity, &command);
   ASSERT(refused && refused->field);
@@ -104,7 +104,7 @@ TEST(ScsiCommand, a_refused_field_is_pointed_at) {
 
 // Every bit of the usage data is looked at: set all of them, and the command is refused or its
 // Command has changed. And no bit beside them does anything.
-TEST(ScsiCommand, usage_data_is_what_decode_looks_at) {
+TEST(scsi_command, usage_data_is_what_decode_looks_at) {
   constexpr uint64_t kLarge = UINT64_MAX / 4;
   for (const Supported& supported : SupportedCommands()) {
     Cdb plain = {};
@@ -134,7 +134,7 @@ TEST(ScsiCommand, usage_data_is_what_decode_looks_at) {
   }
 }
 
-TEST(ScsiCommand, needs_stay_within_their_bounds) {
+TEST(scsi_command, needs_stay_within_their_bounds) {
   Command command;
   ASSERT(!Decode(Cdb16(0x88, 0, kTransferBlocksMax), 1'000'000, &command));
   EXPECT_EQ(NeedsOf(command).in_bytes, kTransferBytesMax);
@@ -145,7 +145,7 @@ TEST(ScsiCommand, needs_stay_within_their_bounds) {
   EXPECT_EQ(NeedsOf(command).in_bytes, kResponseBytesMax);
 }
 
-TEST(ScsiSense, fixed_format) {
+TEST(scsi_sense, fixed_format) {
   Sense sense = InvalidFieldInCdb(1, 7);
   std::byte bytes[kSenseBytesMax];
   ASSERT(EncodeSense(sense, bytes) == 18);
@@ -157,7 +157,7 @@ TEST(ScsiSense, fixed_format) {
   EXPECT(std::memcmp(bytes, miscompare, sizeof(miscompare)) == 0);
 }
 
-TEST(ScsiSense, descriptor_format) {
+TEST(scsi_sense, descriptor_format) {
   Sense sense = InvalidFieldInParameterList(300, 2);
   sense.descriptor = true;
   sense.information = 0x1122334455667788;

@@ -19,7 +19,7 @@ Cdb CompareAndWrite(uint64_t lba, uint8_t blocks, int flags = 0) {
   return cdb;
 }
 
-TEST(ScsiMedium, all_sizes_of_cdb_move_the_same_blocks) {
+TEST(scsi_medium, all_sizes_of_cdb_move_the_same_blocks) {
   Bench bench;
   const Bytes data = Counting(2 * 512);
   const Cdb writes[] = {MakeCdb({0x0a, 0, 0, 9, 2}), Cdb10(0x2a, 9, 2),
@@ -39,7 +39,7 @@ TEST(ScsiMedium, all_sizes_of_cdb_move_the_same_blocks) {
   }
 }
 
-TEST(ScsiMedium, the_longest_transfer_goes_in_segments_at_once) {
+TEST(scsi_medium, the_longest_transfer_goes_in_segments_at_once) {
   Bench bench;
   const Bytes data = Counting(kTransferBytesMax);
   bench.device.shuffled = true;
@@ -55,7 +55,7 @@ TEST(ScsiMedium, the_longest_transfer_goes_in_segments_at_once) {
   EXPECT(read.data == data);
 }
 
-TEST(ScsiMedium, fua_writes_are_durable_and_fua_reads_flush_first) {
+TEST(scsi_medium, fua_writes_are_durable_and_fua_reads_flush_first) {
   Bench bench;
   EXPECT_GOOD(bench.Run(Cdb10(0x2a, 0, 1), Filled(512, 1)));
   EXPECT_EQ(bench.device.durable, 0u);
@@ -68,7 +68,7 @@ TEST(ScsiMedium, fua_writes_are_durable_and_fua_reads_flush_first) {
   EXPECT_EQ(bench.device.submitted - before, 3u);
 }
 
-TEST(ScsiMedium, what_the_initiator_has_no_room_for_is_not_moved) {
+TEST(scsi_medium, what_the_initiator_has_no_room_for_is_not_moved) {
   Bench bench;
   const Bytes data = Counting(1024);
   EXPECT_GOOD(bench.Run(Cdb10(0x2a, 5, 2), data));
@@ -80,7 +80,7 @@ TEST(ScsiMedium, what_the_initiator_has_no_room_for_is_not_moved) {
   }
 }
 
-TEST(ScsiMedium, of_a_short_write_whole_blocks_are_written) {
+TEST(scsi_medium, of_a_short_write_whole_blocks_are_written) {
   Bench bench;
   bench.Fill(0, 4, 0x55);
   Flight& write = bench.Run(Cdb10(0x2a, 0, 3), Filled(1500, 0x66));
@@ -92,7 +92,7 @@ TEST(ScsiMedium, of_a_short_write_whole_blocks_are_written) {
   EXPECT(bench.Medium(0, 1) == Filled(512, 0x66));
 }
 
-TEST(ScsiMedium, verify_tells_the_offset_of_the_first_difference) {
+TEST(scsi_medium, verify_tells_the_offset_of_the_first_difference) {
   Bench bench;
   const Bytes data = Counting(3 * kMiB);
   EXPECT_GOOD(bench.Run(Cdb16(0x8a, 0, 6144), data));
@@ -107,7 +107,7 @@ TEST(ScsiMedium, verify_tells_the_offset_of_the_first_difference) {
   EXPECT_GOOD(bench.Run(Cdb10(0x2f, 0, 0, 0x02)));
 }
 
-TEST(ScsiMedium, verify_of_one_block_against_many) {
+TEST(scsi_medium, verify_of_one_block_against_many) {
   Bench bench;
   bench.Fill(10, 5000, 0x21);
   EXPECT_GOOD(bench.Run(Cdb10(0x2f, 10, 5000, 0x06), Filled(512, 0x21)));
@@ -118,7 +118,7 @@ TEST(ScsiMedium, verify_of_one_block_against_many) {
              .Illegal(SenseCode::kInvalidFieldInInformationUnit));
 }
 
-TEST(ScsiMedium, write_and_verify_is_durable_and_compares) {
+TEST(scsi_medium, write_and_verify_is_durable_and_compares) {
   Bench bench;
   const Bytes data = Counting(2 * kMiB + 512);
   EXPECT_GOOD(bench.Run(Cdb16(0x8e, 1, 4097, 0x02), data));
@@ -135,7 +135,7 @@ TEST(ScsiMedium, write_and_verify_is_durable_and_compares) {
   EXPECT_EQ(bench.device.holds(), 0u);
 }
 
-TEST(ScsiMedium, compare_and_write_writes_only_what_compares) {
+TEST(scsi_medium, compare_and_write_writes_only_what_compares) {
   Bench bench;
   bench.Fill(4, 2, 0x33);
   const Bytes old = Filled(1024, 0x33);
@@ -162,7 +162,7 @@ TEST(ScsiMedium, compare_and_write_writes_only_what_compares) {
   EXPECT_GOOD(bench.Run(CompareAndWrite(100, 255), Joined(most, most)));
 }
 
-TEST(ScsiMedium, a_write_between_compare_and_write_waits) {
+TEST(scsi_medium, a_write_between_compare_and_write_waits) {
   Bench bench;
   bench.Fill(0, 1, 1);
   bool begun = false;
@@ -182,7 +182,7 @@ TEST(ScsiMedium, a_write_between_compare_and_write_waits) {
 }
 
 // Of many that want to swap the same value one does.
-TEST(ScsiMedium, of_concurrent_compare_and_writes_one_wins) {
+TEST(scsi_medium, of_concurrent_compare_and_writes_one_wins) {
   Bench bench;
   bench.device.shuffled = true;
   std::vector<Flight*> flights;
@@ -202,7 +202,7 @@ TEST(ScsiMedium, of_concurrent_compare_and_writes_one_wins) {
   EXPECT_EQ(bench.device.holds(), 0u);
 }
 
-TEST(ScsiMedium, orwrite_sets_bits) {
+TEST(scsi_medium, orwrite_sets_bits) {
   Bench bench;
   bench.Fill(0, 4097, 0x0f);
   EXPECT_GOOD(bench.Run(Cdb16(0x8b, 1, 4096), Filled(2 * kMiB, 0x30)));
@@ -211,7 +211,7 @@ TEST(ScsiMedium, orwrite_sets_bits) {
   EXPECT_EQ(bench.device.holds(), 0u);
 }
 
-TEST(ScsiMedium, errors_of_the_device) {
+TEST(scsi_medium, errors_of_the_device) {
   struct Row {
     ErrorCode error;
     ScsiStatus status;
@@ -245,7 +245,7 @@ TEST(ScsiMedium, errors_of_the_device) {
 }
 
 // Once more it would compare with what it has perhaps written itself.
-TEST(ScsiMedium, a_compare_and_write_of_unknown_outcome_is_not_busy) {
+TEST(scsi_medium, a_compare_and_write_of_unknown_outcome_is_not_busy) {
   Bench bench;
   bench.device.fault = [](const BlockRequest& request) {
     return request.operation == BlockOperation::kWrite ? ErrorCode::kUnavailable : ErrorCode::kOk;
@@ -259,7 +259,7 @@ TEST(ScsiMedium, a_compare_and_write_of_unknown_outcome_is_not_busy) {
   EXPECT(bench.Run(CompareAndWrite(0, 1), Filled(1024, 0)).status() == ScsiStatus::kBusy);
 }
 
-TEST(ScsiMedium, one_failed_segment_fails_the_command_after_all_have_ended) {
+TEST(scsi_medium, one_failed_segment_fails_the_command_after_all_have_ended) {
   Bench bench;
   bench.device.shuffled = true;
   bench.device.fault = [](const BlockRequest& request) {

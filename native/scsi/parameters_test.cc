@@ -14,7 +14,7 @@ Cdb VitalData(uint8_t page, uint16_t bytes = 255) {
   return cdb;
 }
 
-TEST(ScsiParameters, standard_inquiry_data) {
+TEST(scsi_parameters, standard_inquiry_data) {
   Bench bench;
   Flight& inquiry = bench.Run(MakeCdb({0x12, 0, 0, 0, 255}));
   EXPECT_GOOD(inquiry);
@@ -30,7 +30,7 @@ TEST(ScsiParameters, standard_inquiry_data) {
   EXPECT_GOOD(bench.Run(MakeCdb({0x12, 0, 0, 0, 0})));
 }
 
-TEST(ScsiParameters, vital_product_data) {
+TEST(scsi_parameters, vital_product_data) {
   Bench bench;
   Flight& pages = bench.Run(VitalData(0x00));
   ASSERT(pages.data.size() == 10);
@@ -53,7 +53,7 @@ TEST(ScsiParameters, vital_product_data) {
   EXPECT_EQ(At(provisioning, 6), 2);
 }
 
-TEST(ScsiParameters, designators_are_of_the_serial_number) {
+TEST(scsi_parameters, designators_are_of_the_serial_number) {
   Bench bench;
   const Bytes first = bench.Run(VitalData(0x83, 1000)).data;
   // NAA 3h, of 8 bytes.
@@ -68,7 +68,7 @@ TEST(ScsiParameters, designators_are_of_the_serial_number) {
   EXPECT(bench.Run(VitalData(0x83, 1000)).data == first);
 }
 
-TEST(ScsiParameters, capacity) {
+TEST(scsi_parameters, capacity) {
   Bench bench;
   Flight& ten = bench.Run(MakeCdb({0x25}));
   ASSERT(ten.data.size() == 8);
@@ -81,7 +81,7 @@ TEST(ScsiParameters, capacity) {
   EXPECT_EQ(At(sixteen.data, 14), 0xc0);
 }
 
-TEST(ScsiParameters, another_lun_is_not_there) {
+TEST(scsi_parameters, another_lun_is_not_there) {
   Bench bench;
   const How elsewhere = {.lun = kOtherLun};
   Flight& inquiry = bench.Run(bench.a, MakeCdb({0x12, 0, 0, 0, 96}), elsewhere);
@@ -104,7 +104,7 @@ TEST(ScsiParameters, another_lun_is_not_there) {
 
 // --- mode pages ----------------------------------------------------------------------------------
 
-TEST(ScsiParameters, mode_sense) {
+TEST(scsi_parameters, mode_sense) {
   Bench bench;
   const Bytes six = bench.Run(MakeCdb({0x1a, 0, 0x3f, 0, 255})).data;
   ASSERT(six.size() == 4 + 8 + 20 + 12);
@@ -141,7 +141,7 @@ Flight& Select(Bench& bench, const Bytes& list) {
   return bench.Run(MakeCdb({0x15, 0x10, 0, 0, static_cast<int>(list.size())}), list);
 }
 
-TEST(ScsiParameters, software_write_protection) {
+TEST(scsi_parameters, software_write_protection) {
   Bench bench;
   Bytes list = ControlList(bench);
   list[8] |= std::byte{0x08};
@@ -163,7 +163,7 @@ TEST(ScsiParameters, software_write_protection) {
   EXPECT_GOOD(bench.Run(Cdb10(0x2a, 0, 1), Filled(512, 1)));
 }
 
-TEST(ScsiParameters, descriptor_sense) {
+TEST(scsi_parameters, descriptor_sense) {
   Bench bench;
   EXPECT(!bench.Run(MakeCdb({0xff})).task.sense.descriptor);
   Bytes list = ControlList(bench);
@@ -176,7 +176,7 @@ TEST(ScsiParameters, descriptor_sense) {
   EXPECT_GOOD(bench.Run(bench.b, MakeCdb({0x00})));
 }
 
-TEST(ScsiParameters, mode_select_takes_all_of_a_list_or_nothing) {
+TEST(scsi_parameters, mode_select_takes_all_of_a_list_or_nothing) {
   Bench bench;
   const Bytes good = ControlList(bench);
   struct Row {
@@ -219,7 +219,7 @@ TEST(ScsiParameters, mode_select_takes_all_of_a_list_or_nothing) {
   EXPECT(Select(bench, caching).Illegal(SenseCode::kInvalidFieldInParameterList));
 }
 
-TEST(ScsiParameters, mode_select_takes_the_block_descriptor_that_there_is) {
+TEST(scsi_parameters, mode_select_takes_the_block_descriptor_that_there_is) {
   Bench bench;
   Bytes list = bench.Run(MakeCdb({0x1a, 0, 0x0a, 0, 255})).data;
   list[0] = list[2] = std::byte{0};
@@ -237,7 +237,7 @@ TEST(ScsiParameters, mode_select_takes_the_block_descriptor_that_there_is) {
 
 // --- reports -------------------------------------------------------------------------------------
 
-TEST(ScsiParameters, supported_operation_codes) {
+TEST(scsi_parameters, supported_operation_codes) {
   Bench bench;
   const Bytes all = bench.Run(MakeCdb({0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 0xff, 0xff})).data;
   ASSERT(all.size() == 4 + SupportedCommands().size() * 8);
@@ -268,7 +268,7 @@ TEST(ScsiParameters, supported_operation_codes) {
   EXPECT(one(3, 0x9e, 0x12)->data.size() == 20);
 }
 
-TEST(ScsiParameters, supported_task_management) {
+TEST(scsi_parameters, supported_task_management) {
   Bench bench;
   const Bytes brief = bench.Run(MakeCdb({0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 255})).data;
   ASSERT(brief.size() == 4);
@@ -276,7 +276,7 @@ TEST(ScsiParameters, supported_task_management) {
   EXPECT_EQ(bench.Run(MakeCdb({0xa3, 0x0d, 0x80, 0, 0, 0, 0, 0, 0, 255})).data.size(), 16u);
 }
 
-TEST(ScsiParameters, there_are_no_defects) {
+TEST(scsi_parameters, there_are_no_defects) {
   Bench bench;
   const Bytes ten = bench.Run(MakeCdb({0x37, 0, 0x1d, 0, 0, 0, 0, 0, 255})).data;
   ASSERT(ten.size() == 4);

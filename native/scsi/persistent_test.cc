@@ -50,7 +50,7 @@ const Cdb kWrite = Cdb10(0x2a, 0, 1);
 
 // Every command that is supported, sent by somebody who is not registered (SPC-4, table 66; SBC-3,
 // table 13).
-TEST(ScsiPersistent, what_a_reservation_of_somebody_else_leaves) {
+TEST(scsi_persistent, what_a_reservation_of_somebody_else_leaves) {
   struct Row {
     Cdb cdb;
     bool passes_write_exclusive;
@@ -129,7 +129,7 @@ TEST(ScsiPersistent, what_a_reservation_of_somebody_else_leaves) {
   }
 }
 
-TEST(ScsiPersistent, registrations_come_back_with_another_engine) {
+TEST(scsi_persistent, registrations_come_back_with_another_engine) {
   Bench bench;
   EXPECT_GOOD(Run(bench, bench.a, Out(kRegister, 0, 0x11)));
   EXPECT_GOOD(Run(bench, bench.b, Out(kRegister, 0, 0x22)));
@@ -146,7 +146,7 @@ TEST(ScsiPersistent, registrations_come_back_with_another_engine) {
   EXPECT_EQ(At(reservation.data, 21), kWriteExclusive);
 }
 
-TEST(ScsiPersistent, full_status_names_the_initiators) {
+TEST(scsi_persistent, full_status_names_the_initiators) {
   Bench bench;
   EXPECT_GOOD(Run(bench, bench.a, Out(kRegister, 0, 0x11)));
   EXPECT_GOOD(Run(bench, bench.b, Out(kRegister, 0, 0x22)));
@@ -167,7 +167,7 @@ TEST(ScsiPersistent, full_status_names_the_initiators) {
   EXPECT(std::string(reinterpret_cast<const char*>(second + 28)) == "iqn.b,i,0x000000000002");
 }
 
-TEST(ScsiPersistent, the_state_is_stored_before_it_is_answered) {
+TEST(scsi_persistent, the_state_is_stored_before_it_is_answered) {
   Bench bench;
   const auto before = bench.device.state();
   bench.device.held = true;
@@ -188,7 +188,23 @@ TEST(ScsiPersistent, the_state_is_stored_before_it_is_answered) {
   EXPECT(Keys(bench) == (std::vector<uint64_t>{0x11, 0x22}));
 }
 
-TEST(ScsiPersistent, a_failed_store_leaves_the_state_as_it_was) {
+// The initiator does not learn of it, but what is stored is what holds.
+TEST(scsi_persistent, an_aborted_command_that_is_being_stored_takes_effect) {
+  Bench bench;
+  bench.device.held = true;
+  Flight& registered = BeginOut(bench, bench.a, Out(kRegister, 0, 0x11));
+  Flight& waiting = BeginOut(bench, bench.b, Out(kRegister, 0, 0x22));
+  bench.unit->Abort(&registered.task);
+  bench.unit->Abort(&waiting.task);
+  bench.reactor.Turn();
+  EXPECT(!registered.ended && waiting.ended);
+  bench.device.LetGo();
+  bench.reactor.Turn();
+  EXPECT(registered.ended && registered.task.aborted);
+  EXPECT(Keys(bench) == std::vector<uint64_t>{0x11});
+}
+
+TEST(scsi_persistent, a_failed_store_leaves_the_state_as_it_was) {
   Bench bench;
   EXPECT_GOOD(Run(bench, bench.a, Out(kRegister, 0, 0x11)));
   EXPECT_GOOD(Run(bench, bench.a, Out(kReserve, 0x11, 0, kWriteExclusive)));
@@ -207,7 +223,7 @@ TEST(ScsiPersistent, a_failed_store_leaves_the_state_as_it_was) {
   EXPECT(Conflicts(bench, bench.b, kWrite, Filled(512, 1)));
 }
 
-TEST(ScsiPersistent, after_a_store_that_could_not_be_undone_the_next_one_settles_it) {
+TEST(scsi_persistent, after_a_store_that_could_not_be_undone_the_next_one_settles_it) {
   Bench bench;
   EXPECT_GOOD(Run(bench, bench.a, Out(kRegister, 0, 0x11)));
   const auto before = bench.device.state();
@@ -225,7 +241,7 @@ TEST(ScsiPersistent, after_a_store_that_could_not_be_undone_the_next_one_settles
   EXPECT(bench.device.state() == before);
 }
 
-TEST(ScsiPersistent, an_engine_does_not_start_on_a_state_it_cannot_read) {
+TEST(scsi_persistent, an_engine_does_not_start_on_a_state_it_cannot_read) {
   Bench bench;
   EXPECT_GOOD(Run(bench, bench.a, Out(kRegister, 0, 0x11)));
   const auto good = bench.device.state();
@@ -234,6 +250,11 @@ TEST(ScsiPersistent, an_engine_does_not_start_on_a_state_it_cannot_read) {
   EXPECT(bench.started.code() == ErrorCode::kCorrupt);
   EXPECT(bench.started.message().find("wrong checksum") != std::string::npos);
   bench.device.state() = good;
+  // The same where the replicas themselves say so.
+  bench.device.fault = [](const BlockRequest&) { return ErrorCode::kCorrupt; };
+  bench.Restart();
+  EXPECT(bench.started.code() == ErrorCode::kCorrupt);
+  EXPECT(bench.started.message().find("fenced off") != std::string::npos);
   bench.device.fault = [](const BlockRequest& request) {
     return request.operation == BlockOperation::kStoreState ? ErrorCode::kUnavailable
                                                             : ErrorCode::kOk;
@@ -247,7 +268,7 @@ TEST(ScsiPersistent, an_engine_does_not_start_on_a_state_it_cannot_read) {
   EXPECT(bench.started.ok());
 }
 
-TEST(ScsiPersistent, a_start_stores_what_it_has_loaded) {
+TEST(scsi_persistent, a_start_stores_what_it_has_loaded) {
   Bench bench;
   std::vector<BlockOperation> seen;
   bench.device.fault = [&](const BlockRequest& request) {
@@ -260,7 +281,7 @@ TEST(ScsiPersistent, a_start_stores_what_it_has_loaded) {
          (std::vector<BlockOperation>{BlockOperation::kLoadState, BlockOperation::kStoreState}));
 }
 
-TEST(ScsiPersistent, those_concerned_are_told_and_the_preempted_lose_their_tasks) {
+TEST(scsi_persistent, those_concerned_are_told_and_the_preempted_lose_their_tasks) {
   Bench bench;
   Nexus* c = bench.Join("iqn.c,i,0x000000000003");
   EXPECT_GOOD(Run(bench, bench.a, Out(kRegister, 0, 1)));
@@ -289,7 +310,7 @@ TEST(ScsiPersistent, those_concerned_are_told_and_the_preempted_lose_their_tasks
   EXPECT_GOOD(bench.Run(kRead));
 }
 
-TEST(ScsiPersistent, a_registration_outlives_its_session) {
+TEST(scsi_persistent, a_registration_outlives_its_session) {
   Bench bench;
   Nexus* c = bench.Join("iqn.c,i,0x000000000003");
   EXPECT_GOOD(Run(bench, c, Out(kRegister, 0, 3)));
@@ -303,7 +324,7 @@ TEST(ScsiPersistent, a_registration_outlives_its_session) {
   EXPECT(Conflicts(bench, other, kWrite, Filled(512, 1)));
 }
 
-TEST(ScsiPersistent, parameters_that_are_refused) {
+TEST(scsi_persistent, parameters_that_are_refused) {
   Bench bench;
   OutCommand command = Out(kRegister, 0, 1);
   command.list[20] = std::byte{0x08};  // SPEC_I_PT
@@ -318,7 +339,7 @@ TEST(ScsiPersistent, parameters_that_are_refused) {
       Run(bench, bench.a, Out(kPreempt, 1, 0, 1)).Illegal(SenseCode::kInvalidFieldInParameterList));
 }
 
-TEST(ScsiPersistent, reserve_and_release_of_the_older_kind) {
+TEST(scsi_persistent, reserve_and_release_of_the_older_kind) {
   Bench bench;
   EXPECT_GOOD(bench.Run(MakeCdb({0x16})));
   EXPECT_GOOD(bench.Run(MakeCdb({0x56})));
@@ -346,7 +367,7 @@ TEST(ScsiPersistent, reserve_and_release_of_the_older_kind) {
   EXPECT_GOOD(bench.Run(bench.b, kRead));
 }
 
-TEST(ScsiPersistent, reserve_where_there_are_registrations) {
+TEST(scsi_persistent, reserve_where_there_are_registrations) {
   Bench bench;
   EXPECT_GOOD(Run(bench, bench.a, Out(kRegister, 0, 1)));
   EXPECT(Conflicts(bench, bench.a, MakeCdb({0x16})));

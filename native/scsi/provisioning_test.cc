@@ -46,7 +46,7 @@ std::vector<Status> LbaStatus(Bench& bench, uint64_t lba, uint32_t allocation_by
   return list;
 }
 
-TEST(ScsiProvisioning, unmap_does_what_it_says_below_a_physical_block) {
+TEST(scsi_provisioning, unmap_does_what_it_says_below_a_physical_block) {
   Bench bench;
   bench.Fill(0, 64, 0x77);
   EXPECT_GOOD(RunUnmap(bench, {{3, 2}, {20, 20}, {21, 1}, {50, 0}}));
@@ -58,7 +58,7 @@ TEST(ScsiProvisioning, unmap_does_what_it_says_below_a_physical_block) {
   }
 }
 
-TEST(ScsiProvisioning, an_unmap_that_is_refused_unmaps_nothing) {
+TEST(scsi_provisioning, an_unmap_that_is_refused_unmaps_nothing) {
   Bench bench;
   bench.Fill(0, 64, 0x77);
   const auto untouched = [&] { return bench.Medium(0, 64) == Filled(64 * 512, 0x77); };
@@ -82,7 +82,7 @@ TEST(ScsiProvisioning, an_unmap_that_is_refused_unmaps_nothing) {
   EXPECT(untouched());
 }
 
-TEST(ScsiProvisioning, the_most_descriptors) {
+TEST(scsi_provisioning, the_most_descriptors) {
   Bench bench;
   bench.Fill(0, 1024, 0x77);
   Bytes list(8 + 256 * 16);
@@ -98,7 +98,7 @@ TEST(ScsiProvisioning, the_most_descriptors) {
   }
 }
 
-TEST(ScsiProvisioning, lba_status_tells_extents) {
+TEST(scsi_provisioning, lba_status_tells_extents) {
   Bench bench;
   // The device tells one extent a block, and is asked for so many at a time.
   constexpr uint32_t kAtATime = kStatusDescriptorsMax * 8;
@@ -116,7 +116,7 @@ TEST(ScsiProvisioning, lba_status_tells_extents) {
   EXPECT_EQ(LoadBig32(cut.data.data()), 4u + 3 * 16);
 }
 
-TEST(ScsiProvisioning, write_same_with_a_pattern_goes_in_pieces) {
+TEST(scsi_provisioning, write_same_with_a_pattern_goes_in_pieces) {
   Bench bench;
   Bytes pattern = Filled(512, 0x5a);
   pattern[511] = std::byte{1};
@@ -131,7 +131,7 @@ TEST(ScsiProvisioning, write_same_with_a_pattern_goes_in_pieces) {
   EXPECT(bench.Medium(7 + kBlocks, 1) == Filled(512, 0));
 }
 
-TEST(ScsiProvisioning, write_same_of_zeros_and_unmap) {
+TEST(scsi_provisioning, write_same_of_zeros_and_unmap) {
   struct Row {
     Cdb cdb;
     Bytes out;
@@ -168,7 +168,7 @@ TEST(ScsiProvisioning, write_same_of_zeros_and_unmap) {
              .Illegal(SenseCode::kInvalidFieldInInformationUnit));
 }
 
-TEST(ScsiProvisioning, a_synchronize_cache_is_one_flush) {
+TEST(scsi_provisioning, a_synchronize_cache_is_one_flush) {
   Bench bench;
   std::vector<BlockOperation> seen;
   bench.device.fault = [&](const BlockRequest& request) {
@@ -180,7 +180,7 @@ TEST(ScsiProvisioning, a_synchronize_cache_is_one_flush) {
   EXPECT(seen == std::vector<BlockOperation>(2, BlockOperation::kFlush));
 }
 
-TEST(ScsiProvisioning, what_is_stopped_is_not_ready_until_it_is_started) {
+TEST(scsi_provisioning, what_is_stopped_is_not_ready_until_it_is_started) {
   Bench bench;
   EXPECT_GOOD(bench.Run(MakeCdb({0x1b, 0, 0, 0, 0x00})));
   const auto not_ready = [&](const Cdb& cdb, Bytes out = {}) {

@@ -19,7 +19,7 @@ constexpr Type kTypes[] = {Type::kWriteExclusive,
 
 // What somebody may do whose name is not the holder's: of SPC-4, table 66, the columns for who is
 // not registered and for who is.
-TEST(ScsiReservations, conflicts_of_all_types_relations_and_accesses) {
+TEST(scsi_reservations, conflicts_of_all_types_relations_and_accesses) {
   struct Row {
     Type type;
     // Reads and writes of a stranger, then of somebody registered.
@@ -87,7 +87,7 @@ Reservations Registered(std::initializer_list<std::pair<const char*, uint64_t>> 
   return state;
 }
 
-TEST(ScsiReservations, registering) {
+TEST(scsi_reservations, registering) {
   Reservations state;
   // Nothing to undo.
   EXPECT(Go(&state, "a", Out(Action::kRegister, 0, 0)).next == Reservations{});
@@ -106,7 +106,7 @@ TEST(ScsiReservations, registering) {
   EXPECT(state.registrations.empty());
 }
 
-TEST(ScsiReservations, there_is_room_for_so_many) {
+TEST(scsi_reservations, there_is_room_for_so_many) {
   Reservations state;
   for (size_t i = 0; i < kRegistrationsMax; ++i) {
     Go(&state, ("port-" + std::to_string(i)).c_str(), Out(Action::kRegister, 0, i + 1));
@@ -117,7 +117,7 @@ TEST(ScsiReservations, there_is_room_for_so_many) {
   Go(&state, "port-3", Out(Action::kRegister, 4, 99));
 }
 
-TEST(ScsiReservations, only_who_is_registered_with_that_key_goes_on) {
+TEST(scsi_reservations, only_who_is_registered_with_that_key_goes_on) {
   for (const Action action : {Action::kReserve, Action::kRelease, Action::kClear, Action::kPreempt,
                               Action::kPreemptAndAbort}) {
     const Reservations state = Registered({{"a", 1}, {"b", 2}});
@@ -127,7 +127,7 @@ TEST(ScsiReservations, only_who_is_registered_with_that_key_goes_on) {
   }
 }
 
-TEST(ScsiReservations, reserving_and_releasing_each_type) {
+TEST(scsi_reservations, reserving_and_releasing_each_type) {
   for (const Type type : kTypes) {
     const bool all = IsAllRegistrants(type);
     const bool shared = all || type == Type::kWriteExclusiveRegistrantsOnly ||
@@ -156,7 +156,7 @@ TEST(ScsiReservations, reserving_and_releasing_each_type) {
   }
 }
 
-TEST(ScsiReservations, unregistering_ends_the_own_reservation) {
+TEST(scsi_reservations, unregistering_ends_the_own_reservation) {
   for (const Type type : kTypes) {
     Reservations state = Registered({{"a", 1}, {"b", 2}, {"c", 3}});
     Go(&state, "b", Out(Action::kReserve, 2, 0, type));
@@ -179,7 +179,7 @@ TEST(ScsiReservations, unregistering_ends_the_own_reservation) {
   }
 }
 
-TEST(ScsiReservations, clearing) {
+TEST(scsi_reservations, clearing) {
   Reservations state = Registered({{"a", 1}, {"b", 2}, {"c", 3}});
   Go(&state, "a", Out(Action::kReserve, 1, 0, Type::kExclusiveAccess));
   const Transition cleared = Go(&state, "b", Out(Action::kClear, 2, 0));
@@ -188,7 +188,7 @@ TEST(ScsiReservations, clearing) {
   EXPECT_EQ(state.generation, 4u);
 }
 
-TEST(ScsiReservations, preempting_the_holder_takes_its_place) {
+TEST(scsi_reservations, preempting_the_holder_takes_its_place) {
   Reservations state = Registered({{"a", 1}, {"b", 2}, {"c", 1}, {"d", 4}});
   Go(&state, "a", Out(Action::kReserve, 1, 0, Type::kWriteExclusive));
   const Transition taken =
@@ -205,7 +205,7 @@ TEST(ScsiReservations, preempting_the_holder_takes_its_place) {
   EXPECT(RelationOf(state, "d") == Relation::kHolder);
 }
 
-TEST(ScsiReservations, preempting_oneself_changes_the_type) {
+TEST(scsi_reservations, preempting_oneself_changes_the_type) {
   Reservations state = Registered({{"a", 1}, {"b", 1}});
   Go(&state, "a", Out(Action::kReserve, 1, 0, Type::kWriteExclusive));
   const Transition changed =
@@ -215,7 +215,7 @@ TEST(ScsiReservations, preempting_oneself_changes_the_type) {
   EXPECT_EQ(Told(changed), "b:2a05");
 }
 
-TEST(ScsiReservations, preempting_others_removes_registrations_only) {
+TEST(scsi_reservations, preempting_others_removes_registrations_only) {
   Reservations state = Registered({{"a", 1}, {"b", 2}, {"c", 3}, {"d", 3}});
   Go(&state, "b", Out(Action::kReserve, 2, 0, Type::kWriteExclusive));
   EXPECT(Conflicted(state, "a", Out(Action::kPreempt, 1, 99, Type::kWriteExclusive)));
@@ -229,7 +229,7 @@ TEST(ScsiReservations, preempting_others_removes_registrations_only) {
   EXPECT(zero.refused->code == SenseCode::kInvalidFieldInParameterList);
 }
 
-TEST(ScsiReservations, preempting_where_all_hold_it) {
+TEST(scsi_reservations, preempting_where_all_hold_it) {
   Reservations state = Registered({{"a", 1}, {"b", 2}, {"c", 3}});
   Go(&state, "a", Out(Action::kReserve, 1, 0, Type::kWriteExclusiveAllRegistrants));
   // A key names who is to go.
@@ -243,7 +243,7 @@ TEST(ScsiReservations, preempting_where_all_hold_it) {
   EXPECT_EQ(Told(taken), "c:2a05");
 }
 
-TEST(ScsiReservations, a_preemption_to_no_type_is_refused) {
+TEST(scsi_reservations, a_preemption_to_no_type_is_refused) {
   Reservations state = Registered({{"a", 1}, {"b", 2}});
   Go(&state, "a", Out(Action::kReserve, 1, 0, Type::kWriteExclusive));
   for (const uint8_t type : {0, 2, 4, 9, 15}) {
@@ -260,7 +260,7 @@ Bytes Encoded(const Reservations& state) {
   return bytes;
 }
 
-TEST(ScsiReservationState, comes_back_as_it_was) {
+TEST(scsi_reservation_state, comes_back_as_it_was) {
   const Result<Reservations> fresh = DecodeState(Bytes(kTargetStateBytes));
   ASSERT_OK(fresh);
   EXPECT(fresh.value() == Reservations{});
@@ -281,7 +281,7 @@ TEST(ScsiReservationState, comes_back_as_it_was) {
   }
 }
 
-TEST(ScsiReservationState, a_changed_bit_is_seen) {
+TEST(scsi_reservation_state, a_changed_bit_is_seen) {
   Reservations state = Registered({{"iqn.a,i,0x1", 1}, {"iqn.b,i,0x2", 2}});
   Go(&state, "iqn.a,i,0x1", Out(Action::kReserve, 1, 0, Type::kWriteExclusive));
   const Bytes good = Encoded(state);
@@ -294,7 +294,7 @@ TEST(ScsiReservationState, a_changed_bit_is_seen) {
 }
 
 // A good checksum makes nobody believe what cannot be.
-TEST(ScsiReservationState, what_contradicts_itself_is_refused) {
+TEST(scsi_reservation_state, what_contradicts_itself_is_refused) {
   Reservations state = Registered({{"a", 1}, {"b", 2}});
   Go(&state, "a", Out(Action::kReserve, 1, 0, Type::kWriteExclusive));
   const Bytes good = Encoded(state);

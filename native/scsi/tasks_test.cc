@@ -16,7 +16,7 @@ bool Attention(Bench& bench, Nexus* nexus, SenseCode code) {
 
 // --- order (SAM-5, 8.5) --------------------------------------------------------------------------
 
-TEST(ScsiTasks, an_ordered_task_waits_for_all_before_and_holds_all_behind) {
+TEST(scsi_tasks, an_ordered_task_waits_for_all_before_and_holds_all_behind) {
   Bench bench;
   bench.device.held = true;
   Flight& first = bench.Begin(bench.a, kRead);
@@ -47,7 +47,7 @@ TEST(ScsiTasks, an_ordered_task_waits_for_all_before_and_holds_all_behind) {
   EXPECT_EQ(bench.unit->tasks(), 0u);
 }
 
-TEST(ScsiTasks, many_ordered_ones_go_one_after_the_other) {
+TEST(scsi_tasks, many_ordered_ones_go_one_after_the_other) {
   Bench bench;
   std::vector<Flight*> flights;
   for (int i = 0; i < 20; ++i) {
@@ -59,7 +59,7 @@ TEST(ScsiTasks, many_ordered_ones_go_one_after_the_other) {
   for (const Flight* flight : flights) EXPECT_GOOD(*flight);
 }
 
-TEST(ScsiTasks, there_is_no_auto_contingent_allegiance) {
+TEST(scsi_tasks, there_is_no_auto_contingent_allegiance) {
   Bench bench;
   EXPECT(bench.Run(bench.a, kReady, {.attribute = TaskAttribute::kAca})
              .Illegal(SenseCode::kInvalidFieldInInformationUnit));
@@ -67,7 +67,7 @@ TEST(ScsiTasks, there_is_no_auto_contingent_allegiance) {
 
 // --- abort ---------------------------------------------------------------------------------------
 
-TEST(ScsiTasks, an_aborted_task_begins_no_further_step) {
+TEST(scsi_tasks, an_aborted_task_begins_no_further_step) {
   Cdb caw = Cdb16(0x89, 0, 0);
   caw[13] = 1;
   Bytes unmap(8 + 20 * 16);
@@ -111,7 +111,7 @@ TEST(ScsiTasks, an_aborted_task_begins_no_further_step) {
   }
 }
 
-TEST(ScsiTasks, an_aborted_task_that_has_not_begun_ends_at_once) {
+TEST(scsi_tasks, an_aborted_task_that_has_not_begun_ends_at_once) {
   Bench bench;
   bench.device.held = true;
   Flight& first = bench.Begin(bench.a, kRead);
@@ -131,7 +131,7 @@ TEST(ScsiTasks, an_aborted_task_that_has_not_begun_ends_at_once) {
   EXPECT(bench.Medium(0, 1) == Filled(512, 0));
 }
 
-TEST(ScsiTasks, an_answer_that_is_on_its_way_can_be_aborted) {
+TEST(scsi_tasks, an_answer_that_is_on_its_way_can_be_aborted) {
   Bench bench;
   Flight& ready = bench.Begin(bench.a, kReady);
   bench.unit->Abort(&ready.task);
@@ -141,7 +141,7 @@ TEST(ScsiTasks, an_answer_that_is_on_its_way_can_be_aborted) {
 
 // --- task management (SAM-5, 7) ------------------------------------------------------------------
 
-TEST(ScsiTasks, abort_task_set_is_for_the_own_tasks) {
+TEST(scsi_tasks, abort_task_set_is_for_the_own_tasks) {
   Bench bench;
   bench.device.held = true;
   Flight& own = bench.Begin(bench.a, kRead);
@@ -154,7 +154,7 @@ TEST(ScsiTasks, abort_task_set_is_for_the_own_tasks) {
   EXPECT_GOOD(bench.Run(bench.b, kReady));
 }
 
-TEST(ScsiTasks, clear_task_set_is_for_all_and_tells_the_others) {
+TEST(scsi_tasks, clear_task_set_is_for_all_and_tells_the_others) {
   Bench bench;
   Nexus* c = bench.Join("iqn.c,i,0x000000000003");
   bench.device.held = true;
@@ -169,7 +169,7 @@ TEST(ScsiTasks, clear_task_set_is_for_all_and_tells_the_others) {
   EXPECT_GOOD(bench.Run(c, kReady));
 }
 
-TEST(ScsiTasks, a_reset_undoes_what_is_not_persistent_and_tells_all) {
+TEST(scsi_tasks, a_reset_undoes_what_is_not_persistent_and_tells_all) {
   for (const TaskManagement function :
        {TaskManagement::kLogicalUnitReset, TaskManagement::kTargetReset}) {
     Bench bench;
@@ -189,7 +189,7 @@ TEST(ScsiTasks, a_reset_undoes_what_is_not_persistent_and_tells_all) {
 
 // --- unit attentions (SAM-5, 5.14) ---------------------------------------------------------------
 
-TEST(ScsiTasks, a_new_nexus_is_told_of_the_power_on_once) {
+TEST(scsi_tasks, a_new_nexus_is_told_of_the_power_on_once) {
   Bench bench;
   Nexus* c = bench.unit->AddNexus("iqn.c,i,0x000000000003");
   EXPECT_GOOD(bench.Run(c, MakeCdb({0x12, 0, 0, 0, 96})));
@@ -201,7 +201,7 @@ TEST(ScsiTasks, a_new_nexus_is_told_of_the_power_on_once) {
   bench.Leave(c);
 }
 
-TEST(ScsiTasks, request_sense_tells_an_attention_as_data) {
+TEST(scsi_tasks, request_sense_tells_an_attention_as_data) {
   Bench bench;
   Nexus* c = bench.unit->AddNexus("iqn.c,i,0x000000000003");
   Flight& sense = bench.Run(c, MakeCdb({0x03, 0, 0, 0, 18}));
@@ -216,7 +216,7 @@ TEST(ScsiTasks, request_sense_tells_an_attention_as_data) {
   bench.Leave(c);
 }
 
-TEST(ScsiTasks, attentions_are_told_in_their_order_and_each_once) {
+TEST(scsi_tasks, attentions_are_told_in_their_order_and_each_once) {
   UnitAttentions attentions;
   for (int i = 0; i < 3; ++i) {
     for (const SenseCode code :
@@ -238,7 +238,7 @@ TEST(ScsiTasks, attentions_are_told_in_their_order_and_each_once) {
 
 // Random commands of two nexuses with aborts and resets in between: every task ends, once, and
 // nothing is held for good.
-TEST(ScsiTasks, random_commands_and_aborts_all_end) {
+TEST(scsi_tasks, random_commands_and_aborts_all_end) {
   std::mt19937 random(static_cast<unsigned>(test::Seed()));
   const auto below = [&](unsigned n) { return random() % n; };
   for (int round = 0; round < 30; ++round) {
