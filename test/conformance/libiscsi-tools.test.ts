@@ -12,7 +12,7 @@ const pages = { serial: '128', identification: '131', limits: '176', provisionin
 t.test('libiscsi', { skip: lacks('iscsi-ls', 'iscsi-inq', 'iscsi-readcapacity16') }, async (t) => {
   const ankole = await anAnkole(t)
 
-  await t.test('iscsi-ls finds every attached volume, its unit and size', async (t) => {
+  await t.test('iscsi-ls finds every volume, and of those that are attached the unit and its size', async (t) => {
     const [one, other] = [await ankole.createVolume('one', '64MiB'), await ankole.createVolume('other', '1GiB')]
     t.equal(one.iscsi.portal, other.iscsi.portal, 'the portal is the same')
     const found = await discover(ankole)
@@ -23,8 +23,12 @@ t.test('libiscsi', { skip: lacks('iscsi-ls', 'iscsi-inq', 'iscsi-readcapacity16'
       new RegExp(`Lun:${other.iscsi.lun} +Type:DIRECT_ACCESS \\(Size:(1023M|1G|0G)\\)`),
     )
     await one.detach()
-    t.strictSame([...(await discover(ankole)).keys()], [other.iscsi.iqn], 'not when it is detached')
+    const list = await run('iscsi-ls', [`iscsi://${ankole.portal}`])
+    for (const { iscsi } of [one, other]) t.match(list, iscsi.iqn, 'known, attached or not')
+    const { stderr } = await start('iscsi-inq', [one.iscsiUrl]).ended
+    t.match(stderr, /Service unavailable/, 'known, and not served')
     await one.attach()
+    t.match((await discover(ankole)).get(one.iscsi.iqn), /DIRECT_ACCESS/, 'served again')
     await Promise.all([one.delete(), other.delete()])
   })
 
