@@ -112,10 +112,10 @@ Refusal DecodeWriteSame(const Cdb& cdb, uint64_t capacity_blocks, Command* to) {
   if ((cdb[1] & 0x02) != 0) return InvalidFieldInCdb(1, 1);
   to->unmap = (cdb[1] & 0x08) != 0;
   to->no_data_out = to->cdb_bytes == 16 && (cdb[1] & 0x01) != 0;
+  if (Refusal refused = DecodeExtent(cdb, capacity_blocks, kWriteSameBlocksMax, to)) return refused;
   // VPD page B0h: WSNZ = 1, 0 does not mean «to the end».
-  if (Length(cdb, to->cdb_bytes) == 0)
-    return InvalidFieldInCdb(LayoutOf(to->cdb_bytes).length_byte);
-  return DecodeExtent(cdb, capacity_blocks, kWriteSameBlocksMax, to);
+  if (to->blocks == 0) return InvalidFieldInCdb(LayoutOf(to->cdb_bytes).length_byte);
+  return {};
 }
 
 // 0 blocks: to the end of the medium (SBC-3, 5.13 and 5.24), which needs no number here.

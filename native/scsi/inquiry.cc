@@ -81,7 +81,7 @@ void BuildBlockLimits(Answer* to) {
   to->U32(kTransferBlocksMax);
   to->U32(kDataBytesMax / kLogicalBlockBytes);  // optimal transfer
   to->U32(0);                                   // PRE-FETCH: no limit
-  to->U32(kUnmapBlocksMax);
+  to->U32(kUnmapBlocksUnlimited);
   to->U32(kUnmapDescriptorsMax);
   to->U32(1 << kPhysicalBlockExponent);  // optimal granularity of UNMAP
   to->U32(0x80000000);                   // UGAVALID, and its alignment: 0

@@ -23,12 +23,13 @@ inline constexpr uint32_t kTransferBlocksMax = kTransferBytesMax / kLogicalBlock
 inline constexpr uint32_t kCompareBlocksMax = 255;
 static_assert(2 * kCompareBlocksMax * kLogicalBlockBytes <= kDataBytesMax);
 
-// UNMAP: a page of descriptors; and so much at most that the device is done within a moment.
+// UNMAP: a page of descriptors. Blocks are not limited (SBC-3, 6.5.3): they go to the device in
+// requests of kRangeBytesMax, and the command can be aborted between them.
 inline constexpr uint32_t kUnmapDescriptorsMax = 256;
-inline constexpr uint32_t kUnmapBlocksMax = 4 * kGiB / kLogicalBlockBytes;
-// WRITE SAME of zeros is like UNMAP. With another pattern it is written in pieces, and can be
-// aborted between them.
-inline constexpr uint32_t kWriteSameBlocksMax = 4 * kGiB / kLogicalBlockBytes;
+inline constexpr uint32_t kUnmapBlocksUnlimited = UINT32_MAX;
+// WRITE SAME: what its shorter form can say, down to whole physical blocks. 32 MiB of a pattern are
+// written within a moment; and each command of a long run is answered.
+inline constexpr uint32_t kWriteSameBlocksMax = 0xfff8;
 // One request of the device at most, when blocks are zeroed, unmapped or asked for: others that
 // overlap wait for it.
 inline constexpr uint64_t kRangeBytesMax = 1 * kGiB;

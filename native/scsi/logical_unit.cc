@@ -97,7 +97,7 @@ LogicalUnit::Body::~Body() {
 }
 
 Nexus* LogicalUnit::Body::AddNexus(const std::string& initiator_port) {
-  CHECK(started_);
+  CHECK(started_ && !initiator_port.empty() && initiator_port.size() <= kPortNameBytesMax);
   Nexus* nexus = nexuses_.emplace_back(std::make_unique<Nexus>(*this, initiator_port)).get();
   nexus->relation = RelationOf(reservations_, initiator_port);
   nexus->attentions.Raise(SenseCode::kPowerOn);

@@ -42,7 +42,8 @@ class LogicalUnit {
   // may be called again. Before it was kOk no nexus may be made.
   void Start(std::function<void(const Status&)> ready);
 
-  // `initiator_port`: «iqn…,i,0x<ISID>» (RFC 7143, 10.1: the initiator port's name). A new nexus
+  // `initiator_port`: «iqn…,i,0x<ISID>» (RFC 7143, 10.1: the initiator port's name), at most
+  // kPortNameBytesMax bytes, which the login has seen to; of no other nexus there is. A new nexus
   // has the unit attention «power on, reset, or bus device reset occurred» pending.
   Nexus* AddNexus(const std::string& initiator_port);
   // The session has ended. It has no task any more. Its registration of a persistent reservation

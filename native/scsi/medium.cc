@@ -139,11 +139,13 @@ void LogicalUnit::Body::Miscompare(Task* task, uint64_t offset_bytes) {
 // Compare and write are one step for everybody else, as the range is held in between.
 void LogicalUnit::Body::CompareAndWrite(Task* task) {
   task->wanted_bytes = NeedsOf(task->command).out_bytes;
-  if (task->command.blocks == 0) return Finish(task);
-  // Half of a comparison is none.
+  // With more data than the CDB says, the halves are not where they were meant to be; and half of a
+  // comparison is none.
+  if (task->announced_out_bytes > task->wanted_bytes) return Refuse(task, InvalidFieldInCdb(13));
   if (task->out_bytes < task->wanted_bytes) {
     return Refuse(task, IllegalRequest(SenseCode::kInvalidFieldInInformationUnit));
   }
+  if (task->command.blocks == 0) return Finish(task);
   Hold(task, &Step<&Body::ReadToCompare>);
 }
 

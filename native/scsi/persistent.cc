@@ -181,8 +181,6 @@ void LogicalUnit::Body::BeginPersistentOut(Task* task) {
   if (const std::optional<Sense> refused = DecodePersistentOut(task->command, list, &request)) {
     return Refuse(task, *refused);
   }
-  // An initiator whose name is longer than any may be cannot have logged in.
-  CHECK(task->nexus->initiator_port.size() <= kPortNameBytesMax);
   transition_ = Apply(reservations_, task->nexus->initiator_port, request);
   if (transition_.conflict) return End(task, ScsiStatus::kReservationConflict);
   if (transition_.refused) return Refuse(task, *transition_.refused);
@@ -283,22 +281,22 @@ void LogicalUnit::Body::SendState(BlockOperation operation) {
 
 void LogicalUnit::Body::OnState() {
   const bool loading = state_request_.operation == BlockOperation::kLoadState;
-  if (state_request_.status != ErrorCode::kOk) {
-    return Ready(Status(state_request_.status,
-                        std::string("the persistent reservations could not be ") +
-                            (loading ? "read from" : "written to") +
-                            " the volume's replicas: " + ErrorCodeName(state_request_.status)));
+  const ErrorCode failed = state_request_.status;
+  if (failed != ErrorCode::kOk && failed != ErrorCode::kCorrupt) {
+    return Ready({failed, std::string("the state of persistent reservations could not be ") +
+                              (loading ? "read from" : "written to") +
+                              " the replicas: " + ErrorCodeName(failed) + "; try again"});
   }
-  if (!loading) return Ready(Status::Ok());
-  Result<Reservations> loaded = DecodeState({state_chunk_->data, kTargetStateBytes});
+  if (!loading && failed == ErrorCode::kOk) return Ready(Status::Ok());
+  Result<Reservations> loaded =
+      failed == ErrorCode::kOk ? DecodeState({state_chunk_->data, kTargetStateBytes})
+                               : Result<Reservations>(Status(failed, "is corrupt in its file"));
   if (!loaded.ok()) {
-    return Ready(Status(
-        loaded.status().code(),
-        "the state of the persistent reservations, as the replicas hold it, " +
-            loaded.status().message() +
-            "; without it a host that was fenced off could write, so nobody is served. Detach the "
-            "volume from all hosts, and see «The state kept with a volume» in "
-            "docs/reference/scsi.md"));
+    return Ready({loaded.status().code(),
+                  "the state of persistent reservations, as the replicas hold it, " +
+                      loaded.status().message() +
+                      "; nobody is served, as without it a host that was fenced off could write. "
+                      "See «The state kept with a volume» in docs/reference/scsi.md"});
   }
   reservations_ = loaded.Take();
   EncodeState(reservations_, {state_chunk_->data, kTargetStateBytes});

@@ -61,16 +61,10 @@ void LogicalUnit::Body::Unmap(Task* task) {
   }
   const size_t count = DescriptorCount(*task);
   if (count > kUnmapDescriptorsMax) return Refuse(task, InvalidFieldInParameterList(2));
-  uint64_t blocks = 0;
   for (size_t i = 0; i < count; ++i) {
     const Extent extent = DescriptorAt(*task, i);
-    if (extent.lba >= capacity_blocks_ || extent.blocks > capacity_blocks_ - extent.lba) {
+    if (extent.lba > capacity_blocks_ || extent.blocks > capacity_blocks_ - extent.lba) {
       return Refuse(task, IllegalRequest(SenseCode::kBlockAddressOutOfRange));
-    }
-    blocks += extent.blocks;
-    if (blocks > kUnmapBlocksMax) {
-      return Refuse(task, InvalidFieldInParameterList(static_cast<uint16_t>(
-                              kUnmapHeaderBytes + i * kUnmapDescriptorBytes + 8)));
     }
   }
   UnmapPieces(task);
@@ -103,7 +97,7 @@ void LogicalUnit::Body::WriteSame(Task* task) {
   const Command& command = task->command;
   if (command.no_data_out) return ZeroPieces(task);
   task->wanted_bytes = kLogicalBlockBytes;
-  if (task->out_bytes < kLogicalBlockBytes) {
+  if (task->out_bytes < kLogicalBlockBytes || task->announced_out_bytes > kLogicalBlockBytes) {
     return Refuse(task, IllegalRequest(SenseCode::kInvalidFieldInInformationUnit));
   }
   const std::byte* pattern = task->out[0].data;

@@ -66,6 +66,10 @@ struct Task {
   void* owner = nullptr;
 
   // --- set by the transport before Execute
+  // Data-Out that the initiator announced, which may be more than `Needs` asked for; 0 if none.
+  // COMPARE AND WRITE and WRITE SAME are refused when it is not what the CDB says, as one of the
+  // two is then not what was meant.
+  uint32_t announced_out_bytes = 0;
   // What has come. Fewer bytes than `Needs` asked for where the initiator announced fewer.
   uint32_t out_bytes = 0;
   Segments out;

@@ -90,11 +90,12 @@ struct Flight {
 
 // How a command is sent.
 struct How {
-  Bytes out;
+  Bytes out = {};
   // Less than the command wants; SIZE_MAX: all.
   size_t in_room_bytes = SIZE_MAX;
   TaskAttribute attribute = TaskAttribute::kSimple;
   std::array<uint8_t, 8> lun = {};
+  uint32_t announced = 0;
 };
 
 class Bench {
@@ -150,6 +151,7 @@ class Bench {
     flight.task.cdb = cdb;
     flight.task.attribute = how.attribute;
     flight.task.lun = how.lun;
+    flight.task.announced_out_bytes = how.announced;
     flight.task.owner = &flight;
     flight.task.done = [](Task* task) {
       auto* ended = static_cast<Flight*>(task->owner);
