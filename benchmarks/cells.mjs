@@ -4,14 +4,19 @@
 export const cacheStates = ['fill', 'warm']
 
 const queueDepths = [1, 32, 128]
-const sequentialQueueDepth = 8
+/** Size and queue depth. */
+const sequential = [
+  ['128k', 8],
+  ['1m', 4],
+  ['1m', 8],
+]
 
 /** Reads come first: they leave the cache as it was, so that it need not be made again between them. */
 export const cells = [
   ...queueDepths.map((depth) => cell('randread', '4k', depth)),
-  ...['128k', '1m'].map((size) => cell('read', size, sequentialQueueDepth)),
+  ...sequential.map(([size, depth]) => cell('read', size, depth)),
   ...queueDepths.map((depth) => cell('randwrite', '4k', depth)),
-  ...['128k', '1m'].map((size) => cell('write', size, sequentialQueueDepth)),
+  ...sequential.map(([size, depth]) => cell('write', size, depth)),
 ]
 
 export const idleCell = 'idle'

@@ -19,8 +19,9 @@ export function machine(directory) {
   }
 }
 
-export function versions() {
-  return { node: process.version, fio: versionOf('fio'), nbdkit: versionOf('nbdkit') }
+/** `fio`: the program that the run takes. */
+export function versions(fio) {
+  return { node: process.version, fio: versionOf(fio), nbdkit: versionOf('nbdkit'), tgtd: versionOf('tgtd') }
 }
 
 /** With a mark where the working tree is not what was committed. */

@@ -2,8 +2,9 @@
 import { tmpdir } from 'node:os'
 import { parseArgs } from 'node:util'
 import { cacheStates, cells, idleCell } from './cells.mjs'
+import { systems } from './systems/index.mjs'
 
-export const systemNames = ['ankole', 'nbdkit', 'raw']
+const systemNames = Object.keys(systems)
 
 const help = `Usage: npm run bench -- [options]
 
@@ -14,12 +15,15 @@ const help = `Usage: npm run bench -- [options]
   --seconds N         how long each time (default: 4)
   --size SIZE         of the volume and the files, such as 512MiB or 2GiB (default: 512MiB)
   --io-backend WHICH  of Ankole: auto, uring or epoll (default: auto)
+  --fio PROGRAM       a fio with the engines libiscsi, nbd and libaio (default: built from Debian's source package, into
+                      build/fio, where a system with iSCSI is in the run; the installed one otherwise)
+  --profile           perf on every system's processes: what took most of each cell; not for quoting
   --directory DIR     where everything is put, and removed after (default: the system's temporary directory)
   --list              print the cells and stop
 
 Cells: ${cells.map(({ name }) => name).join(', ')}, each @${cacheStates.join(' and @')}; ${idleCell}`
 
-const quick = { rounds: 1, seconds: 1, size: '128MiB', cells: 'rand*-qd1,rand*-qd32,*-1m-*,idle' }
+const quick = { rounds: 1, seconds: 1, size: '128MiB', cells: 'rand*-qd1,rand*-qd32,*-1m-qd4,idle' }
 const usual = { rounds: 3, seconds: 4, size: '512MiB', cells: '*' }
 
 /** Null where there is nothing to run. Throws with a message for people. */
@@ -34,6 +38,8 @@ export function readOptions(args) {
       seconds: { type: 'string' },
       size: { type: 'string' },
       'io-backend': { type: 'string', default: 'auto' },
+      fio: { type: 'string' },
+      profile: { type: 'boolean', default: false },
       directory: { type: 'string', default: tmpdir() },
       list: { type: 'boolean', default: false },
       help: { type: 'boolean', short: 'h', default: false },
@@ -58,6 +64,8 @@ export function readOptions(args) {
     seconds: parseNumber('--seconds', values.seconds, preset.seconds, 600),
     sizeBytes: parseSize(values.size ?? preset.size),
     ioBackend: oneOf('--io-backend', values['io-backend'], ['auto', 'uring', 'epoll']),
+    fio: values.fio,
+    profile: values.profile,
     directory: values.directory,
   }
 }

@@ -1,7 +1,10 @@
 // The programs that a run needs, and how they are run.
 import { spawn, spawnSync } from 'node:child_process'
 
-const packages = { fio: 'fio', nbdkit: 'nbdkit', fincore: 'util-linux', dd: 'coreutils', sync: 'coreutils' }
+const packages = {
+  ...{ fio: 'fio', nbdkit: 'nbdkit', tgtd: 'tgt', tgtadm: 'tgt', perf: 'linux-perf' },
+  ...{ fincore: 'util-linux', dd: 'coreutils', sync: 'coreutils' },
+}
 
 export function versionOf(program) {
   const { status, stdout } = spawnSync(program, ['--version'], { encoding: 'utf8' })

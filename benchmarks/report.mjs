@@ -1,5 +1,6 @@
 // From what was measured to what is kept and shown.
 import { mad, median, spread } from './statistics.mjs'
+import { systems } from './systems/index.mjs'
 
 /** One entry a cell, a cache state and a system, over all rounds. */
 export function summarize(samples) {
@@ -52,7 +53,7 @@ const titles = {
   warm: 'cache state: dropped, then read in pieces of 4 KiB',
 }
 
-/** One table a cache state; the ratios are to nbdkit in the same cell of the same run. */
+/** One table a cache state; the ratios are to the system's peer in the same cell of the same run: nbdkit or tgtd-rdwr. */
 export function tables(summaries) {
   const parts = []
   for (const [cache, title] of Object.entries(titles)) {
@@ -67,12 +68,12 @@ export function tables(summaries) {
 
 const headings = [
   ...['cell', 'system', 'IOPS', '± MAD', 'min..max', 'MiB/s', 'p50 µs', 'p99', 'p99.9', 'CPU µs/IO', 'client'],
-  ...['× nbdkit', 'CPU ×'],
+  ...['× peer', 'CPU ×'],
 ]
 
 function row(summary, all) {
   const { cell, system } = summary
-  const peer = all.find((other) => other.cell === cell && other.system === 'nbdkit')
+  const peer = all.find((other) => other.cell === cell && other.system === systems[system].peer)
   const depthOne = cell.endsWith('-qd1')
   return [
     ...[cell, system, number(summary.iops_median), number(summary.iops_mad)],
@@ -122,7 +123,7 @@ function number(value) {
   return String(Number(value.toPrecision(3)))
 }
 
-function grid(rows) {
+export function grid(rows) {
   const widths = rows[0].map((_, column) => Math.max(...rows.map((row) => row[column].length)))
   return rows
     .map((row) => row.map((text, column) => (column < 2 ? text.padEnd(widths[column]) : text.padStart(widths[column]))))

@@ -1,10 +1,11 @@
 // Ankole as its user has it: `ankole up` with three disks, and a volume of three replicas.
 import { spawn } from 'node:child_process'
-import { closeSync, openSync, readFileSync, readdirSync } from 'node:fs'
+import { closeSync, mkdirSync, openSync, readFileSync, readdirSync } from 'node:fs'
 import { dirname, join } from 'node:path'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { fileURLToPath } from 'node:url'
 import { run } from '../programs.mjs'
+import { iscsiTarget } from './iscsi.mjs'
 import { freePort } from './ports.mjs'
 
 const program = join(dirname(fileURLToPath(import.meta.url)), '..', '..', 'dist', 'src', 'cli', 'main.js')
@@ -18,11 +19,11 @@ export class Ankole {
   /** @param directory where `data` is made in it */
   static async up(directory, { ioBackend }) {
     const ankole = new Ankole()
-    const port = await freePort()
-    ankole.#env = { ANKOLE_URL: `http://127.0.0.1:${port}` }
+    const [http, iscsi] = [`127.0.0.1:${await freePort()}`, `127.0.0.1:${await freePort()}`]
+    ankole.#env = { ANKOLE_URL: `http://${http}` }
     ankole.#log = join(directory, 'ankole.log')
     const log = openSync(ankole.#log, 'a')
-    const args = ['up', '--data', join(directory, 'data'), '--disks', '3', '--http', `127.0.0.1:${port}`]
+    const args = ['up', '--data', join(directory, 'data'), '--disks', '3', '--http', http, '--iscsi', iscsi]
     ankole.#child = spawn(process.execPath, [program, ...args, '--no-demo', '--io-backend', ioBackend], {
       ...{ stdio: ['ignore', log, log], detached: true },
     })
@@ -36,10 +37,10 @@ export class Ankole {
     return ankole
   }
 
-  /** Resolves with its NBD URI. */
+  /** Resolves with where it is reached. */
   async createVolume(name, sizeBytes) {
     await this.#cli('volume', 'create', name, '--size', `${sizeBytes / 2 ** 20}MiB`, '--replicas', '3')
-    return (await this.#cli('volume', 'attach', name)).nbd.uri
+    return await this.#cli('volume', 'attach', name)
   }
 
   status() {
@@ -73,34 +74,43 @@ export class Ankole {
   }
 }
 
-export const ankole = {
-  name: 'ankole',
-  start: async ({ directory, sizeBytes, ioBackend }) => {
-    const up = await Ankole.up(directory, { ioBackend })
-    const { uri, nodes, volumes, processes } = await volumeOf(up, sizeBytes)
-    const backend = nodes[0].disks[0].ioBackend
-    const files = volumes[0].replicas.map(({ directory }) => headFile(directory))
-    return {
-      name: 'ankole',
-      about: `3 replicas on one machine, I/O back end ${backend}`,
-      ioBackend: backend,
-      target: () => ['--ioengine=nbd', `--uri=${uri}`],
-      files: () => files,
-      processes: () =>
-        processes.map(({ pid, kind, disk }) => ({ pid, kind: disk === undefined ? kind : `${kind} ${disk}` })),
-      /** All members took part: a figure of a degraded volume is none. */
-      check: async () => {
-        const [{ robustness, message }] = (await up.status()).volumes
-        if (robustness !== 'healthy') throw new Error(`the volume is ${robustness}: ${message}`)
-      },
-      stop: () => up.stop(),
-    }
-  },
+/** Over NBD. */
+export function ankole(options) {
+  return start('ankole', options, ({ nbd }) => ['--ioengine=nbd', `--uri=${nbd.uri}`])
+}
+
+/** The login goes to the well-known portal, which sends fio on to the engine. */
+export function ankoleIscsi(options) {
+  return start('ankole-iscsi', options, ({ iscsi }) => iscsiTarget(iscsi))
+}
+
+async function start(name, { directory, sizeBytes, ioBackend }, targetOf) {
+  const home = join(directory, name)
+  mkdirSync(home)
+  const up = await Ankole.up(home, { ioBackend })
+  const { attachment, nodes, volumes, processes } = await volumeOf(up, sizeBytes)
+  const backend = nodes[0].disks[0].ioBackend
+  const files = volumes[0].replicas.map(({ directory }) => headFile(directory))
+  return {
+    name,
+    about: `3 replicas on one machine, I/O back end ${backend}`,
+    ioBackend: backend,
+    target: () => targetOf(attachment),
+    files: () => files,
+    processes: () =>
+      processes.map(({ pid, kind, disk }) => ({ pid, kind: disk === undefined ? kind : `${kind} ${disk}` })),
+    /** All members took part: a figure of a degraded volume is none. */
+    check: async () => {
+      const [{ robustness, message }] = (await up.status()).volumes
+      if (robustness !== 'healthy') throw new Error(`the volume is ${robustness}: ${message}`)
+    },
+    stop: () => up.stop(),
+  }
 }
 
 async function volumeOf(up, sizeBytes) {
   try {
-    return { uri: await up.createVolume('bench', sizeBytes), ...(await up.status()) }
+    return { attachment: await up.createVolume('bench', sizeBytes), ...(await up.status()) }
   } catch (error) {
     await up.stop()
     throw error

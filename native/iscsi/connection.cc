@@ -130,10 +130,9 @@ void Connection::ForgetTasks() {
 void Connection::DropGathering() {
   for (Request& request : requests_) {
     if (request.state != RequestState::kGathering && request.state != RequestState::kHeld) continue;
-    if (!request.turn) {
-      // Its number is still to be counted when its turn comes.
-      request.doomed = true;
-    } else if (incoming_.active && incoming_.request == &request) {
+    // Of one whose turn has not come the number is still to be counted; to another one's memory a
+    // Receive may be writing.
+    if (!request.turn || (incoming_.active && incoming_.request == &request)) {
       request.doomed = true;
     } else {
       Free(&request);

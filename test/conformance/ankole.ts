@@ -36,6 +36,7 @@ export class LocalAnkole {
   readonly #disks: number
   readonly #grace: string
   #port = 0
+  #iscsiPort: number | undefined
   #up: ChildProcess | undefined
 
   constructor(
@@ -51,6 +52,12 @@ export class LocalAnkole {
     return `http://127.0.0.1:${this.#port}`
   }
 
+  /** The well-known portal: HOST:PORT. The same after a restart, as initiators come back to where they were. */
+  get portal(): string {
+    if (this.#iscsiPort === undefined) throw new Error('not started yet')
+    return `127.0.0.1:${this.#iscsiPort}`
+  }
+
   get pid(): number {
     return this.#up!.pid!
   }
@@ -64,7 +71,7 @@ export class LocalAnkole {
     this.#port = await aFreePort()
     const log = openSync(this.#logFile, 'a')
     // A group of its own is what a terminal gives: Ctrl-C goes to all processes of it.
-    this.#up = spawn(process.execPath, [program, ...this.upArguments(this.#port)], {
+    this.#up = spawn(process.execPath, [program, ...(await this.upArguments(this.#port))], {
       ...{ env: environment, detached: true, stdio: ['ignore', log, log] },
     })
     closeSync(log)
@@ -76,10 +83,11 @@ export class LocalAnkole {
     }
   }
 
-  upArguments(port: number): string[] {
+  async upArguments(port: number): Promise<string[]> {
+    this.#iscsiPort ??= await aFreePort()
     return [
       ...['up', '--data', this.data, '--disks', String(this.#disks), '--http', `127.0.0.1:${port}`],
-      ...['--no-demo', '--replica-grace', this.#grace, '--io-backend', ioBackend],
+      ...['--iscsi', this.portal, '--no-demo', '--replica-grace', this.#grace, '--io-backend', ioBackend],
     ]
   }
 
@@ -118,8 +126,9 @@ export class LocalAnkole {
     return await this.cli<Status>('status')
   }
 
-  async createVolume(name: string, size: string): Promise<Volume> {
-    await this.cli('volume', 'create', name, '--size', size, '--replicas', String(Math.min(3, this.#disks)))
+  async createVolume(name: string, size: string, options: readonly string[] = []): Promise<Volume> {
+    const replicas = String(Math.min(3, this.#disks))
+    await this.cli('volume', 'create', name, '--size', size, '--replicas', replicas, ...options)
     const volume = new Volume(this, name)
     await volume.attach()
     return volume

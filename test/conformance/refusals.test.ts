@@ -19,7 +19,7 @@ function listenOn(port: number): Promise<Server> {
 t.test('a second one on the same directory is refused, and the first goes on', async (t) => {
   const ankole = await anAnkole(t)
   const volume = await ankole.createVolume('first', '32MiB')
-  const { code, stderr } = await ankole.anotherUp(ankole.upArguments(await aFreePort()))
+  const { code, stderr } = await ankole.anotherUp(await ankole.upArguments(await aFreePort()))
   t.equal(code, 1)
   t.match(stderr, new RegExp(`in use by another .*process ${ankole.pid}`))
   t.notMatch(stderr, /\n\s+at /, 'no stack trace')
@@ -31,7 +31,7 @@ t.test('the port of the API is in use', async (t) => {
   const port = await aFreePort()
   const server = await listenOn(port)
   t.teardown(() => server.close())
-  const { code, stderr } = await ankole.anotherUp(ankole.upArguments(port))
+  const { code, stderr } = await ankole.anotherUp(await ankole.upArguments(port))
   t.equal(code, 1)
   t.match(stderr, new RegExp(`127\\.0\\.0\\.1:${port}[^]*address-in-use`))
   t.notMatch(stderr, /\n\s+at /, 'no stack trace')

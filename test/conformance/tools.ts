@@ -15,6 +15,10 @@ const packages = {
   e2fsck: 'e2fsprogs',
   debugfs: 'e2fsprogs',
   mount: 'mount',
+  'iscsi-test-cu': 'libiscsi-bin',
+  'iscsi-ls': 'libiscsi-bin',
+  'iscsi-inq': 'libiscsi-bin',
+  'iscsi-readcapacity16': 'libiscsi-bin',
 } as const
 
 export type Tool = keyof typeof packages
@@ -46,6 +50,14 @@ export function lacks(...tools: readonly Tool[]): string | false {
   if (missing.length === 0) return false
   const from = [...new Set(missing.map((tool) => packages[tool]))].join(', ')
   return `${missing.join(' and ')} not installed (Debian: apt-get install ${from})`
+}
+
+/** qemu's initiator is a module in a package of its own: without it the protocol is not known. */
+export function qemuLacksIscsi(): string | false {
+  const nobody = 'iscsi://127.0.0.1:1/iqn.2000-01.example:nobody/0'
+  const { stderr } = spawnSync('qemu-img', ['info', nobody], { env: environment, encoding: 'utf8', timeout: 20_000 })
+  if (!/unknown (protocol|driver)/i.test(stderr)) return false
+  return "qemu's iSCSI driver not installed (Debian: apt-get install qemu-block-extra)"
 }
 
 export interface Result {

@@ -10,6 +10,7 @@ const writtenWaitMs = 60_000
 
 export class Volume {
   uri = ''
+  iscsi = { portal: '', iqn: '', lun: 0 }
 
   constructor(
     readonly ankole: LocalAnkole,
@@ -17,7 +18,15 @@ export class Volume {
   ) {}
 
   async attach(): Promise<void> {
-    this.uri = (await this.ankole.cli<AttachmentView>('volume', 'attach', this.name)).nbd.uri
+    const { nbd, iscsi } = await this.ankole.cli<AttachmentView>('volume', 'attach', this.name)
+    this.uri = nbd.uri
+    this.iscsi = iscsi
+  }
+
+  /** As libiscsi takes it: by way of the well-known portal, which sends the initiator on to the engine. */
+  get iscsiUrl(): string {
+    const { portal, iqn, lun } = this.iscsi
+    return `iscsi://${portal}/${iqn}/${lun}`
   }
 
   /** Clean: every file of every replica is as it stays. */
