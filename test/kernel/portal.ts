@@ -4,7 +4,7 @@ import { writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import type { AttachmentView } from '../../src/api/index.js'
-import { aDirectory, aFreePort, LocalAnkole } from '../conformance/ankole.js'
+import { aDirectory, LocalAnkole } from '../conformance/ankole.js'
 import { Volume } from '../conformance/volume.js'
 import type { Access, Credentials } from './initiator.js'
 
@@ -14,17 +14,6 @@ export interface ServedVolume {
 }
 
 export class AnkoleWithPortal extends LocalAnkole {
-  constructor(
-    directory: string,
-    readonly portal: string,
-  ) {
-    super(directory, {})
-  }
-
-  override upArguments(port: number): string[] {
-    return [...super.upArguments(port), '--iscsi', this.portal]
-  }
-
   /** Attached, with the secrets that it asks for. */
   async serve(name: string, size: string, { chap, chapMutual }: Access = {}): Promise<ServedVolume> {
     const credentials = [...this.#chap('chap', name, chap), ...this.#chap('chap-mutual', name, chapMutual)]
@@ -43,7 +32,7 @@ export class AnkoleWithPortal extends LocalAnkole {
 }
 
 export async function anAnkoleWithPortal(t: Test): Promise<AnkoleWithPortal> {
-  const ankole = new AnkoleWithPortal(aDirectory(t), `127.0.0.1:${await aFreePort()}`)
+  const ankole = new AnkoleWithPortal(aDirectory(t), {})
   t.teardown(async () => {
     if (!t.passing()) t.comment(ankole.log().split('\n').slice(-80).join('\n'))
     if (ankole.isRunning) await ankole.killAll()
