@@ -2,6 +2,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/block_device.h"
@@ -51,6 +52,25 @@ class LogicalUnit::Body {
 
    private:
     Body* body_;
+  };
+
+  // While many tasks are aborted none begins in place of one, only to be aborted next.
+  class Pause {
+   public:
+    explicit Pause(Body* body) : entry_(body), body_(body) {
+      before_ = std::exchange(body_->waking_, true);
+    }
+    ~Pause() {
+      body_->waking_ = before_;
+      body_->Wake();
+    }
+    Pause(const Pause&) = delete;
+    Pause& operator=(const Pause&) = delete;
+
+   private:
+    const Entry entry_;
+    Body* body_;
+    bool before_;
   };
 
   // logical_unit.cc: the life of a task

@@ -395,9 +395,7 @@ void LogicalUnit::Body::Abort(Task* task) {
 
 // Whether there was one.
 bool LogicalUnit::Body::AbortAll(const Nexus& nexus, const Task* except) {
-  const Entry entry(this);
-  // None may begin in place of one that is aborted, only to be aborted next.
-  const bool waking = std::exchange(waking_, true);
+  const Pause pause(this);
   bool any = false;
   Task* next = nullptr;
   for (Task* task = tasks_.front(); task != nullptr; task = next) {
@@ -406,13 +404,11 @@ bool LogicalUnit::Body::AbortAll(const Nexus& nexus, const Task* except) {
     any = true;
     Abort(task);
   }
-  waking_ = waking;
-  Wake();
   return any;
 }
 
 void LogicalUnit::Body::Manage(TaskManagement function, Nexus* nexus) {
-  const Entry entry(this);
+  const Pause pause(this);
   const bool reset =
       function == TaskManagement::kLogicalUnitReset || function == TaskManagement::kTargetReset;
   for (const auto& each : nexuses_) {

@@ -244,8 +244,10 @@ void LogicalUnit::Body::BeginNextPersistentOut() {
   }
 }
 
-// From here on the new state holds for every command that begins.
+// From here on the new state holds for every command that begins: for all nexuses, before a task
+// that is aborted makes room for another one.
 void LogicalUnit::Body::Adopt(Transition transition, Task* by) {
+  const Pause pause(this);
   reservations_ = std::move(transition.next);
   for (const auto& nexus : nexuses_) {
     nexus->relation = RelationOf(reservations_, nexus->initiator_port);

@@ -310,6 +310,26 @@ TEST(scsi_persistent, those_concerned_are_told_and_the_preempted_lose_their_task
   EXPECT_GOOD(bench.Run(kRead));
 }
 
+// One that is preempted makes no room for a task of another one that is preempted with it.
+TEST(scsi_persistent, nothing_of_the_preempted_begins_any_more) {
+  Bench bench;
+  Nexus* c = bench.Join("iqn.c,i,0x000000000003");
+  EXPECT_GOOD(Run(bench, bench.a, Out(kRegister, 0, 1)));
+  EXPECT_GOOD(Run(bench, bench.b, Out(kRegister, 0, 2)));
+  EXPECT_GOOD(Run(bench, c, Out(kRegister, 0, 1)));
+  EXPECT_GOOD(Run(bench, bench.a, Out(kReserve, 1, 0, 5)));
+  bench.device.held = true;
+  Flight& preempt = BeginOut(bench, bench.b, Out(kPreemptAndAbort, 2, 1, 5));
+  bench.Begin(bench.a, kRead);
+  Flight& ordered = bench.Begin(bench.a, kRead, {.attribute = TaskAttribute::kOrdered});
+  Flight& write = bench.Begin(c, kWrite, {.out = Filled(512, 7)});
+  bench.device.LetGo();
+  bench.reactor.Turn();
+  EXPECT_GOOD(preempt);
+  EXPECT(ordered.task.aborted && write.task.aborted);
+  EXPECT(bench.Medium(0, 1) == Filled(512, 0));
+}
+
 TEST(scsi_persistent, a_registration_outlives_its_session) {
   Bench bench;
   Nexus* c = bench.Join("iqn.c,i,0x000000000003");

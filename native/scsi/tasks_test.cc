@@ -169,6 +169,26 @@ TEST(scsi_tasks, clear_task_set_is_for_all_and_tells_the_others) {
   EXPECT_GOOD(bench.Run(c, kReady));
 }
 
+// What is aborted next does not begin in place of what was aborted first.
+TEST(scsi_tasks, of_many_that_are_aborted_none_begins) {
+  for (const TaskManagement function :
+       {TaskManagement::kClearTaskSet, TaskManagement::kLogicalUnitReset}) {
+    Bench bench;
+    const uint64_t before = bench.device.submitted;
+    bench.device.held = true;
+    bench.Begin(bench.a, kRead);
+    bench.Begin(bench.a, kRead, {.attribute = TaskAttribute::kOrdered});
+    bench.Begin(bench.a, kWrite, {.out = Filled(512, 1)});
+    Flight& other = bench.Begin(bench.b, kWrite, {.out = Filled(512, 2)});
+    bench.unit->Manage(function, bench.a);
+    bench.device.LetGo();
+    bench.reactor.Turn();
+    EXPECT(other.ended && other.task.aborted);
+    EXPECT_EQ(bench.device.submitted - before, 1u);
+    EXPECT_EQ(bench.unit->tasks(), 0u);
+  }
+}
+
 TEST(scsi_tasks, a_reset_undoes_what_is_not_persistent_and_tells_all) {
   for (const TaskManagement function :
        {TaskManagement::kLogicalUnitReset, TaskManagement::kTargetReset}) {
