@@ -83,6 +83,7 @@ Connection::Progress Connection::TakeCommand(const Frame& frame, const std::byte
   request->expected_bytes = header.expected_bytes;
   const bool writes = (header.flags & kFlagWrite) != 0;
   const bool reads = (header.flags & kFlagRead) != 0;
+  request->announced_out_bytes = writes ? request->expected_bytes : 0;
   if (writes) request->want_bytes = std::min(request->needs.out_bytes, request->expected_bytes);
   if (reads) request->in_room_bytes = std::min(request->needs.in_bytes, request->expected_bytes);
   request->unsolicited = writes && (header.flags & kFlagFinal) == 0;

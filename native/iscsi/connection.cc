@@ -207,7 +207,10 @@ void Connection::Turn() {
 
 // The login has its time. After it: an initiator that says nothing is asked for a sign of life.
 void Connection::OnTick() {
-  if (mode_ == Mode::kLogin) return Fail("did not finish its login in time");
+  if (mode_ == Mode::kLogin) {
+    return Fail(login_step_ ? "waits for commands of its last session, which the volume still has"
+                            : "did not finish its login in time");
+  }
   if (mode_ == Mode::kClosing) return;
   reactor_.Arm(&timer_, reactor_.NowNs() + kPingNs);
   constexpr uint8_t kStuckTicks = kStuckNs / kPingNs;

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 
 #include "base/block_device.h"
@@ -80,9 +81,10 @@ class ConnectionOwner {
   virtual void OnClosed(Connection* connection) = 0;
   // The pool had nothing (its own quota is not used up): call Wake soon.
   virtual void OnStarved(Connection* connection) = 0;
-  // A login is complete. Ends the session that it reinstates, and returns the new one's TSIH; 0:
-  // there are too many.
-  virtual uint16_t OnLogin(Connection* connection) = 0;
+  // A login is complete but for its last answer. Ends the session that it reinstates; as long as
+  // that one has commands at the logical unit the outcome is nothing, and Wake follows when it is
+  // gone. Else the new session's TSIH; 0: there are too many.
+  virtual std::optional<uint16_t> OnLogin(Connection* connection) = 0;
   // The commands of all sessions are to be forgotten; with `cold` all connections end, too.
   virtual void OnReset(bool cold) = 0;
   // A login was refused; whether a line may be logged about it.
@@ -126,6 +128,8 @@ class Connection {
   // For the owner's fixed array: where the connection is kept, and whether OnStarved was called.
   size_t index = 0;
   bool starved = false;
+  // OnLogin had to wait.
+  bool reinstating = false;
 
  private:
   enum class Progress : uint8_t {
@@ -167,7 +171,7 @@ class Connection {
 
   // requests.cc: from bytes to requests
   Progress ParseLogin();
-  void FinishLogin(LoginStep step, LoginReply* reply);
+  Progress FinishLogin();
   Progress ParsePdu();
   Progress TakePayload();
   void StartPayload(const Frame& frame, Request* request, uint32_t offset_bytes);
@@ -245,7 +249,10 @@ class Connection {
 
   Mode mode_ = Mode::kLogin;
   std::unique_ptr<Login> login_;  // until it is complete
-  std::string login_reply_;       // the PDU to be sent
+  // The answer to the last Login Request, until it is put together.
+  std::optional<LoginStep> login_step_;
+  LoginReply login_answer_;
+  std::string login_reply_;  // the PDU to be sent
   std::string initiator_;
   Isid isid_ = {};
   uint16_t tsih_ = 0;

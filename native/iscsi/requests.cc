@@ -25,6 +25,7 @@ static_assert(kHeadersBytesMax + kLargePayloadBytes + 2 * kDigestBytes <= Buffer
 Connection::Progress Connection::ParseLogin() {
   // One answer at a time, so that one that does not read is not listened to.
   if (sending_now_ || !login_reply_.empty()) return Progress::kBlocked;
+  if (login_step_) return FinishLogin();
   needed_bytes_ = kHeaderBytes;
   if (window_.bytes() < needed_bytes_) return Progress::kNeedsBytes;
   const std::optional<Frame> frame = DecodeFrame(window_.data(), {}, kDefaultSegmentBytes);
@@ -36,26 +37,28 @@ Connection::Progress Connection::ParseLogin() {
   if (window_.bytes() < needed_bytes_) return Progress::kNeedsBytes;
   const auto request = As<LoginRequest>(frame->header);
   const auto* text = reinterpret_cast<const char*>(window_.data() + frame->header_bytes);
-  LoginReply reply;
   // The initiator's numbers are taken over: the first command has that of the login.
   expected_command_ = request.command_number;
   if (!numbered_) status_number_ = request.expected_status;
   numbered_ = true;
-  const LoginStep step = login_->Take(request, {text, frame->data_bytes}, &reply);
+  login_step_ = login_->Take(request, {text, frame->data_bytes}, &login_answer_);
   initiator_ = login_->initiator();
   Consume(needed_bytes_);
-  FinishLogin(step, &reply);
-  return Progress::kMade;
+  return FinishLogin();
 }
 
-void Connection::FinishLogin(LoginStep step, LoginReply* reply) {
+Connection::Progress Connection::FinishLogin() {
+  LoginStep step = *login_step_;
+  LoginReply* reply = &login_answer_;
   LoginStatus status = login_->status();
   if (step == LoginStep::kFullFeature) {
     isid_ = login_->isid();
     connection_id_ = login_->connection();
     discovery_ = login_->discovery();
     negotiation_ = login_->negotiation();
-    tsih_ = owner_.OnLogin(this);
+    const std::optional<uint16_t> tsih = owner_.OnLogin(this);
+    if (!tsih) return Progress::kBlocked;
+    tsih_ = *tsih;
     if (tsih_ == 0) {
       status = LoginStatus::kOutOfResources;
       reply->header.status = static_cast<uint16_t>(status);
@@ -65,6 +68,7 @@ void Connection::FinishLogin(LoginStep step, LoginReply* reply) {
       reply->header.tsih = tsih_;
     }
   }
+  login_step_.reset();
   LoginResponse& header = reply->header;
   header.status_number = status_number_++;
   header.expected_command = expected_command_;
@@ -75,13 +79,14 @@ void Connection::FinishLogin(LoginStep step, LoginReply* reply) {
   login_reply_.append(PadBytes(header.data_bytes), '\0');
   switch (step) {
     case LoginStep::kContinue:
-      return;
+      return Progress::kMade;
     case LoginStep::kRefused:
       if (status != LoginStatus::kMovedTemporarily && owner_.OnRefused()) {
         log_.Log(LogLevel::kWarn, "iscsi initiator " + peer_ + " (" + Printable(initiator_) +
                                       ") was refused: " + LoginStatusName(status));
       }
-      return To(Event::kLastRequest);
+      To(Event::kLastRequest);
+      return Progress::kMade;
     case LoginStep::kFullFeature:
       break;
   }
@@ -93,6 +98,7 @@ void Connection::FinishLogin(LoginStep step, LoginReply* reply) {
   }
   parameters_ = negotiation_.parameters();
   To(Event::kLoggedIn);
+  return Progress::kMade;
 }
 
 // --- full feature phase --------------------------------------------------------------------------

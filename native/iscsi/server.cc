@@ -158,6 +158,9 @@ void Server::OnClosed(Connection* connection) {
   CHECK(slots_[connection->index].get() == connection);
   slots_[connection->index] = nullptr;
   --count_;
+  for (auto& other : slots_) {
+    if (other != nullptr && other->reinstating) other->Wake();
+  }
   ScheduleCheck();
 }
 
@@ -177,19 +180,22 @@ void Server::Check() {
 
 // --- sessions ------------------------------------------------------------------------------------
 
-uint16_t Server::OnLogin(Connection* connection) {
-  // RFC 7143, 6.3.5: the same initiator port again, without a TSIH, reinstates its session.
+std::optional<uint16_t> Server::OnLogin(Connection* connection) {
+  // RFC 7143, 6.3.5: the same initiator port again, without a TSIH, reinstates its session. The
+  // logical unit knows a port once only, so that the old session must be gone.
   size_t others = 0;
+  connection->reinstating = false;
   for (auto& slot : slots_) {
     Connection* other = slot.get();
     if (other == nullptr || other == connection || other->tsih() == 0) continue;
-    if (other->mode() >= iscsi::Mode::kClosing) continue;
     if (other->isid() == connection->isid() && other->initiator() == connection->initiator()) {
-      other->Abort();
-    } else {
+      connection->reinstating = true;
+      if (other->mode() < iscsi::Mode::kClosing) other->Abort();
+    } else if (other->mode() < iscsi::Mode::kClosing) {
       ++others;
     }
   }
+  if (connection->reinstating) return std::nullopt;
   if (others >= kConnectionsMax) return 0;
   do {
     ++last_tsih_;

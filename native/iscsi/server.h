@@ -55,7 +55,7 @@ class Server final : public ConnectionOwner, LoginPolicy, TargetList {
  private:
   void OnClosed(Connection* connection) override;
   void OnStarved(Connection* connection) override;
-  uint16_t OnLogin(Connection* connection) override;
+  std::optional<uint16_t> OnLogin(Connection* connection) override;
   void OnReset(bool cold) override;
   bool OnRefused() override { return MayLog(); }
   const LoginPolicy& login_policy() const override { return *this; }

@@ -146,11 +146,16 @@ TEST(iscsi, reinstatement_ends_the_old_session) {
     old.AskRead(0, kMiB);
     EXPECT(Eventually([&] { return bench.Pending() == 2; }));
     Initiator fresh(bench);
-    LoginOptions plain;
-    ASSERT(fresh.Login(plain) == 0);
+    // Its commands are the old session's as long as the device has them: the login waits.
+    std::thread device([&] {
+      EXPECT(old.Ended());
+      EXPECT_EQ(bench.Sessions(), 1u);
+      bench.LetGo();
+    });
+    const uint16_t status = fresh.Login();
+    device.join();
+    ASSERT(status == 0);
     EXPECT(fresh.tsih != old.tsih);
-    EXPECT(old.Ended());
-    bench.LetGo();
     EXPECT(Eventually([&] { return bench.Connections() == 1; }));
     EXPECT(fresh.ReadAt(0, 512).good());
     // Another initiator port is another session.
