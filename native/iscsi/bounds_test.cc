@@ -172,7 +172,8 @@ TEST(iscsi_bounds, malformed_pdus_close_that_connection) {
       bench.LetGo();
     });
     Initiator stranger(bench);
-    stranger.SendBytes("GET / HTTP/1.1\r\nHost: somewhere.example\r\nAccept: */*\r\n\r\n", 60);
+    const std::string request = "GET / HTTP/1.1\r\nHost: somewhere.example\r\nAccept: */*\r\n\r\n";
+    stranger.SendBytes(request.data(), request.size());
     EXPECT(stranger.Ended());
     EXPECT(Eventually([&] { return bench.log.Count("not an iSCSI login") == 1; }));
     EXPECT(witness.ReadAt(0, 4096).good());

@@ -200,7 +200,8 @@ TEST(iscsi_portal, AThousandTargetsComeInParts) {
 TEST(iscsi_portal, WhatIsNotIscsiIsClosed) {
   OnEachPortal([](PortalBench& bench) {
     Initiator stranger(bench.events.port);
-    stranger.SendBytes("GET / HTTP/1.1\r\nHost: somewhere.example\r\nAccept: */*\r\n\r\n", 60);
+    const std::string request = "GET / HTTP/1.1\r\nHost: somewhere.example\r\nAccept: */*\r\n\r\n";
+    stranger.SendBytes(request.data(), request.size());
     EXPECT(stranger.Ended());
     EXPECT(Eventually([&] { return bench.events.Count("no request of iSCSI") == 1; }));
     Initiator silent(bench.events.port);
