@@ -58,6 +58,9 @@ Result<PortalOptions> Portal::ParseOptions(const Json& config) {
   if (!port.ok()) return port.status().Within("listen");
   options.listen.host = host.Take();
   options.listen.port = static_cast<uint16_t>(port.value());
+  Result<std::string> advertised = config.String("advertisedHost", "");
+  if (!advertised.ok()) return advertised.status();
+  options.advertised_host = advertised.Take();
   const Json* list = config.Find("targets");
   if (list == nullptr) return Status(ErrorCode::kInvalidArgument, "targets is missing");
   Result<std::vector<PortalTarget>> targets = ParseTargets(*list);
@@ -67,7 +70,10 @@ Result<PortalOptions> Portal::ParseOptions(const Json& config) {
 }
 
 Portal::Portal(io::Reactor& reactor, EventSink& events, PortalOptions options)
-    : reactor_(reactor), events_(events), address_(options.listen) {
+    : reactor_(reactor),
+      events_(events),
+      address_(options.listen),
+      advertised_host_(std::move(options.advertised_host)) {
   Adopt(std::move(options.targets));
   accept_.owner = close_listener_.owner = close_refused_.owner = listen_retry_.owner =
       accept_timer_.owner = check_.owner = this;
@@ -123,7 +129,9 @@ void Portal::Listen() {
     reactor_.Arm(&listen_retry_, reactor_.NowNs() + kListenRetryNs);
     return;
   }
-  portal_ = PortalText(bound);
+  io::Address advertised = bound;
+  if (!advertised_host_.empty()) advertised.host = advertised_host_;
+  portal_ = PortalText(advertised);
   accept_.listener = close_listener_.socket = listener.value();
   listener_open_ = true;
   mode_ = Mode::kListening;

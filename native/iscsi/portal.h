@@ -19,6 +19,8 @@ struct PortalTarget {
 
 struct PortalOptions {
   io::Address listen;
+  // What discovery says instead of the host of `listen`, where that is every address; empty: that.
+  std::string advertised_host;
   std::vector<PortalTarget> targets;
 };
 
@@ -72,6 +74,7 @@ class Portal final : public Service, public PortalOwner, LoginPolicy, TargetList
   io::Reactor& reactor_;
   EventSink& events_;
   const io::Address address_;
+  const std::string advertised_host_;
   std::string portal_;
   std::vector<PortalTarget> targets_;
   std::unordered_map<std::string, size_t> by_name_;

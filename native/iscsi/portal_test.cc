@@ -146,6 +146,25 @@ TEST(iscsi_portal, LoginsAreSentOn) {
   });
 }
 
+TEST(iscsi_portal, DiscoveryTellsTheAdvertisedHostWhereItListensOnEveryAddress) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Json config = GoodConfig();
+    config.Set("listen", Json::Object().Set("host", "0.0.0.0").Set("port", 0));
+    config.Set("advertisedHost", "10.4.5.6");
+    PortalBench bench(reactor, config);
+    ASSERT(Eventually([&] { return bench.events.port != 0; }));
+    LoginOptions options;
+    options.discovery = true;
+    Initiator initiator(bench.events.port);
+    ASSERT(initiator.Login(options) == 0);
+    EXPECT_EQ(initiator.Text(Texts({"SendTargets=iqn.t:detached"})).text(),
+              Texts({"TargetName=iqn.t:detached",
+                     "TargetAddress=10.4.5.6:" + std::to_string(bench.events.port) + ",1"}));
+    initiator.Logout();
+    bench.Stop();
+  });
+}
+
 TEST(iscsi_portal, DiscoveryTellsAllTargetsAtThisAddress) {
   OnEachPortal([](PortalBench& bench) {
     for (const char* digest : {"None", "CRC32C"}) {

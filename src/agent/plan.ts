@@ -55,6 +55,8 @@ export interface EnginePlan {
 /** Of the whole cluster: every target has its way from every portal. */
 export interface PortalPlan {
   listen: HostPort
+  /** What initiators reach it by; another one than that of `listen` where it listens on every address. */
+  advertisedHost: string
   targets: PortalTarget[]
 }
 

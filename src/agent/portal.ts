@@ -51,9 +51,10 @@ export class PortalController {
   follow(plan: PortalPlan): void {
     this.#plan = plan
     this.#leaving = undefined
-    const { listen, targets } = plan
+    const { listen, advertisedHost, targets } = plan
     // One that runs goes on, and its next start has these targets.
-    this.context.supervisor.start({ kind: 'portal', config: { listen, targets, ioBackend: this.context.ioBackend } })
+    const { ioBackend } = this.context
+    this.context.supervisor.start({ kind: 'portal', config: { listen, advertisedHost, targets, ioBackend } })
     if (!this.#telling) void this.#tell()
   }
 

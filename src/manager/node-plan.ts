@@ -56,7 +56,7 @@ function portalPlan(volumes: readonly Volume[], { iscsi: { listen, host } }: Pla
       const served = port !== undefined && membership.node !== null && wantsEngine(volume, membership.node)
       return { iqn: iqnOf(metadata.name), address: served ? formatHostPort({ host, port }) : '' }
     })
-  return { listen, targets }
+  return { listen, advertisedHost: host, targets }
 }
 
 function enginePlan(

@@ -70,6 +70,8 @@ export interface PortalTarget {
 
 export interface PortalConfig {
   listen: HostPort
+  /** What discovery says instead of the host that it listens on. */
+  advertisedHost: string
   targets: PortalTarget[]
   ioBackend: IoBackend
 }

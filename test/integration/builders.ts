@@ -90,7 +90,7 @@ export class TestNode {
   }
 
   wantPortal(port: number): HostPort {
-    this.#portal = { listen: { host: '127.0.0.1', port }, targets: [] }
+    this.#portal = { listen: { host: '127.0.0.1', port }, advertisedHost: '127.0.0.1', targets: [] }
     this.#planTargets()
     this.apply()
     return this.#portal.listen

@@ -7,7 +7,7 @@ const listen = { host: '127.0.0.1', port: 3260 }
 
 function aPortal(...addresses: string[]): PortalPlan {
   const targets = addresses.map((address, index) => ({ iqn: `iqn.2026-11.io.ankole:v${index}`, address }))
-  return { listen, targets }
+  return { listen, advertisedHost: '10.0.0.7', targets }
 }
 
 function obeys({ supervisor }: Node): void {
@@ -23,7 +23,12 @@ t.test('the portal of the plan is started with its targets, and is in the report
   const { agent, supervisor, lines } = node
   t.notOk('portal' in agent.report())
   agent.apply(aPlan({ portal: aPortal('127.0.0.1:20810') }))
-  t.match(config(node), { listen, targets: [{ iqn: 'iqn.2026-11.io.ankole:v0' }], ioBackend: 'auto' })
+  t.match(config(node), {
+    listen,
+    advertisedHost: '10.0.0.7',
+    targets: [{ iqn: 'iqn.2026-11.io.ankole:v0' }],
+    ioBackend: 'auto',
+  })
   t.match(agent.report(), { portal: { state: 'starting' }, processes: [{ kind: 'portal' }] })
   supervisor.say('portal', { event: 'io-backend', backend: 'epoll', reason: 'sockets only' })
   supervisor.say('portal', { event: 'listening', addresses: ['tcp:127.0.0.1:3260'] })

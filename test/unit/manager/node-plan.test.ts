@@ -52,6 +52,7 @@ void t.test('the portal knows every volume, and sends on to those that are attac
   const { portal } = nodePlan(node, volumes, options)
   t.same(portal, {
     listen: { host: '127.0.0.1', port: 3260 },
+    advertisedHost: '127.0.0.1',
     targets: [
       { iqn: 'iqn.2026-11.io.ankole:attached', address: '127.0.0.1:20810' },
       { iqn: 'iqn.2026-11.io.ankole:attaching', address: '' },
@@ -66,6 +67,7 @@ void t.test('where everything listens on every address, initiators are sent to o
   const iscsi = { listen: { host: '::', port: 3260 }, host: '2001:db8::7' }
   const { portal, engines } = nodePlan(node, [aVolumeOn('demo', 'node-1')], { ...options, iscsi })
   t.equal(portal?.listen.host, '::')
+  t.equal(portal?.advertisedHost, '2001:db8::7')
   t.equal(engines[0]?.iscsi.host, '::')
   t.equal(portal?.targets[0]?.address, '[2001:db8::7]:20810')
   t.end()

@@ -62,7 +62,8 @@ t.test('a portal hears of other targets by a message, and is replaced for anothe
   const { supervisor, events, eventually } = aSupervisor(t, 'steady')
   const aPortal = (port: number, ...addresses: string[]): PortalSpec => {
     const targets = addresses.map((address) => ({ iqn: 'iqn.2026-11.io.ankole:demo', address }))
-    return { kind: 'portal', config: { listen: { host: '127.0.0.1', port }, targets, ioBackend: 'auto' } }
+    const listen = { host: '127.0.0.1', port }
+    return { kind: 'portal', config: { listen, advertisedHost: '127.0.0.1', targets, ioBackend: 'auto' } }
   }
   supervisor.start(aPortal(3260))
   await eventually(said('started'))
