@@ -105,10 +105,14 @@ TEST(scsi_command, write_same_of_no_blocks_goes_to_the_end) {
   Command command;
   ASSERT(!Decode(Cdb10(0x41, 10, 0), kCapacity, &command));
   EXPECT_EQ(command.blocks, kCapacity - 10);
-  // Farther than a number of blocks may go.
-  ASSERT(!Decode(Cdb16(0x93, 1, 0), uint64_t{1} << 40, &command));
-  EXPECT_EQ(command.blocks, (uint64_t{1} << 40) - 1);
-  EXPECT(Decode(Cdb16(0x93, 1, kWriteSameBlocksMax + 1), uint64_t{1} << 40, &command));
+  // No farther than a number of blocks may go.
+  constexpr uint64_t kLarge = uint64_t{1} << 40;
+  ASSERT(!Decode(Cdb16(0x93, kLarge - kWriteSameBlocksMax, 0), kLarge, &command));
+  EXPECT_EQ(command.blocks, kWriteSameBlocksMax);
+  const std::optional<Sense> refused =
+      Decode(Cdb16(0x93, kLarge - kWriteSameBlocksMax - 1, 0), kLarge, &command);
+  ASSERT(refused && refused->field);
+  EXPECT_EQ(refused->field->byte, 10);
 }
 
 TEST(scsi_command, a_refused_field_is_pointed_at) {

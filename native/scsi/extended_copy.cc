@@ -52,12 +52,11 @@ Sense Aborted(SenseCode code, uint32_t byte) {
   return {SenseKey::kCopyAborted, code, {}, FieldPointer{false, static_cast<uint16_t>(byte)}, {}};
 }
 
+// Of its second byte SPC-4 has LU ID TYPE ignored in this descriptor, and NUL obsolete.
 Refusal CheckTarget(List list, uint32_t at) {
   if (ByteAt(list, at) != kCopyIdentification) {
     return Illegal(SenseCode::kUnsupportedTargetDescriptor, at);
   }
-  // LU ID TYPE: a logical unit, and not a proxy token.
-  if ((ByteAt(list, at + 1) & 0xc0) != 0) return InvalidFieldInParameterList(at + 1, 7);
   return {};
 }
 
@@ -108,10 +107,6 @@ Refusal CheckReach(List list, uint32_t index_at, const Identity& identity) {
   const uint32_t index = LoadBig16(&list[index_at]);
   if (index >= TargetCount(list)) return Aborted(SenseCode::kUnreachableCopyTarget, index_at);
   const uint32_t at = TargetAt(index);
-  // NUL: there is nothing to read there, and nothing to write.
-  if ((ByteAt(list, at + 1) & 0x20) != 0) {
-    return Aborted(SenseCode::kUnreachableCopyTarget, at + 1);
-  }
   if (!NamesUnit(identity, list.subspan(at + 4).first<kDesignatorFieldBytes>())) {
     return Aborted(SenseCode::kCopyTargetNotReachable, at + 4);
   }

@@ -28,8 +28,7 @@ static_assert(2 * kCompareBlocksMax * kLogicalBlockBytes <= kDataBytesMax);
 inline constexpr uint32_t kUnmapDescriptorsMax = 256;
 inline constexpr uint32_t kUnmapBlocksUnlimited = UINT32_MAX;
 // WRITE SAME: what its shorter form can say, down to whole physical blocks. 32 MiB of a pattern are
-// written within a moment; and each command of a long run is answered. «To the end of the medium»
-// is as long as that takes: in pieces, between which it can be aborted.
+// written within a moment; and each command of a long run is answered.
 inline constexpr uint32_t kWriteSameBlocksMax = 0xfff8;
 // EXTENDED COPY: source and destination, and what one command may copy: 256 MiB are within what an
 // initiator waits for, and between two pieces of kScratchBytesMax the command can be aborted.
