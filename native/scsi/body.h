@@ -134,6 +134,12 @@ class LogicalUnit::Body {
   void StartStopUnit(Task* task);
   void SetPower(Task* task);
 
+  // extended_copy.cc: copies within the medium
+  void ExtendedCopy(Task* task);
+  void CopyPiece(Task* task);
+  void WriteCopied(Task* task);
+  void FinishCopied(Task* task);
+
   // parameters.cc: commands that are answered at once
   void Parameters(Task* task);
   void BuildRequestSense(Task* task, bool connected, Answer* to);

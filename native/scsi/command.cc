@@ -113,8 +113,12 @@ Refusal DecodeWriteSame(const Cdb& cdb, uint64_t capacity_blocks, Command* to) {
   to->unmap = (cdb[1] & 0x08) != 0;
   to->no_data_out = to->cdb_bytes == 16 && (cdb[1] & 0x01) != 0;
   if (Refusal refused = DecodeExtent(cdb, capacity_blocks, kWriteSameBlocksMax, to)) return refused;
-  // VPD page B0h: WSNZ = 1, 0 does not mean «to the end».
-  if (to->blocks == 0) return InvalidFieldInCdb(LayoutOf(to->cdb_bytes).length_byte);
+  // VPD page B0h: WSNZ = 0, so this is «to the end», if that is not farther than a command may go
+  // (SBC-3, 5.41).
+  if (to->blocks == 0) to->blocks = capacity_blocks - to->lba;
+  if (to->blocks > kWriteSameBlocksMax) {
+    return InvalidFieldInCdb(LayoutOf(to->cdb_bytes).length_byte);
+  }
   return {};
 }
 
@@ -172,6 +176,14 @@ Refusal DecodePersistentOut(const Cdb& cdb, Command* to) {
   to->parameter_bytes = LoadBig32(&cdb[5]);
   // Without SPEC_I_PT and REGISTER AND MOVE the list has one length (SPC-4, 6.16.3).
   if (to->parameter_bytes != 24) return IllegalRequest(SenseCode::kParameterListLengthError);
+  return {};
+}
+
+Refusal DecodeExtendedCopy(const Cdb& cdb, Command* to) {
+  to->parameter_bytes = LoadBig32(&cdb[10]);
+  if (to->parameter_bytes > kCopyListBytesMax) {
+    return IllegalRequest(SenseCode::kParameterListLengthError);
+  }
   return {};
 }
 
@@ -258,6 +270,15 @@ Refusal DecodeFields(const Cdb& cdb, uint64_t capacity_blocks, Command* to) {
       return {};
     case Kind::kWriteSame:
       return DecodeWriteSame(cdb, capacity_blocks, to);
+    case Kind::kExtendedCopy:
+      return DecodeExtendedCopy(cdb, to);
+    case Kind::kCopyStatus:
+      to->list_identifier = cdb[2];
+      to->allocation_bytes = LoadBig32(&cdb[10]);
+      return {};
+    case Kind::kCopyParameters:
+      to->allocation_bytes = LoadBig32(&cdb[10]);
+      return {};
   }
   return IllegalRequest(SenseCode::kInvalidOperationCode);
 }
@@ -319,6 +340,11 @@ Needs NeedsOf(const Command& command) {
       if (command.no_data_out) break;
       needs.out_bytes = kLogicalBlockBytes;
       needs.scratch_bytes = std::min(scratch_bytes(), kPatternBytes);
+      break;
+    case Kind::kExtendedCopy:
+      needs.out_bytes = command.parameter_bytes;
+      // How much is to be copied is said in the list only.
+      if (command.parameter_bytes > 0) needs.scratch_bytes = kScratchBytesMax;
       break;
     case Kind::kGetLbaStatus:
       needs.in_bytes = std::min(command.allocation_bytes, kResponseBytesMax);

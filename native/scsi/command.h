@@ -42,8 +42,11 @@ enum class Kind : uint8_t {
   kSynchronizeCache,
   kUnmap,
   kWriteSame,
+  kExtendedCopy,
+  kCopyStatus,
+  kCopyParameters,
 };
-inline constexpr int kKinds = 28;
+inline constexpr int kKinds = 31;
 
 // What a reservation of somebody else leaves allowed (SPC-4, table 66; SBC-3, table 13).
 enum class Access : uint8_t {
@@ -90,8 +93,9 @@ struct Command {
   bool extended = false;  // REPORT SUPPORTED TASK MANAGEMENT FUNCTIONS: REPD
   uint8_t scope = 0;      // PERSISTENT RESERVE OUT
   uint8_t type = 0;
-  bool start = false;        // START STOP UNIT
-  bool flush_first = false;  // START STOP UNIT
+  uint8_t list_identifier = 0;  // RECEIVE COPY RESULTS: of which copy
+  bool start = false;           // START STOP UNIT
+  bool flush_first = false;     // START STOP UNIT
 };
 
 // One supported command, for Decode and REPORT SUPPORTED OPERATION CODES.

@@ -27,8 +27,16 @@ TEST(scsi_command, verdicts_on_cdbs) {
   };
   const Row rows[] = {
       {"unknown", MakeCdb({0xff}), kUnknown},
-      {"extended copy", MakeCdb({0x83, 0x01}), kUnknown},
-      {"receive copy results", MakeCdb({0x84, 0x03}), kUnknown},
+      {"extended copy of nothing", MakeCdb({0x83}), 0},
+      {"extended copy, the longest list",
+       MakeCdb({0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x10}), 0},
+      {"extended copy, too long", MakeCdb({0x83, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x02, 0x11}),
+       0x1a00},
+      {"extended copy with a long list identifier", MakeCdb({0x83, 0x01}), kField},
+      {"receive copy results, copy status", MakeCdb({0x84, 0x00}), 0},
+      {"receive copy results, receive data", MakeCdb({0x84, 0x01}), kField},
+      {"receive copy results, operating parameters", MakeCdb({0x84, 0x03}), 0},
+      {"receive copy results, failed segment details", MakeCdb({0x84, 0x04}), kField},
       {"unknown service action", MakeCdb({0x9e, 0x13}), kField},
       {"persistent reserve in, service action 4", MakeCdb({0x5e, 0x04}), kField},
       {"register and move", MakeCdb({0x5f, 0x07, 0, 0, 0, 0, 0, 0, 24}), kField},
@@ -56,8 +64,8 @@ TEST(scsi_command, verdicts_on_cdbs) {
       {"verify, BYTCHK 2", Cdb10(0x2f, 0, 1, 0x04), kField},
       {"verify, BYTCHK 3", Cdb10(0x2f, 0, 1, 0x06), 0},
       {"write and verify, BYTCHK 3", Cdb10(0x2e, 0, 1, 0x06), kField},
-      {"write same of nothing", Cdb10(0x41, 0, 0), kField},
-      {"write same of nothing beyond", Cdb10(0x41, 1001, 0), kRange},
+      {"write same to the end", Cdb10(0x41, 0, 0), 0},
+      {"write same to the end from beyond", Cdb10(0x41, 1001, 0), kRange},
       {"write same, ANCHOR", Cdb10(0x41, 0, 1, 0x10), kField},
       {"write same, UNMAP", Cdb10(0x41, 0, 1, 0x08), 0},
       {"write same, LBDATA", Cdb10(0x41, 0, 1, 0x02), kField},
@@ -91,6 +99,20 @@ TEST(scsi_command, verdicts_on_cdbs) {
       test::Fail(__FILE__, __LINE__, std::string(row.what) + ": " + std::to_string(verdict));
     }
   }
+}
+
+TEST(scsi_command, write_same_of_no_blocks_goes_to_the_end) {
+  Command command;
+  ASSERT(!Decode(Cdb10(0x41, 10, 0), kCapacity, &command));
+  EXPECT_EQ(command.blocks, kCapacity - 10);
+  // No farther than a number of blocks may go.
+  constexpr uint64_t kLarge = uint64_t{1} << 40;
+  ASSERT(!Decode(Cdb16(0x93, kLarge - kWriteSameBlocksMax, 0), kLarge, &command));
+  EXPECT_EQ(command.blocks, kWriteSameBlocksMax);
+  const std::optional<Sense> refused =
+      Decode(Cdb16(0x93, kLarge - kWriteSameBlocksMax - 1, 0), kLarge, &command);
+  ASSERT(refused && refused->field);
+  EXPECT_EQ(refused->field->byte, 10);
 }
 
 TEST(scsi_command, a_refused_field_is_pointed_at) {

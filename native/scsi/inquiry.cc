@@ -1,5 +1,7 @@
 #include "scsi/inquiry.h"
 
+#include <cstring>
+
 #include "base/sha256.h"
 #include "scsi/limits.h"
 
@@ -48,22 +50,28 @@ std::string_view DesignatorSerial(const Identity& identity) {
   return std::string_view(identity.serial).substr(0, 240);
 }
 
-void BuildIdentification(const Identity& identity, Answer* to) {
-  // NAA 3h, locally assigned: there is no IEEE company id to make another one from. 60 bits of a
-  // hash of the serial number.
+// NAA 3h, locally assigned: there is no IEEE company id to make another one from. 60 bits of a hash
+// of the serial number.
+uint64_t NaaName(const Identity& identity) {
   Sha256 hash;
   hash.Update(identity.serial.data(), identity.serial.size());
-  uint64_t name = LoadBig64(hash.Finish().data());
-  name = name >> 4 | uint64_t{3} << 60;
+  return LoadBig64(hash.Finish().data()) >> 4 | uint64_t{3} << 60;
+}
+
+// Those of the logical unit itself.
+void BuildUnitDesignators(const Identity& identity, Answer* to) {
   BeginDesignator(CodeSet::kBinary, Association::kLogicalUnit, DesignatorType::kNaa, 8, to);
-  to->U64(name);
+  to->U64(NaaName(identity));
 
   const std::string_view serial = DesignatorSerial(identity);
   BeginDesignator(CodeSet::kAscii, Association::kLogicalUnit, DesignatorType::kVendorId,
                   8 + serial.size(), to);
   to->Padded(kVendor, 8);
   to->Bytes(serial.data(), serial.size());
+}
 
+void BuildIdentification(const Identity& identity, Answer* to) {
+  BuildUnitDesignators(identity, to);
   BeginDesignator(CodeSet::kBinary, Association::kTargetPort, DesignatorType::kRelativePort, 4, to);
   to->U16(0);
   to->U16(kRelativeTargetPort);
@@ -75,7 +83,7 @@ void BuildIdentification(const Identity& identity, Answer* to) {
 // --- pages B0h to B2h ----------------------------------------------------------------------------
 
 void BuildBlockLimits(Answer* to) {
-  to->U8(0x01);  // WSNZ: WRITE SAME of 0 blocks is refused
+  to->U8(0x00);  // WSNZ: WRITE SAME of 0 blocks goes to the end
   to->U8(kCompareBlocksMax);
   to->U16(1 << kPhysicalBlockExponent);  // optimal granularity of transfers
   to->U32(kTransferBlocksMax);
@@ -103,13 +111,30 @@ void BuildProvisioning(Answer* to) {
 
 }  // namespace
 
+bool NamesUnit(const Identity& identity, std::span<const std::byte, kDesignatorFieldBytes> field) {
+  std::byte page[4 + 8 + 4 + 8 + 240];
+  Answer designators(page);
+  BuildUnitDesignators(identity, &designators);
+  for (uint32_t at = 0; at < designators.bytes_in_room();) {
+    const size_t bytes = 4 + static_cast<size_t>(page[at + 3]);
+    // The third byte is reserved, and what follows the designator is not looked at.
+    if (bytes <= field.size() && (field[0] & std::byte{0x0f}) == page[at] &&
+        (field[1] & std::byte{0x3f}) == page[at + 1] &&
+        std::memcmp(&field[3], &page[at + 3], bytes - 3) == 0) {
+      return true;
+    }
+    at += static_cast<uint32_t>(bytes);
+  }
+  return false;
+}
+
 void BuildInquiry(bool connected, Answer* to) {
   to->U8(connected ? kDirectAccess : kNothingThere);
   to->U8(0);     // not removable
   to->U8(0x06);  // SPC-4
   to->U8(0x12);  // HISUP; response format 2
   to->U8(91);
-  to->U8(0);  // no SCCS, TPGS, 3PC, PROTECT
+  to->U8(0x08);  // 3PC; no SCCS, TPGS, PROTECT
   to->U8(0);
   to->U8(0x02);  // CMDQUE
   to->Padded(kVendor, 8);

@@ -1,7 +1,9 @@
 #pragma once
 
+#include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 
 #include "scsi/answer.h"
@@ -18,6 +20,11 @@ struct Identity {
 
 // `connected`: there is a logical unit behind the LUN that was asked.
 void BuildInquiry(bool connected, Answer* to);
+
+// Whether page 83h has that designator of the logical unit: what follows the type in an EXTENDED
+// COPY's identification descriptor (SPC-4, 6.4.5.3), from the code set on.
+inline constexpr size_t kDesignatorFieldBytes = 24;
+bool NamesUnit(const Identity& identity, std::span<const std::byte, kDesignatorFieldBytes> field);
 
 inline constexpr uint8_t kPageSupported = 0x00;
 inline constexpr uint8_t kPageSerialNumber = 0x80;

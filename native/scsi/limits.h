@@ -30,6 +30,23 @@ inline constexpr uint32_t kUnmapBlocksUnlimited = UINT32_MAX;
 // WRITE SAME: what its shorter form can say, down to whole physical blocks. 32 MiB of a pattern are
 // written within a moment; and each command of a long run is answered.
 inline constexpr uint32_t kWriteSameBlocksMax = 0xfff8;
+// EXTENDED COPY: source and destination, and what one command may copy: 256 MiB are within what an
+// initiator waits for, and between two pieces of kScratchBytesMax the command can be aborted.
+inline constexpr uint32_t kCopyTargetsMax = 2;
+inline constexpr uint32_t kCopySegmentsMax = 16;
+inline constexpr uint32_t kCopySegmentBytesMax = 16 * kMiB;
+inline constexpr uint32_t kCopyHeaderBytes = 16;
+inline constexpr uint32_t kCopyTargetBytes = 32;
+inline constexpr uint32_t kCopySegmentDescriptorBytes = 28;
+inline constexpr uint32_t kCopyDescriptorBytesMax =
+    kCopyTargetsMax * kCopyTargetBytes + kCopySegmentsMax * kCopySegmentDescriptorBytes;
+inline constexpr uint32_t kCopyListBytesMax = kCopyHeaderBytes + kCopyDescriptorBytesMax;
+static_assert(kCopyListBytesMax <= kDataBytesMax, "the list lies in one segment");
+static_assert(uint64_t{kCopySegmentsMax} * kCopySegmentBytesMax <= UINT32_MAX,
+              "what was copied can be told in bytes");
+// Copies of one nexus that are known by their list identifier, in progress or ended.
+inline constexpr uint32_t kCopiesMax = 16;
+
 // One request of the device at most, when blocks are zeroed, unmapped or asked for: others that
 // overlap wait for it.
 inline constexpr uint64_t kRangeBytesMax = 1 * kGiB;

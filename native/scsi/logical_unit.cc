@@ -23,6 +23,7 @@ bool ChangesMedium(Kind kind) {
     case Kind::kOrWrite:
     case Kind::kUnmap:
     case Kind::kWriteSame:
+    case Kind::kExtendedCopy:
       return true;
     default:
       return false;
@@ -132,6 +133,7 @@ Needs LogicalUnit::Body::Prepare(Task* task) {
   task->in_bytes = task->wanted_bytes = 0;
   task->proceed = nullptr;
   task->next_bytes = 0;
+  task->next_segment = task->copied_bytes = 0;
   task->fault = ErrorCode::kOk;
   task->fault_of_write = false;
 
@@ -239,6 +241,8 @@ void LogicalUnit::Body::Dispatch(Task* task) {
       return Unmap(task);
     case Kind::kWriteSame:
       return WriteSame(task);
+    case Kind::kExtendedCopy:
+      return ExtendedCopy(task);
     case Kind::kGetLbaStatus:
       return GetLbaStatus(task);
     case Kind::kStartStopUnit:
@@ -324,6 +328,12 @@ void LogicalUnit::Body::FinishFault(Task* task) {
       task->command.kind == Kind::kCompareAndWrite) {
     outcome = OutcomeOf(ErrorCode::kInternal, true);
   }
+  // Once more it might copy what it has written itself, in place of what was there.
+  if (outcome.status == ScsiStatus::kBusy && task->command.kind == Kind::kExtendedCopy &&
+      (task->fault_of_write || task->copied_bytes > 0)) {
+    outcome = {ScsiStatus::kCheckCondition,
+               {SenseKey::kCopyAborted, SenseCode::kThirdPartyDeviceFailure, {}, {}, {}}};
+  }
   task->status = outcome.status;
   task->sense = outcome.sense;
   task->in_bytes = 0;
@@ -355,6 +365,7 @@ void LogicalUnit::Body::Deliver(Task* task, const Answer& answer) {
 
 void LogicalUnit::Body::Finish(Task* task) {
   tasks_.Remove(task);
+  if (task->command.kind == Kind::kExtendedCopy) task->nexus->copies.End(*task);
   if (task->attribute == TaskAttribute::kOrdered) --ordered_;
   task->stage = Stage::kFinished;
   task->sense.descriptor = mode_.descriptor_sense;
@@ -421,6 +432,7 @@ void LogicalUnit::Body::Manage(TaskManagement function, Nexus* nexus) {
     reserved_by_ = nullptr;
     mode_ = {};
     stopped_ = false;
+    for (const auto& each : nexuses_) each->copies.Forget();
     RaiseAll(SenseCode::kBusDeviceReset, nullptr);
   }
 }

@@ -3,6 +3,7 @@
 #include <array>
 #include <string>
 
+#include "scsi/copy_results.h"
 #include "scsi/logical_unit.h"
 #include "scsi/reservations.h"
 #include "scsi/sense.h"
@@ -45,6 +46,7 @@ class Nexus {
   LogicalUnit::Body& body;
   const std::string initiator_port;
   UnitAttentions attentions;
+  CopyResults copies;
   // To the persistent reservation; kept here so that no command looks it up.
   Relation relation = Relation::kStranger;
 };

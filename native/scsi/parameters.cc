@@ -1,4 +1,5 @@
 #include "scsi/body.h"
+#include "scsi/copy_results.h"
 #include "scsi/inquiry.h"
 #include "scsi/report.h"
 
@@ -48,6 +49,12 @@ void LogicalUnit::Body::Parameters(Task* task) {
       break;
     case Kind::kReadDefectData:
       BuildReadDefectData(command, &answer);
+      break;
+    case Kind::kCopyStatus:
+      refused = BuildCopyStatus(task->nexus->copies, command.list_identifier, &answer);
+      break;
+    case Kind::kCopyParameters:
+      BuildCopyParameters(&answer);
       break;
     default:
       CHECK(!"a command that has its own function");

@@ -22,6 +22,7 @@ TEST(scsi_parameters, standard_inquiry_data) {
   EXPECT_EQ(At(inquiry.data, 0), 0);
   EXPECT_EQ(At(inquiry.data, 2), 6);
   EXPECT_EQ(At(inquiry.data, 4), 91);
+  EXPECT_EQ(At(inquiry.data, 5), 0x08);
   EXPECT(Text(inquiry.data, 8, 8) == "ANKOLE  ");
   // Cut at the allocation length, and counted so.
   Flight& cut = bench.Run(MakeCdb({0x12, 0, 0, 0, 36}));
@@ -45,6 +46,7 @@ TEST(scsi_parameters, vital_product_data) {
   EXPECT(Text(bench.Run(VitalData(0x80)).data, 4, 8) == "serial-1");
   const Bytes limits = bench.Run(VitalData(0xb0)).data;
   ASSERT(limits.size() == 64);
+  EXPECT_EQ(At(limits, 4), 0);
   EXPECT_EQ(At(limits, 5), kCompareBlocksMax);
   EXPECT_EQ(LoadBig32(&limits[8]), kTransferBlocksMax);
   EXPECT_EQ(LoadBig32(&limits[24]), kUnmapDescriptorsMax);
@@ -153,6 +155,7 @@ TEST(scsi_parameters, software_write_protection) {
   EXPECT(protects(Cdb10(0x2a, 0, 1)));
   EXPECT(protects(Cdb10(0x41, 0, 1)));
   EXPECT(protects(Cdb16(0x8b, 0, 1)));
+  EXPECT(protects(MakeCdb({0x83})));
   EXPECT(protects(MakeCdb({0x42, 0, 0, 0, 0, 0, 0, 0, 24})));
   EXPECT_GOOD(bench.Run(Cdb10(0x28, 0, 1)));
   EXPECT_EQ(At(bench.Run(MakeCdb({0x1a, 0, 0x0a, 0, 255})).data, 2), 0x90);
@@ -260,9 +263,14 @@ TEST(scsi_parameters, supported_operation_codes) {
   EXPECT_EQ(At(capacity->data, 1), 0x83);
   EXPECT(one(1, 0x9e, 0x10)->Illegal(SenseCode::kInvalidFieldInCdb));
   EXPECT(one(2, 0x28, 0)->Illegal(SenseCode::kInvalidFieldInCdb));
-  for (const Flight* none : {one(1, 0x83, 0), one(2, 0x9e, 0x13), one(3, 0x83, 1)}) {
+  for (const Flight* none : {one(1, 0x85, 0), one(2, 0x9e, 0x13), one(3, 0x83, 1)}) {
     ASSERT(none->good() && none->data.size() == 4);
     EXPECT_EQ(At(none->data, 1), 0x01);
+  }
+  // EXTENDED COPY; of RECEIVE COPY RESULTS two service actions.
+  EXPECT(one(2, 0x83, 0)->data.size() == 20);
+  for (const int action : {0, 1, 3, 4}) {
+    EXPECT_EQ(At(one(2, 0x84, action)->data, 1), action == 0 || action == 3 ? 0x03 : 0x01);
   }
   EXPECT(one(3, 0x28, 0)->data.size() == 14);
   EXPECT(one(3, 0x9e, 0x12)->data.size() == 20);

@@ -17,6 +17,7 @@ enum class SenseKey : uint8_t {
   kIllegalRequest = 0x5,
   kUnitAttention = 0x6,
   kDataProtect = 0x7,
+  kCopyAborted = 0xa,
   kAbortedCommand = 0xb,
   kMiscompare = 0xe,
 };
@@ -24,8 +25,13 @@ enum class SenseKey : uint8_t {
 // Additional sense code and its qualifier (SPC-4, table F.1).
 enum class SenseCode : uint16_t {
   kNone = 0x0000,
+  kOperationInProgress = 0x0016,
   kInitializingCommandRequired = 0x0402,
+  kUnreachableCopyTarget = 0x0804,
   kWriteError = 0x0c00,
+  kThirdPartyDeviceFailure = 0x0d01,
+  kCopyTargetNotReachable = 0x0d02,
+  kIncorrectCopyTargetType = 0x0d03,
   kInvalidFieldInInformationUnit = 0x0e03,
   kUnrecoveredReadError = 0x1100,
   kParameterListLengthError = 0x1a00,
@@ -36,6 +42,11 @@ enum class SenseCode : uint16_t {
   kLogicalUnitNotSupported = 0x2500,
   kInvalidFieldInParameterList = 0x2600,
   kInvalidRelease = 0x2604,
+  kTooManyTargetDescriptors = 0x2606,
+  kUnsupportedTargetDescriptor = 0x2607,
+  kTooManySegmentDescriptors = 0x2608,
+  kUnsupportedSegmentDescriptor = 0x2609,
+  kInlineDataLengthExceeded = 0x260b,
   kWriteProtected = 0x2700,
   kSoftwareWriteProtected = 0x2702,
   kSpaceAllocationFailed = 0x2707,
@@ -63,7 +74,7 @@ struct Sense {
   SenseCode code = SenseCode::kNone;
   // In the descriptor format; else in the fixed one. By the control mode page's D_SENSE.
   bool descriptor = false;
-  std::optional<FieldPointer> field;    // with kIllegalRequest
+  std::optional<FieldPointer> field;    // with kIllegalRequest, kCopyAborted
   std::optional<uint64_t> information;  // kMiscompare: the offset in bytes of the first difference
 };
 

@@ -98,6 +98,9 @@ struct Task {
   // What goes on when all requests have ended well; null: GOOD.
   void (*proceed)(Task*) = nullptr;
   uint64_t next_bytes = 0;  // how far a command of several steps has come
+  // EXTENDED COPY: segments that are done, and what has been copied of all.
+  uint32_t next_segment = 0;
+  uint32_t copied_bytes = 0;
   uint32_t requests_busy = 0;
   // The first request that failed, and whether it was to change the medium.
   ErrorCode fault = ErrorCode::kOk;
