@@ -113,12 +113,8 @@ Refusal DecodeWriteSame(const Cdb& cdb, uint64_t capacity_blocks, Command* to) {
   to->unmap = (cdb[1] & 0x08) != 0;
   to->no_data_out = to->cdb_bytes == 16 && (cdb[1] & 0x01) != 0;
   if (Refusal refused = DecodeExtent(cdb, capacity_blocks, kWriteSameBlocksMax, to)) return refused;
-  // VPD page B0h: WSNZ = 0, so this is «to the end», if that is not farther than a command may go
-  // (SBC-3, 5.41).
-  if (to->blocks == 0) to->blocks = capacity_blocks - to->lba;
-  if (to->blocks > kWriteSameBlocksMax) {
-    return InvalidFieldInCdb(LayoutOf(to->cdb_bytes).length_byte);
-  }
+  // VPD page B0h: WSNZ = 1, 0 does not mean «to the end».
+  if (to->blocks == 0) return InvalidFieldInCdb(LayoutOf(to->cdb_bytes).length_byte);
   return {};
 }
 

@@ -64,8 +64,8 @@ TEST(scsi_command, verdicts_on_cdbs) {
       {"verify, BYTCHK 2", Cdb10(0x2f, 0, 1, 0x04), kField},
       {"verify, BYTCHK 3", Cdb10(0x2f, 0, 1, 0x06), 0},
       {"write and verify, BYTCHK 3", Cdb10(0x2e, 0, 1, 0x06), kField},
-      {"write same to the end", Cdb10(0x41, 0, 0), 0},
-      {"write same to the end from beyond", Cdb10(0x41, 1001, 0), kRange},
+      {"write same of nothing", Cdb10(0x41, 0, 0), kField},
+      {"write same of nothing beyond", Cdb10(0x41, 1001, 0), kRange},
       {"write same, ANCHOR", Cdb10(0x41, 0, 1, 0x10), kField},
       {"write same, UNMAP", Cdb10(0x41, 0, 1, 0x08), 0},
       {"write same, LBDATA", Cdb10(0x41, 0, 1, 0x02), kField},
@@ -99,20 +99,6 @@ TEST(scsi_command, verdicts_on_cdbs) {
       test::Fail(__FILE__, __LINE__, std::string(row.what) + ": " + std::to_string(verdict));
     }
   }
-}
-
-TEST(scsi_command, write_same_of_no_blocks_goes_to_the_end) {
-  Command command;
-  ASSERT(!Decode(Cdb10(0x41, 10, 0), kCapacity, &command));
-  EXPECT_EQ(command.blocks, kCapacity - 10);
-  // No farther than a number of blocks may go.
-  constexpr uint64_t kLarge = uint64_t{1} << 40;
-  ASSERT(!Decode(Cdb16(0x93, kLarge - kWriteSameBlocksMax, 0), kLarge, &command));
-  EXPECT_EQ(command.blocks, kWriteSameBlocksMax);
-  const std::optional<Sense> refused =
-      Decode(Cdb16(0x93, kLarge - kWriteSameBlocksMax - 1, 0), kLarge, &command);
-  ASSERT(refused && refused->field);
-  EXPECT_EQ(refused->field->byte, 10);
 }
 
 TEST(scsi_command, a_refused_field_is_pointed_at) {

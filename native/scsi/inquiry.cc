@@ -83,7 +83,7 @@ void BuildIdentification(const Identity& identity, Answer* to) {
 // --- pages B0h to B2h ----------------------------------------------------------------------------
 
 void BuildBlockLimits(Answer* to) {
-  to->U8(0x00);  // WSNZ: WRITE SAME of 0 blocks goes to the end
+  to->U8(0x01);  // WSNZ: WRITE SAME of 0 blocks is refused
   to->U8(kCompareBlocksMax);
   to->U16(1 << kPhysicalBlockExponent);  // optimal granularity of transfers
   to->U32(kTransferBlocksMax);

@@ -46,7 +46,7 @@ TEST(scsi_parameters, vital_product_data) {
   EXPECT(Text(bench.Run(VitalData(0x80)).data, 4, 8) == "serial-1");
   const Bytes limits = bench.Run(VitalData(0xb0)).data;
   ASSERT(limits.size() == 64);
-  EXPECT_EQ(At(limits, 4), 0);
+  EXPECT_EQ(At(limits, 4), 1);
   EXPECT_EQ(At(limits, 5), kCompareBlocksMax);
   EXPECT_EQ(LoadBig32(&limits[8]), kTransferBlocksMax);
   EXPECT_EQ(LoadBig32(&limits[24]), kUnmapDescriptorsMax);

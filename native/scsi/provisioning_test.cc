@@ -168,26 +168,6 @@ TEST(scsi_provisioning, write_same_of_zeros_and_unmap) {
              .Illegal(SenseCode::kInvalidFieldInInformationUnit));
 }
 
-TEST(scsi_provisioning, write_same_of_no_blocks_goes_to_the_end) {
-  Bytes pattern = Filled(512, 0x5a);
-  pattern[0] = std::byte{1};
-  for (const Cdb& cdb : {Cdb10(0x41, Bench::kBlocks - 9, 0), Cdb16(0x93, Bench::kBlocks - 9, 0)}) {
-    for (const Bytes& out : {pattern, Filled(512, 0)}) {
-      Bench bench;
-      bench.Fill(Bench::kBlocks - 32, 32, 0x77);
-      EXPECT_GOOD(bench.Run(cdb, out));
-      for (uint64_t lba = Bench::kBlocks - 9; lba < Bench::kBlocks; ++lba) {
-        EXPECT(bench.Medium(lba, 1) == out);
-      }
-      EXPECT(bench.Medium(Bench::kBlocks - 10, 1) == Filled(512, 0x77));
-    }
-  }
-  // Farther than a command may go.
-  Bench bench(48 * kMiB);
-  EXPECT(bench.Run(Cdb16(0x93, 0, 0), pattern).Illegal(SenseCode::kInvalidFieldInCdb));
-  EXPECT(bench.Medium(0, 1) == Filled(512, 0));
-}
-
 TEST(scsi_provisioning, a_synchronize_cache_is_one_flush) {
   Bench bench;
   std::vector<BlockOperation> seen;
