@@ -431,8 +431,16 @@ TEST(engine, StopsInTimeInEveryMode) {
 TEST(engine, AMemberThatIsJustReconnectingIsClosedCleanToo) {
   Three three;
   ASSERT(three.bench.StartAndWait());
-  Request* request = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  // With nothing in flight CLOSE would be on its way already when the connection breaks.
   three.bench.On([&] {
+    three[1].verdict = [](const wire::Header& header) {
+      return Hold(header.opcode == wire::Opcode::kWrite);
+    };
+  });
+  Request* request = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  ASSERT(three.bench.Until([&] { return three[1].held() == 1; }));
+  three.bench.On([&] {
+    three[1].verdict = nullptr;
     three[1].Break();
     three.bench.engine->Stop();
   });
