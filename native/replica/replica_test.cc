@@ -56,7 +56,7 @@ TEST(replica, what_was_written_is_read_and_survives) {
     ASSERT_OK(description);
     EXPECT_EQ(description.value().size_bytes, kSize);
     EXPECT(description.value().allocated_bytes >= kMiB &&
-           description.value().allocated_bytes < kMiB + 100 * kKiB);
+           description.value().allocated_bytes < kMiB + 116 * kKiB);
     EXPECT(description.value().identity.id == 0xa1);
   });
 }
