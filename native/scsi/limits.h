@@ -10,8 +10,9 @@
 namespace ankole::scsi {
 
 inline constexpr uint32_t kLogicalBlockBytes = kSectorBytes;
-// What a checksum covers, in logical blocks. Less costs a read of the rest of it, whatever a physical
-// block is said to be: so it is the granularity of transfers and of UNMAP that is hinted at always.
+// What a checksum covers, in logical blocks. Less costs a read of the rest of it, whatever a
+// physical block is said to be: so it is the granularity of transfers and of UNMAP that is hinted
+// at always.
 inline constexpr uint32_t kChecksumBlocks = kBlockBytes / kLogicalBlockBytes;
 static_assert(kBlockBytes % kLogicalBlockBytes == 0);
 // What a volume may say that a physical block has: the truth, or that it has no blocks but the
