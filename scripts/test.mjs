@@ -34,6 +34,12 @@ const suites = {
     reader: readTap,
     limitMs: 10 * minutes,
   },
+  model: {
+    what: 'the rules of membership, every state of them',
+    command: ['make', '-s', '-C', 'test/model', 'test'],
+    reader: readNative,
+    limitMs: 15 * minutes,
+  },
   asan: {
     what: 'the native core under AddressSanitizer and UndefinedBehaviorSanitizer',
     command: [process.execPath, 'scripts/native-tests.mjs', 'asan'],
