@@ -1,7 +1,7 @@
 // The machines of a test with one volume on them. The test is their manager and their store, so that it can also be out of reach.
 
 import { fork, type ChildProcess } from 'node:child_process'
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
@@ -22,9 +22,8 @@ import { Disk, disksLack, type FileSystem } from './disks.js'
 import { LoadProcess, type LoadOptions } from './load-process.js'
 import type { FromMachine, MachineConfig, ToMachine } from './machine.js'
 import { Network, networkLacks, type Host } from './network.js'
-import { longRun, seed } from './options.js'
-
-export { seed, longRun }
+import { noteFigure } from './figures.js'
+import { seed } from './options.js'
 
 /** For tap's `skip`. */
 export const lacks = networkLacks() || disksLack()
@@ -49,6 +48,11 @@ export interface ClusterOptions {
   diskBytes?: number
   fileSystem?: FileSystem
   lateMs?: number
+}
+
+/** «Figures to reach», compared only when asked for. */
+export interface Promised {
+  stallMs?: number
 }
 
 /** A machine that is on. */
@@ -290,6 +294,14 @@ export class Cluster {
     })
   }
 
+  /** All replicas are members, and connected. */
+  whole(): Promise<EngineReport> {
+    return this.engineIs('whole', ({ members, state, replicas }) => {
+      const connected = replicas.every((replica) => replica.state === 'member')
+      return state === 'serving' && connected && members.length === this.sites.length
+    })
+  }
+
   isMember(site: Site): boolean {
     return this.engine?.members.includes(site.replica) ?? false
   }
@@ -319,13 +331,13 @@ export class Cluster {
   }
 
   /** Ends the load, checks what it saw, detaches the volume, and compares all members byte by byte. */
-  async endsWell(load: LoadProcess, what: string): Promise<void> {
+  async endsWell(load: LoadProcess, event: string, promised: Promised = {}): Promise<void> {
     const verdict = await load.finish()
-    this.t.comment(`stall: ${what}: ${Math.round(verdict.longestMs)} ms (${verdict.longest})`)
     this.t.comment(
       `${verdict.acknowledgedWrites} writes, ${verdict.reads} reads, ${verdict.flushes} flushes, ${verdict.unmaps} unmaps, ` +
         `${verdict.logins} logins; seed ${seed}`,
     )
+    noteFigure(this.t, { event, value: verdict.longestMs, unit: 'ms', what: `longest stall (${verdict.longest})` }, promised.stallMs)
     this.t.strictSame(verdict.errors, [], 'no request was answered with an error')
     this.t.strictSame(verdict.violations, [], `nothing lost, nothing taken back (${load.report}, seed ${seed})`)
     await this.membersAreEqual()
@@ -389,7 +401,7 @@ export class Cluster {
     if (!this.t.passing()) this.t.comment(this.describe())
     for (const load of this.#loads) load.kill()
     for (const { disk } of this.sites) if (disk.isFrozen) disk.thaw()
-    for (const host of [...this.#machines.keys()]) await this.#kill(host)
+    await Promise.all([...this.#machines.keys()].map((host) => this.#kill(host)))
     for (const { disk } of this.sites) disk.discard()
     this.network.close()
     rmSync(this.directory, { recursive: true, force: true })
@@ -415,11 +427,16 @@ export function sleep(ms: number): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms))
 }
 
+/** One that has ended and that nobody has asked about yet is not. */
 function isAlive(pid: number): boolean {
-  return signal(pid, 0)
+  try {
+    return !/^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))
+  } catch {
+    return false
+  }
 }
 
-export function signal(pid: number, name: NodeJS.Signals | 0): boolean {
+export function signal(pid: number, name: NodeJS.Signals): boolean {
   try {
     return process.kill(pid, name)
   } catch {

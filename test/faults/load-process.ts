@@ -13,7 +13,7 @@ export type LoadOptions = Omit<LoadConfig, 'seed' | 'report'>
 
 const defaults = {
   sessions: { nbd: 3, iscsi: 3 },
-  blocks: 1200,
+  blocks: 640,
   percent: { read: 40, flush: 2, unmap: 4 },
   restMs: 4,
 } as const
@@ -56,6 +56,20 @@ export class LoadProcess {
       if (performance.now() > deadline) throw new Error(`the client gets no answers: ${JSON.stringify(this.progress)}`)
       await new Promise((resolve) => setTimeout(resolve, 10))
     }
+  }
+
+  /** A while in which nothing is answered, but for what was on its way at the call. Rejects as soon as something is. */
+  async rests(ms: number): Promise<Progress> {
+    const wait = (time: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, time))
+    let before = this.progress.answered
+    for (let quiet = 0; quiet < 5; ) {
+      await wait(100)
+      quiet = this.progress.answered === before ? quiet + 1 : 0
+      before = this.progress.answered
+    }
+    await wait(ms)
+    if (this.progress.answered !== before) throw new Error(`something was answered: ${JSON.stringify(this.progress)}`)
+    return this.progress
   }
 
   /** Between the death of everything and its coming back. */
