@@ -217,10 +217,28 @@ export class Cluster {
     this.#machines.delete(host)
   }
 
-  /** With what its disk had synced. */
   async restart(host: Host): Promise<void> {
     await this.network.reconnect(host)
     this.turnOn(host)
+  }
+
+  /** With what was not synced. The others go on. */
+  async losePower(sites: readonly Site[]): Promise<void> {
+    await Promise.all(sites.map(({ host }) => this.turnOff(host)))
+    for (const { disk } of sites) {
+      disk.losePower()
+      disk.unmount()
+      disk.mount()
+    }
+  }
+
+  /** All at the same moment, the engine's too; they come back, and the volume is attached again. */
+  async allLosePower(load: LoadProcess): Promise<void> {
+    if (this.#machines.has(this.engineHost)) await this.turnOff(this.engineHost)
+    await this.losePower(this.sites)
+    await load.powerLost()
+    for (const host of this.network.hosts) await this.restart(host)
+    await this.attach()
   }
 
   diskReport(site: Site): NodeReport['disks'][number] | undefined {

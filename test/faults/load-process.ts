@@ -30,7 +30,7 @@ export class LoadProcess {
   readonly #child: ChildProcess
   #verdict: ((verdict: Verdict) => void) | undefined
   #failed: ((error: Error) => void) | undefined
-  #powerLossNoted: (() => void) | undefined
+  #done: (() => void) | undefined
 
   constructor(host: Host, name: string, options: Pick<LoadOptions, 'volume' | 'sizeBytes' | 'nbd' | 'iscsi'> & Partial<LoadOptions>) {
     mkdirSync(reports, { recursive: true })
@@ -74,10 +74,12 @@ export class LoadProcess {
 
   /** Between the death of everything and its coming back. */
   powerLost(): Promise<void> {
-    return new Promise((resolve) => {
-      this.#powerLossNoted = resolve
-      this.#send({ type: 'power-lost' })
-    })
+    return this.#ask({ type: 'power-lost' })
+  }
+
+  /** What it began is answered then, and flushed by a flush that is the last thing of all. */
+  stopAndFlush(): Promise<void> {
+    return this.#ask({ type: 'stop' })
   }
 
   finish(): Promise<Verdict> {
@@ -92,9 +94,29 @@ export class LoadProcess {
     })
   }
 
+  /** What it has sent is carried out; it asks for nothing more until it is resumed. */
+  pause(): void {
+    this.#child.kill('SIGSTOP')
+  }
+
+  resume(): void {
+    this.#child.kill('SIGCONT')
+  }
+
   kill(): void {
     this.#failed = undefined
     this.#child.kill('SIGKILL')
+  }
+
+  #ask(message: ToLoad): Promise<void> {
+    return new Promise((resolve, reject) => {
+      this.#done = () => {
+        this.#failed = undefined
+        resolve()
+      }
+      this.#failed = reject
+      this.#send(message)
+    })
   }
 
   #send(message: ToLoad): void {
@@ -107,8 +129,8 @@ export class LoadProcess {
       case 'progress':
         this.progress = message
         break
-      case 'power-lost-noted':
-        this.#powerLossNoted?.()
+      case 'done':
+        this.#done?.()
         break
       case 'verdict':
         this.#verdict?.(message)

@@ -27,7 +27,7 @@ export interface LoadConfig {
   report: string
 }
 
-export type ToLoad = { type: 'start'; config: LoadConfig } | { type: 'power-lost' } | { type: 'finish' }
+export type ToLoad = { type: 'start'; config: LoadConfig } | { type: 'power-lost' } | { type: 'stop' } | { type: 'finish' }
 
 export interface Progress {
   answered: number
@@ -49,7 +49,7 @@ export interface Verdict extends Progress {
 
 export type FromLoad =
   | ({ type: 'progress' } & Progress)
-  | { type: 'power-lost-noted' }
+  | { type: 'done' }
   | ({ type: 'verdict' } & Verdict)
   | { type: 'failed'; message: string }
 
@@ -112,9 +112,18 @@ class Load {
     return this.#stopping
   }
 
-  async finish(): Promise<Verdict> {
+  /** All is answered then. */
+  async stop(): Promise<void> {
     this.#stopping = true
     await Promise.all(this.#sessions)
+  }
+
+  async flush(): Promise<void> {
+    await new Session(this, () => overNbd(this.config)).flush()
+  }
+
+  async finish(): Promise<Verdict> {
+    await this.stop()
     await Promise.all(
       Array.from({ length: readersAtTheEnd }, (_, n) => new Session(this, () => overNbd(this.config)).readAll(n)),
     )
@@ -219,6 +228,11 @@ class Session {
       await this.#do(kind, blocks)
       await this.load.rest()
     }
+    this.#client?.close()
+  }
+
+  async flush(): Promise<void> {
+    await this.#do('flush', [])
     this.#client?.close()
   }
 
@@ -381,6 +395,15 @@ function send(message: FromLoad): void {
   process.send?.(message, undefined, undefined, () => undefined)
 }
 
+async function stopAndFlush(running: Load): Promise<void> {
+  await running.stop()
+  await running.flush()
+}
+
+function sayFailed(error: unknown): void {
+  send({ type: 'failed', message: error instanceof Error ? error.stack! : String(error) })
+}
+
 let load: Load | undefined
 
 process.on('disconnect', () => process.exit(0))
@@ -392,17 +415,17 @@ process.on('message', (message: ToLoad) => {
       break
     case 'power-lost':
       load!.history.powerLost()
-      send({ type: 'power-lost-noted' })
+      send({ type: 'done' })
+      break
+    case 'stop':
+      stopAndFlush(load!).then(() => {
+        send({ type: 'done' })
+      }, sayFailed)
       break
     case 'finish':
-      load!.finish().then(
-        (verdict) => {
-          send({ type: 'verdict', ...verdict })
-        },
-        (error: unknown) => {
-          send({ type: 'failed', message: error instanceof Error ? error.stack! : String(error) })
-        },
-      )
+      load!.finish().then((verdict) => {
+        send({ type: 'verdict', ...verdict })
+      }, sayFailed)
       break
   }
 })
