@@ -71,7 +71,7 @@ export class Machine {
   ) {
     const [execPath, ...execArgv] = [...host.enter, process.execPath]
     this.#child = fork(machineProgram, [], {
-      ...{ execPath: execPath!, execArgv, env: environment, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] },
+      ...{ execPath: execPath, execArgv, env: environment, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] },
     })
     this.#exited = new Promise((resolve) => this.#child.once('exit', () => resolve()))
     this.#child.on('message', (message: FromMachine) => {
@@ -103,7 +103,11 @@ export class Machine {
     this.#child.kill('SIGKILL')
     for (const pid of children) signal(pid, 'SIGKILL')
     await this.#exited
-    await until(`the processes of ${this.host.name} are gone`, () => !children.some(isAlive), () => '')
+    await until(
+      `the processes of ${this.host.name} are gone`,
+      () => !children.some(isAlive),
+      () => '',
+    )
   }
 
   #onMessage(message: FromMachine): void {
@@ -112,7 +116,9 @@ export class Machine {
         this.report = message.report
         break
       case 'log':
-        this.log.push(`${new Date().toISOString().slice(11, 23)} ${this.host.name} ${message.level}: ${message.message}`)
+        this.log.push(
+          `${new Date().toISOString().slice(11, 23)} ${this.host.name} ${message.level}: ${message.message}`,
+        )
         break
       case 'store':
         this.onStore(message, this)
@@ -185,7 +191,9 @@ export class Cluster {
       ? `unix:${socketPath(socketDirectory(this.directory), name)}`
       : `tcp:${host.address}:${ports.disk}`
     const { sizeBytes } = this.options
-    const replicas = [{ volume, id: replica, sizeBytes, secret, cache: 'buffered' as const, desired: 'present' as const }]
+    const replicas = [
+      { volume, id: replica, sizeBytes, secret, cache: 'buffered' as const, desired: 'present' as const },
+    ]
     const plan: DiskPlan = { id: name, directory: disk.directory, listen: [address], replicas }
     this.sites.push({ disk, host, plan, replica })
   }
@@ -296,9 +304,10 @@ export class Cluster {
     await this.until('detached', () => this.engine === undefined)
   }
 
-  /** Not one of those before, as of now. */
   serving(): Promise<EngineReport> {
-    return this.engineIs('serving', ({ state }) => state === 'serving')
+    return this.engineIs('served', ({ attachment, state }) => {
+      return attachment === this.#attachment && (state === 'serving' || state === 'degraded')
+    })
   }
 
   async engineIs(what: string, is: (engine: EngineReport) => boolean): Promise<EngineReport> {
@@ -355,7 +364,11 @@ export class Cluster {
       `${verdict.acknowledgedWrites} writes, ${verdict.reads} reads, ${verdict.flushes} flushes, ${verdict.unmaps} unmaps, ` +
         `${verdict.logins} logins; seed ${seed}`,
     )
-    noteFigure(this.t, { event, value: verdict.longestMs, unit: 'ms', what: `longest stall (${verdict.longest})` }, promised.stallMs)
+    noteFigure(
+      this.t,
+      { event, value: verdict.longestMs, unit: 'ms', what: `longest stall (${verdict.longest})` },
+      promised.stallMs,
+    )
     this.t.strictSame(verdict.errors, [], 'no request was answered with an error')
     this.t.strictSame(verdict.violations, [], `nothing lost, nothing taken back (${load.report}, seed ${seed})`)
     await this.membersAreEqual()
@@ -461,4 +474,3 @@ export function signal(pid: number, name: NodeJS.Signals): boolean {
     return false
   }
 }
-

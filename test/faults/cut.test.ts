@@ -30,16 +30,20 @@ for (const { title, cut } of cuts) {
   })
 }
 
-t.test('a machine dies without a word, and comes back while its connections are half open', { skip: lacks }, async (t) => {
-  const cluster = await aCluster(t)
-  const load = await cluster.load()
-  const site = cluster.sites[0]!
-  await cluster.turnOff(site.host)
-  // In time for nobody to have left, or after: either is fine.
-  await cluster.restart(site.host)
-  await load.more(500)
-  await cluster.endsWell(load, 'a machine dies without a word', { stallMs: 3000 })
-})
+t.test(
+  'a machine dies without a word, and comes back while its connections are half open',
+  { skip: lacks },
+  async (t) => {
+    const cluster = await aCluster(t)
+    const load = await cluster.load()
+    const site = cluster.sites[0]!
+    await cluster.turnOff(site.host)
+    // In time for nobody to have left, or after: either is fine.
+    await cluster.restart(site.host)
+    await load.more(500)
+    await cluster.endsWell(load, 'a machine dies without a word', { stallMs: 3000 })
+  },
+)
 
 t.test('the network is away for less than the grace time: nobody leaves', { skip: lacks }, async (t) => {
   const cluster = await aCluster(t, { lateMs: 20_000 })
@@ -62,18 +66,21 @@ t.test('100 ms of delay, and packets that get lost', { skip: lacks }, async (t) 
   await cluster.endsWell(load, '100 ms of delay with 1 % of loss')
 })
 
-
-t.test('the engine is cut off from two of three replicas: the store decides, and it goes on', { skip: lacks }, async (t) => {
-  const cluster = await aCluster(t)
-  const load = await cluster.load()
-  const [, one, other] = cluster.sites
-  await cluster.network.isolate(one!.host)
-  await cluster.network.isolate(other!.host)
-  await cluster.members(1)
-  await load.more(300)
-  t.strictSame(cluster.record.members, [cluster.sites[0]!.replica], 'the store knows who is left')
-  await cluster.endsWell(load, 'cut off from two of three, store in reach', { stallMs: 3000 })
-})
+t.test(
+  'the engine is cut off from two of three replicas: the store decides, and it goes on',
+  { skip: lacks },
+  async (t) => {
+    const cluster = await aCluster(t)
+    const load = await cluster.load()
+    const [, one, other] = cluster.sites
+    await cluster.network.isolate(one!.host)
+    await cluster.network.isolate(other!.host)
+    await cluster.members(1)
+    await load.more(300)
+    t.strictSame(cluster.record.members, [cluster.sites[0]!.replica], 'the store knows who is left')
+    await cluster.endsWell(load, 'cut off from two of three, store in reach', { stallMs: 3000 })
+  },
+)
 
 t.test('the same, and from the store: everything waits, and goes on when one is back', { skip: lacks }, async (t) => {
   const cluster = await aCluster(t)

@@ -47,19 +47,23 @@ t.test('one disk is full: its replica leaves, and no request fails', { skip: lac
   await cluster.endsWell(load, 'one disk is full')
 })
 
-t.test('all disks are full: writes wait, reads go on, and all goes on when there is space', { skip: lacks }, async (t) => {
-  const cluster = await aCluster(t, small)
-  const load = await cluster.load({ blocks: manyBlocks, percent: { read: 10, flush: 1, unmap: 0 }, restMs: 0 })
-  // All at once: one that is full alone leaves.
-  load.pause()
-  for (const { disk } of cluster.sites) disk.fill(leftBytes)
-  load.resume()
-  await cluster.engineIs('out of space', ({ message }) => /space/.test(message))
-  const reader = await cluster.load({ blocks: 64, percent: { read: 100, flush: 0, unmap: 0 } })
-  await reader.more(100)
-  reader.kill()
-  for (const { disk } of cluster.sites) disk.empty()
-  await load.more(500)
-  await cluster.whole()
-  await cluster.endsWell(load, 'all disks are full')
-})
+t.test(
+  'all disks are full: writes wait, reads go on, and all goes on when there is space',
+  { skip: lacks },
+  async (t) => {
+    const cluster = await aCluster(t, small)
+    const load = await cluster.load({ blocks: manyBlocks, percent: { read: 10, flush: 1, unmap: 0 }, restMs: 0 })
+    // All at once: one that is full alone leaves.
+    load.pause()
+    for (const { disk } of cluster.sites) disk.fill(leftBytes)
+    load.resume()
+    await cluster.engineIs('out of space', ({ message }) => /space/.test(message))
+    const reader = await cluster.load({ blocks: 64, percent: { read: 100, flush: 0, unmap: 0 } })
+    await reader.more(100)
+    reader.kill()
+    for (const { disk } of cluster.sites) disk.empty()
+    await load.more(500)
+    await cluster.whole()
+    await cluster.endsWell(load, 'all disks are full')
+  },
+)

@@ -1,7 +1,17 @@
 // The disks of the test's machines: file systems of their own on loop devices, so that each can run full, hang, fail or lose power
 // alone.
 
-import { mkdirSync, statfsSync, truncateSync, writeFileSync, openSync, closeSync, writeSync, rmSync, fsyncSync } from 'node:fs'
+import {
+  mkdirSync,
+  statfsSync,
+  truncateSync,
+  writeFileSync,
+  openSync,
+  closeSync,
+  writeSync,
+  rmSync,
+  fsyncSync,
+} from 'node:fs'
 import { join } from 'node:path'
 import { spawnSync } from 'node:child_process'
 import { environment } from '../conformance/tools.js'
@@ -13,7 +23,8 @@ const programs = ['mkfs.ext4', 'mount', 'umount', 'fsfreeze', 'losetup'] as cons
 
 export function disksLack(): string | false {
   const missing = programs.filter((name) => spawnSync('which', [name], { env: environment }).status !== 0)
-  if (missing.length > 0) return `${missing.join(', ')} not installed (Debian: apt-get install e2fsprogs mount util-linux)`
+  if (missing.length > 0)
+    return `${missing.join(', ')} not installed (Debian: apt-get install e2fsprogs mount util-linux)`
   const { status } = spawnSync('losetup', ['--find'], { env: environment })
   return status === 0 ? false : 'no loop device is to be had here'
 }

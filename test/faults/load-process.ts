@@ -26,18 +26,22 @@ const progressWaitMs = 90_000
 
 export class LoadProcess {
   readonly report: string
-  progress: Progress = { answered: 0, longestMs: 0, longest: '', logins: 0, errors: [] }
+  progress: Progress = { answered: 0, unmaps: 0, longestMs: 0, longest: '', logins: 0, errors: [] }
   readonly #child: ChildProcess
   #verdict: ((verdict: Verdict) => void) | undefined
   #failed: ((error: Error) => void) | undefined
   #done: (() => void) | undefined
 
-  constructor(host: Host, name: string, options: Pick<LoadOptions, 'volume' | 'sizeBytes' | 'nbd' | 'iscsi'> & Partial<LoadOptions>) {
+  constructor(
+    host: Host,
+    name: string,
+    options: Pick<LoadOptions, 'volume' | 'sizeBytes' | 'nbd' | 'iscsi'> & Partial<LoadOptions>,
+  ) {
     mkdirSync(reports, { recursive: true })
     this.report = join(reports, `${name.replaceAll(/[^a-z0-9]+/gi, '-').slice(0, 80)}-seed-${seed}.txt`)
     const [execPath, ...execArgv] = [...host.enter, process.execPath]
     this.#child = fork(program, [], {
-      ...{ execPath: execPath!, execArgv, env: environment, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] },
+      ...{ execPath: execPath, execArgv, env: environment, stdio: ['ignore', 'inherit', 'inherit', 'ipc'] },
     })
     this.#child.on('message', (message: FromLoad) => {
       this.#onMessage(message)
@@ -62,7 +66,7 @@ export class LoadProcess {
   async rests(ms: number): Promise<Progress> {
     const wait = (time: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, time))
     let before = this.progress.answered
-    for (let quiet = 0; quiet < 5; ) {
+    for (let quiet = 0; quiet < 5;) {
       await wait(100)
       quiet = this.progress.answered === before ? quiet + 1 : 0
       before = this.progress.answered

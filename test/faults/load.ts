@@ -27,10 +27,12 @@ export interface LoadConfig {
   report: string
 }
 
-export type ToLoad = { type: 'start'; config: LoadConfig } | { type: 'power-lost' } | { type: 'stop' } | { type: 'finish' }
+export type ToLoad =
+  { type: 'start'; config: LoadConfig } | { type: 'power-lost' } | { type: 'stop' } | { type: 'finish' }
 
 export interface Progress {
   answered: number
+  unmaps: number
   /** The longest time from a request to its answer, over all new logins, and of which kind it was. */
   longestMs: number
   longest: string
@@ -43,7 +45,6 @@ export interface Verdict extends Progress {
   acknowledgedWrites: number
   reads: number
   flushes: number
-  unmaps: number
   violations: Violation[]
 }
 
@@ -85,7 +86,7 @@ class Load {
   /** Nothing else is done meanwhile with a block that is unmapped. */
   readonly #inUse = new Map<number, number>()
   readonly #unmapping = new Set<number>()
-  readonly #progress: Progress = { answered: 0, longestMs: 0, longest: '', logins: 0, errors: [] }
+  readonly #progress: Progress = { answered: 0, unmaps: 0, longestMs: 0, longest: '', logins: 0, errors: [] }
   readonly #torn: Violation[] = []
   #stopping = false
   #sessions: Promise<void>[] = []
@@ -129,9 +130,9 @@ class Load {
     )
     const violations = [...this.#torn, ...this.#history.check()]
     if (violations.length > 0) this.#writeReport(violations)
-    const { acknowledgedWrites, reads, flushes, unmaps } = this.#history
+    const { acknowledgedWrites, reads, flushes } = this.#history
     return {
-      ...{ ...this.#progress, acknowledgedWrites, reads, flushes, unmaps },
+      ...{ ...this.#progress, acknowledgedWrites, reads, flushes },
       violations: violations.slice(0, violationsReportedMax),
     }
   }
@@ -179,6 +180,7 @@ class Load {
 
   answered(what: string, tookMs: number): void {
     this.#progress.answered++
+    this.#progress.unmaps = this.#history.unmaps
     if (tookMs <= this.#progress.longestMs) return
     this.#progress.longestMs = tookMs
     this.#progress.longest = what

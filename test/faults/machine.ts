@@ -1,7 +1,13 @@
 // One machine of the test, in a network namespace of its own: the real agent and supervisor with the real processes under them. The plans, and the
 // store, are the test's.
 
-import { Agent, type MembershipRecord, type NodePlan, type NodeReport, type NodeCounters } from '../../src/agent/index.js'
+import {
+  Agent,
+  type MembershipRecord,
+  type NodePlan,
+  type NodeReport,
+  type NodeCounters,
+} from '../../src/agent/index.js'
 import { Supervisor } from '../../src/supervisor/index.js'
 
 export interface MachineConfig {

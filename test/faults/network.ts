@@ -19,7 +19,8 @@ const programs = ['ip', 'unshare', 'nsenter', 'python3'] as const
 export function networkLacks(): string | false {
   if (process.getuid?.() !== 0) return 'not root: network namespaces and loop mounts need it'
   const missing = programs.filter((name) => spawnSync('which', [name], { env: environment }).status !== 0)
-  if (missing.length > 0) return `${missing.join(', ')} not installed (Debian: apt-get install iproute2 util-linux python3)`
+  if (missing.length > 0)
+    return `${missing.join(', ')} not installed (Debian: apt-get install iproute2 util-linux python3)`
   try {
     accessSync('/dev/net/tun', constants.R_OK | constants.W_OK)
   } catch {
@@ -40,14 +41,17 @@ export class Network {
   readonly #switch: ChildProcess
   readonly #holders: ChildProcess[] = []
   readonly hosts: Host[] = []
-  #answers: AsyncIterator<string>
+  readonly #answers: AsyncIterator<string, undefined>
   #last: Promise<unknown> = Promise.resolve()
 
   constructor(seed: number) {
     this.#switch = spawn('python3', [switchProgram, String(seed)], {
       ...{ env: environment, stdio: ['pipe', 'pipe', 'inherit'] },
     })
-    this.#answers = createInterface({ input: this.#switch.stdout! })[Symbol.asyncIterator]()
+    this.#answers = createInterface({ input: this.#switch.stdout! })[Symbol.asyncIterator]() as AsyncIterator<
+      string,
+      undefined
+    >
   }
 
   async host(name: string): Promise<Host> {
@@ -134,7 +138,11 @@ function namespaceOf(pid: number | 'self'): string {
 }
 
 export function run(program: string, args: readonly string[]): string {
-  const { status, stdout, stderr, error } = spawnSync(program, args, { env: environment, encoding: 'utf8', timeout: 60_000 })
+  const { status, stdout, stderr, error } = spawnSync(program, args, {
+    env: environment,
+    encoding: 'utf8',
+    timeout: 60_000,
+  })
   if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${error?.message ?? stderr.trim()}`)
   return stdout
 }

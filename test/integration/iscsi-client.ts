@@ -6,7 +6,15 @@ import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 
 const opcode = { nopOut: 0x00, loginRequest: 0x03, textRequest: 0x04, command: 0x01, logoutRequest: 0x06 } as const
-const reply = { nopIn: 0x20, asyncMessage: 0x32, login: 0x23, text: 0x24, command: 0x21, dataIn: 0x25, logout: 0x26 } as const
+const reply = {
+  nopIn: 0x20,
+  asyncMessage: 0x32,
+  login: 0x23,
+  text: 0x24,
+  command: 0x21,
+  dataIn: 0x25,
+  logout: 0x26,
+} as const
 const immediate = 0x40
 const final = 0x80
 const headerBytes = 48

@@ -1,10 +1,8 @@
-// SIGSTOP: a process that is there, whose connections stay open, and that answers nothing.
+// SIGSTOP: a disk host that is there, whose connections stay open, and that answers nothing. Longhorn's engine stalls all I/O for its 8 s
+// timeout. Here the replica leaves 1 s after the others answered, while it still hangs.
 
 import t from 'tap'
 import { aCluster, lacks, signal } from './cluster.js'
-import { longRun } from './options.js'
-
-const lastHangsMs = longRun ? 60_000 : 12_000
 
 for (const together of [true, false]) {
   const where = together ? 'all on one machine' : 'each on its own machine'
@@ -22,16 +20,3 @@ for (const together of [true, false]) {
     await cluster.endsWell(load, `disk host hangs, ${where}`, { stallMs: 1500 })
   })
 }
-
-t.test('the last replica hangs: everything waits, and goes on when it wakes', { skip: lacks }, async (t) => {
-  const cluster = await aCluster(t, { replicas: 1 })
-  const load = await cluster.load()
-  const pid = cluster.diskHostPid(cluster.sites[0]!)
-  signal(pid, 'SIGSTOP')
-  const { answered } = await load.rests(lastHangsMs)
-  signal(pid, 'SIGCONT')
-  await load.more(300)
-  t.ok(load.progress.answered > answered)
-  t.equal(load.progress.errors.length, 0)
-  await cluster.endsWell(load, `the only replica hangs for ${lastHangsMs / 1000} s`)
-})
