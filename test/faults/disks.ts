@@ -106,16 +106,21 @@ export class Disk {
     this.#frozen = false
   }
 
-  /** Somebody else's file takes all but so much. */
+  /** Somebody else's file takes all but so much; whoever writes meanwhile may leave it less. */
   fill(leaveBytes: number): void {
     const { bavail, bsize } = statfsSync(this.directory)
     const file = openSync(this.#ballast, 'w')
     const chunk = Buffer.alloc(1 << 20, 1)
-    for (let left = bavail * bsize - leaveBytes; left > 0; left -= chunk.length) {
-      writeSync(file, chunk, 0, Math.min(left, chunk.length))
+    try {
+      for (let left = bavail * bsize - leaveBytes; left > 0; left -= chunk.length) {
+        writeSync(file, chunk, 0, Math.min(left, chunk.length))
+      }
+      fsyncSync(file)
+    } catch (error) {
+      if (!(error instanceof Error && 'code' in error && error.code === 'ENOSPC')) throw error
+    } finally {
+      closeSync(file)
     }
-    fsyncSync(file)
-    closeSync(file)
   }
 
   empty(): void {
