@@ -1,5 +1,6 @@
 import t from 'tap'
 import { History, zero } from '../../faults/history.js'
+import { Random } from '../../faults/random.js'
 
 const block = 7
 
@@ -188,3 +189,74 @@ t.test('what may be lost when all replicas lose power', (t) => {
   })
   t.end()
 })
+
+/** One operation of a small history; `value` is what was written or read. */
+interface Step {
+  is: 'write' | 'read'
+  value: number
+  begin: number
+  end: number
+}
+
+/** By trying: is there an order in which each comes after those that had ended, and each read sees the write before it? */
+function hasOrder(left: readonly Step[], value: number = zero): boolean {
+  if (left.length === 0) return true
+  return left.some((step) => {
+    if (left.some((other) => other.end < step.begin)) return false
+    if (step.is === 'read' && step.value !== value) return false
+    return hasOrder(
+      left.filter((other) => other !== step),
+      step.value,
+    )
+  })
+}
+
+t.test('it says what trying all orders says, on thousands of small histories', (t) => {
+  const random = new Random(4)
+  const seen = { good: 0, bad: 0 }
+  for (let round = 0; round < 4000; round++) {
+    const { history, steps } = someHistory(random)
+    const expected = hasOrder(steps)
+    seen[expected ? 'good' : 'bad']++
+    const found = history.check()
+    if ((found.length === 0) !== expected) {
+      t.fail(`round ${round}: ${expected ? 'there is an order' : 'there is none'}`, { steps, found })
+    }
+  }
+  t.ok(seen.good > 500 && seen.bad > 500, `${seen.good} with an order, ${seen.bad} without`)
+  t.end()
+})
+
+function someHistory(random: Random): { history: History; steps: Step[] } {
+  const history = new History()
+  const steps: Step[] = []
+  const values = [zero]
+  /** Ends one. */
+  const open: ((event: number) => void)[] = []
+  const count = random.between(3, 6)
+  for (let event = 0; steps.length < count || open.length > 0; event++) {
+    if (steps.length === count || (open.length > 0 && random.chance(50))) {
+      open.splice(random.below(open.length), 1)[0]!(event)
+      continue
+    }
+    const step: Step = { is: random.chance(50) ? 'write' : 'read', value: zero, begin: event, end: Infinity }
+    steps.push(step)
+    if (step.is === 'write') {
+      const write = history.beginWrite(block)
+      step.value = write.value
+      values.push(write.value)
+      open.push((end) => {
+        step.end = end
+        history.endWrite(write)
+      })
+    } else {
+      const begin = history.begin()
+      open.push((end) => {
+        step.end = end
+        step.value = random.pick(values)
+        history.endRead(block, begin, step.value)
+      })
+    }
+  }
+  return { history, steps }
+}
