@@ -5,7 +5,7 @@ import t from 'tap'
 import { aCluster, lacks, signal } from './cluster.js'
 import { longRun } from './options.js'
 
-const hangsMs = longRun ? 60_000 : 12_000
+const hangsMs = longRun ? 60_000 : 7_000
 
 t.test('the only replica hangs: everything waits, and goes on when it wakes', { skip: lacks }, async (t) => {
   const cluster = await aCluster(t, { replicas: 1 })
@@ -15,7 +15,7 @@ t.test('the only replica hangs: everything waits, and goes on when it wakes', { 
   await load.rests(hangsMs)
   signal(pid, 'SIGCONT')
   await load.more(300)
-  await cluster.endsWell(load, `the only replica hangs for ${hangsMs / 1000} s`)
+  await cluster.endsWell(load, `the only replica hangs for more than ${hangsMs / 1000} s`)
 })
 
 t.test('two of three hang, one after the other, and then the last', { skip: lacks }, async (t) => {

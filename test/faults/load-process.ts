@@ -62,7 +62,7 @@ export class LoadProcess {
     }
   }
 
-  /** A while in which nothing is answered, but for what was on its way at the call. Rejects as soon as something is. */
+  /** A while in which nothing is answered, but for what others could still answer at the call. Rejects if something is. */
   async rests(ms: number): Promise<Progress> {
     const wait = (time: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, time))
     let before = this.progress.answered
