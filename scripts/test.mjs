@@ -58,6 +58,12 @@ const suites = {
     reader: readTap,
     limitMs: 15 * minutes,
   },
+  faults: {
+    what: 'the real processes are killed, stopped, cut off and run out of power and space under load',
+    command: [process.execPath, 'test/faults/run.mjs'],
+    reader: readTap,
+    limitMs: 15 * minutes,
+  },
   kernel: {
     what: 'a Linux kernel mounts volumes',
     command: [process.execPath, 'test/kernel/run.mjs'],
