@@ -45,3 +45,11 @@ export function parseCount(max: number): (text: string) => number {
     throw new InvalidArgumentError(`Use a number from 1 to ${max}.`)
   }
 }
+
+export function parseReplicaIds(text: string): string[] {
+  const ids = text.split(',').map((id) => id.trim())
+  if (!ids.every((id) => /^[0-9a-f]{16}$/.test(id))) {
+    throw new InvalidArgumentError('Use ids of replicas as "ankole volume list --json" shows them, 16 hex digits each.')
+  }
+  return ids
+}
