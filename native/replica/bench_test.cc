@@ -23,6 +23,8 @@ constexpr size_t kDepth = 32;
 constexpr int kWrites = 200'000;
 
 struct Load {
+  Load(Replica& of, io::Reactor& on) : replica(of), reactor(on) {}
+
   Replica& replica;
   io::Reactor& reactor;
   std::mt19937_64 random{1};
@@ -80,7 +82,7 @@ TEST(replica_bench, random_writes_over_a_working_set_of_ten_gib) {
   {
     Driver driver(reactor.files(), reactor, directory);
     ASSERT_OK(driver.status());
-    Load load{driver.replica(), reactor};
+    Load load(driver.replica(), reactor);
     for (const size_t depth : {size_t{1}, kDepth}) {
       const auto count = static_cast<int>(kRegionsOfSize / 2);
       load.fresh_regions = true;
