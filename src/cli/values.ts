@@ -1,6 +1,8 @@
 // Values on the command line, checked as they are read.
 import { InvalidArgumentError } from 'commander'
 import type { HostPort } from '../native/index.js'
+import { physicalBlockSizes } from '../manager/volume-spec.js'
+import type { PhysicalBlockBytes } from '../store/index.js'
 
 export type { HostPort } from '../native/index.js'
 export { formatHostPort } from '../manager/addresses.js'
@@ -52,4 +54,10 @@ export function parseReplicaIds(text: string): string[] {
     throw new InvalidArgumentError('Use ids of replicas as "ankole volume list --json" shows them, 16 hex digits each.')
   }
   return ids
+}
+
+export function parsePhysicalBlock(text: string): PhysicalBlockBytes {
+  const size = physicalBlockSizes.find((size) => String(size) === text)
+  if (size !== undefined) return size
+  throw new InvalidArgumentError(`Use ${physicalBlockSizes.join(' or ')}, in bytes.`)
 }

@@ -22,7 +22,7 @@ import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './obs
 import { count, place } from './placement.js'
 import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
 import { planSalvage, type SalvagePlan } from './salvage.js'
-import { checkName, checkReplicas } from './volume-spec.js'
+import { checkName, checkPhysicalBlock, checkReplicas, physicalBlockBytesDefault } from './volume-spec.js'
 import { assess, type Assessment } from './volume-state.js'
 
 /** The part of a node's agent that the manager needs. */
@@ -52,6 +52,8 @@ export interface VolumeRequest {
   sizeBytes: number
   numberOfReplicas: number
   cache: CacheMode
+  /** 4096 if not given; it stays what it is. */
+  physicalBlockBytes?: number | undefined
   chap?: Chap
 }
 
@@ -217,9 +219,10 @@ export class Manager {
     return done
   }
 
-  async #create({ name, sizeBytes, numberOfReplicas, cache, chap }: VolumeRequest): Promise<Volume> {
+  async #create({ name, sizeBytes, numberOfReplicas, cache, chap, ...request }: VolumeRequest): Promise<Volume> {
     checkName(name)
     checkReplicas(numberOfReplicas)
+    const physicalBlockBytes = checkPhysicalBlock(request.physicalBlockBytes ?? physicalBlockBytesDefault)
     if (chap !== undefined) checkChap(chap)
     if (this.#volumes.get(name)?.metadata.deletionTimestamp !== undefined) throw deleting(name, 'created')
     if (this.#volumes.has(name)) throw new AnkoleError('already-exists', `Volume ${name} exists already.`)
@@ -234,7 +237,7 @@ export class Manager {
     const iscsiPort = await freePort(iscsi.listen.host, iscsiPortFirst, taken.add(nbdPort))
     const draft: Draft<'Volume'> = {
       metadata: { name },
-      spec: { sizeBytes, numberOfReplicas, cache, nodeID: null },
+      spec: { sizeBytes, numberOfReplicas, cache, physicalBlockBytes, nodeID: null },
       secret: randomBytes(32).toString('hex'),
       nbdPort,
       iscsiPort,
