@@ -149,6 +149,12 @@ void RegionTable::Cleaned(RegionRun run) {
   }
 }
 
+void RegionTable::AddPinned(RegionSet* to) const {
+  for (size_t i = 0; i < open_; ++i) {
+    if (entries_[i].pins > 0) to->Add({entries_[i].region, 1});
+  }
+}
+
 void RegionTable::AddOld(RegionRun run) {
   const uint64_t end = std::min(uint64_t{run.first} + run.count, regions());
   for (uint32_t region = run.first; region < end; ++region) {

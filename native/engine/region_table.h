@@ -57,6 +57,8 @@ class RegionTable {
   // --- from before this engine ------------------------------------------------------------------
   void AddOld(RegionRun run);
   const RegionSet& old() const { return old_; }
+  // Adds those that something is on its way to.
+  void AddPinned(RegionSet* to) const;
   bool IsDirty(uint64_t region) const { return Find(region) != nullptr || old_.Contains(region); }
 
  private:

@@ -15,6 +15,11 @@
 
 namespace ankole::engine {
 
+// A request that the engine submits to itself.
+struct OwnRequest : BlockRequest {
+  void* owner = nullptr;
+};
+
 // What cleaning, copying and joining need of the engine.
 class ResyncHost {
  public:
@@ -27,6 +32,8 @@ class ResyncHost {
   virtual std::span<const std::unique_ptr<Link>> links() const = 0;
   // The members that I/O goes to: those of the newest record, complete or not.
   virtual const wire::Members& members() const = 0;
+  // What the replica said when it was welcomed last.
+  virtual const wire::ReplicaState& StateOf(const Link& link) const = 0;
   // The last complete record.
   virtual const wire::Record& complete() const = 0;
   // Serving, and no record is proposed.
@@ -34,10 +41,15 @@ class ResyncHost {
   // Operations of clients are under way.
   virtual bool Busy() const = 0;
 
-  // Tags of one sequence with those of the operations.
+  // Of one sequence with those of the operations.
+  virtual uint64_t NewTag() = 0;
+  // All with this tag and below are done.
+  virtual uint64_t CompleteTag() const = 0;
   virtual void SendErrand(Errand* errand) = 0;
   // A request of the engine's own: kFlush, kClean, kLoadState, kStoreState. False: no slot is free.
-  virtual bool SubmitOwn(BlockRequest* request) = 0;
+  virtual bool SubmitOwn(OwnRequest* request) = 0;
+  // Regions were cleaned: writes that waited for that may go on.
+  virtual void RegionsCleaned() = 0;
   // A member failed at something that the engine asked of it; it leaves unless it is the last one.
   virtual void MemberFailed(Link& link, const Status& why) = 0;
   // The joiner is no part of anything any more; its connection breaks.
