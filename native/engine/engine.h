@@ -230,6 +230,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   // --- engine_membership.cc: starting, changing, stopping, time ---
   void Evaluate();
   StartDecision Decide() const;
+  bool EveryoneHad(uint64_t time_ns) const;
   void Fence(const StartDecision& decision);
   void AskAgain(const std::string& why);
   void FencedMember();

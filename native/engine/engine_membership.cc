@@ -13,6 +13,7 @@ constexpr uint64_t kTickIdleNs = 5 * kNsPerSecond;
 constexpr uint64_t kStoreRetryNs = kNsPerSecond;
 constexpr uint64_t kStoreAnswerNs = 5 * kNsPerSecond;
 constexpr uint64_t kPatienceNs = kNsPerSecond;
+constexpr uint64_t kHearNs = 250 * kNsPerMs;
 constexpr uint64_t kStopNs = 3 * kNsPerSecond;
 // Of which a member whose connection broke has this much to come back.
 constexpr uint64_t kStopGraceNs = 2 * kNsPerSecond;
@@ -63,7 +64,7 @@ void Engine::Evaluate() {
   if (mode_ != Mode::kStarting) return;
   const StartDecision decision = Decide();
   const bool in_time = reactor_.NowNs() < start_deadline_ns_;
-  if (decision.may_start && (!in_time || decision.complete)) {
+  if (decision.may_start && (!in_time || (decision.complete && EveryoneHad(kHearNs)))) {
     Fence(decision);
     return;
   }
@@ -73,6 +74,15 @@ void Engine::Evaluate() {
   SetMessage("cannot start yet: " + decision.lacking);
   if (decision.lacking != lacking_) observer_.OnCannotStart(decision, heard_);
   lacking_ = decision.lacking;
+}
+
+// Who need not be heard gets a moment all the same: an engine that has taken every replica need not
+// wait for the lease of one before it (rule 4).
+bool Engine::EveryoneHad(uint64_t time_ns) const {
+  if (options_.alone || reactor_.NowNs() + options_.start_wait_ns >= start_deadline_ns_ + time_ns) {
+    return true;
+  }
+  return std::all_of(heard_.begin(), heard_.end(), [](const Heard& one) { return one.answered; });
 }
 
 // Takes everyone that answered, also whom it does not start on: an engine before this one must find
