@@ -90,13 +90,9 @@ void Cleaner::SendCleans() {
     }
     clean.request.offset_bytes = first * kRegionBytes;
     clean.request.length_bytes = count * kRegionBytes;
+    if (!host_.SubmitOwn(&clean.request)) return;
     clean.used = true;
     ++cleaning_;
-    if (!host_.SubmitOwn(&clean.request)) {
-      clean.used = false;
-      --cleaning_;
-      return;
-    }
     next_ += count;
   }
 }

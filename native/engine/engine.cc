@@ -450,6 +450,10 @@ void Engine::JudgeAll() {
 // Whether the operation has its outcome.
 void Engine::Judge(Operation* operation) {
   if (operation->waiting > 0) return;
+  if (operation->kind == BlockOperation::kClean && operation->answered + operation->failed == 0) {
+    Finish(operation, ErrorCode::kCancelled);  // it went to nobody
+    return;
+  }
   if (mode_ == Mode::kRefused) {
     Finish(operation, ErrorCode::kFenced);
     return;

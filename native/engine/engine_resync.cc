@@ -165,12 +165,12 @@ void Engine::GrantedClean(Operation* operation) {
     return;
   }
   // Written again meanwhile, or not the time for it.
-  operation->refused = true;
   operation->tag = ++next_tag_;
   in_flight_.PushBack(operation);
   operation->waiting = operation->answered = operation->failed = 0;
   for (MemberPart& part : operation->parts) part.state = MemberPart::State::kUnused;
-  Acknowledge(operation);
+  to_judge_.PushBack(operation);
+  reactor_.Defer(&answer_task_);
 }
 
 void Engine::EncodeClean(const Operation& operation, Link& link, wire::Header* header,
@@ -280,6 +280,7 @@ void Engine::LookAtResync(uint64_t now_ns) {
   CheckErrands(now_ns);
   copier_.Kick();
   equalizer_.Pump();
+  joiner_.OnQuiet(CompleteTag());
   joiner_.Look(now_ns);
   const bool idle = Since(client_ns_, now_ns) >= options_.idle_ns && admission_.empty() &&
                     joiner_.link() == nullptr && equalizer_.AllEqual();

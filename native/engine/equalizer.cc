@@ -23,6 +23,7 @@ Equalizer::Equalizer(ResyncHost& host, Copier& copier, RegionTable& table)
       walker_(host, copier, *this, CopyKind::kEqual),
       unequal_(table.regions()),
       taken_(table.regions()),
+      state_copier_(host),
       dirty_(table.regions()),
       recent_(table.regions()) {}
 
@@ -90,9 +91,28 @@ void Equalizer::OnMap(size_t index, ErrorCode status) {
   if (--learning_ > 0) return;
   if (!marking_ && learned_.ok() && members_.size() > 1 && !dirty_.empty()) {
     MarkAll();
+  } else if (learned_.ok() && members_.size() > 1) {
+    CopyState();
   } else {
     EndLearning();
   }
+}
+
+// The target state is beside the regions: a store of it that was under way may have come to some.
+void Equalizer::CopyState() {
+  std::vector<Link*> others;
+  for (size_t i = 1; i < members_.size(); ++i) others.push_back(members_[i].link);
+  state_copier_.Start(
+      members_[0].link, std::move(others),
+      [](void* owner, ErrorCode status) {
+        auto* self = static_cast<Equalizer*>(owner);
+        if (status != ErrorCode::kOk) {
+          self->learned_ = {status, std::string("the target state cannot be made equal: ") +
+                                        ErrorCodeName(status)};
+        }
+        self->EndLearning();
+      },
+      this);
 }
 
 // What is dirty at one of them becomes dirty at all: so it is also in the maps of those that are

@@ -7,6 +7,7 @@
 #include "engine/map_reader.h"
 #include "engine/operation.h"
 #include "engine/region_table.h"
+#include "engine/state_copier.h"
 #include "engine/walker.h"
 
 namespace ankole::engine {
@@ -55,10 +56,11 @@ class Equalizer final : Walker::Client {
   };
   static constexpr size_t kRepairs = 64;
 
-  bool learning() const { return learning_ > 0; }
+  bool learning() const { return learning_ > 0 || state_copier_.busy(); }
   void AskNext(size_t index);
   void OnMap(size_t index, ErrorCode status);
   void MarkAll();
+  void CopyState();
   void EndLearning();
   bool NextRegion(Walker::Region* region) override;
   void RegionDone(const Walker::Region& region, ErrorCode status,
@@ -84,6 +86,7 @@ class Equalizer final : Walker::Client {
   bool marking_ = false;
   bool all_known_ = false;
   Status learned_;
+  StateCopier state_copier_;
   RegionSet dirty_;
   RegionSet recent_;
   void (*learned_done_)(void* owner, const Status& status) = nullptr;

@@ -6,8 +6,22 @@
 
 namespace ankole::engine {
 
+Errands::Errands(io::Reactor& reactor) : reactor_(reactor) {
+  unsent_task_.owner = this;
+  unsent_task_.done = [](io::Operation* operation) {
+    auto* self = static_cast<Errands*>(operation->owner);
+    while (Errand* errand = self->unsent_.PopFront()) errand->done(errand);
+  };
+}
+
 void Errands::Send(Errand* errand, uint64_t tag, uint64_t complete_tag) {
-  CHECK(!errand->in_flight() && errand->link->up() && in_flight_.size() < kErrandsMax);
+  CHECK(!errand->in_flight() && in_flight_.size() < kErrandsMax);
+  if (!errand->link->up()) {
+    errand->status = ErrorCode::kConnectionLost;
+    unsent_.PushBack(errand);
+    reactor_.Defer(&unsent_task_);
+    return;
+  }
   while (slots_[next_slot_] != nullptr) next_slot_ = (next_slot_ + 1) % kErrandsMax;
   errand->slot = next_slot_;
   slots_[errand->slot] = errand;

@@ -53,9 +53,9 @@ class Errands {
  public:
   static constexpr uint32_t kFirstSlot = kEngineOperationsMax;
 
-  explicit Errands(io::Reactor& reactor) : reactor_(reactor) {}
+  explicit Errands(io::Reactor& reactor);
 
-  // The link is up. `tag` is new, `complete_tag` as in wire::Header.
+  // `tag` is new, `complete_tag` as in wire::Header. Ends with kConnectionLost when the link is down.
   void Send(Errand* errand, uint64_t tag, uint64_t complete_tag);
 
   // What comes from the link, for slots from kFirstSlot on. False (null): nobody asked for that.
@@ -65,7 +65,7 @@ class Errands {
   void OnLost(const Link& link);
   // The one that is under way at this link for longest; null: none.
   const Errand* OldestAt(const Link& link) const;
-  size_t in_flight() const { return in_flight_.size(); }
+  size_t in_flight() const { return in_flight_.size() + unsent_.size(); }
 
  private:
   Errand* Of(const Link& link, const wire::Header& header) const;
@@ -76,6 +76,8 @@ class Errands {
   std::array<Errand*, kErrandsMax> slots_ = {};
   uint32_t next_slot_ = 0;
   IntrusiveList<Errand, &Errand::node> in_flight_;  // in the order of their sending
+  IntrusiveList<Errand, &Errand::node> unsent_;     // their link was down
+  io::Task unsent_task_;
 };
 
 }  // namespace ankole::engine
