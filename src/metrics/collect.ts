@@ -213,10 +213,19 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
   }
 }
 
-/** Summed over the replicas of a disk: theirs are told apart as their engines see them. */
+/** Operations are summed over the replicas of a disk: theirs are told apart as their engines see them. */
 function addDiskCounters(shown: Exposition, node: string, counters: DiskCounters): void {
   const sum: Partial<OperationTable> = {}
-  for (const { operations } of counters.replicas) {
+  for (const { volume, id, operations, regions } of counters.replicas) {
+    const of = { volume, replica: id, node, disk: counters.disk }
+    if (regions) {
+      const dirty = 'Regions of 4 MiB that were written and are not known to be equal everywhere.'
+      shown.gauge('ankole_replica_dirty_regions', dirty, of, regions.dirty)
+    }
+    for (const { replica: away, regions: count } of regions?.missing ?? []) {
+      const missing = 'Regions of 4 MiB that a replica that is away misses, as this one knows.'
+      shown.gauge('ankole_replica_missing_regions', missing, { ...of, away }, count)
+    }
     for (const name of operationNames) {
       const one = operations[name] as OperationCounters | undefined
       if (one) sum[name] = addUp(sum[name], one)
