@@ -229,7 +229,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
 
   // --- engine_membership.cc: starting, changing, stopping, time ---
   void Evaluate();
-  StartDecision Decide() const;
+  StartDecision Decide(const std::vector<Heard>& heard) const;
   bool EveryoneHad(uint64_t time_ns) const;
   void Fence(const StartDecision& decision);
   void AskAgain(const std::string& why);

@@ -49,20 +49,20 @@ void Engine::Start() {
 // --- starting (rule 6)
 // -----------------------------------------------------------------------------
 
-StartDecision Engine::Decide() const {
+StartDecision Engine::Decide(const std::vector<Heard>& heard) const {
   StartBasis basis;
   basis.record = options_.record;
   basis.store_restored = options_.store_restored;
   basis.clients_anew = options_.clients_anew;
   basis.attachment = options_.epoch.attachment;
-  return DecideStart(basis, heard_);
+  return DecideStart(basis, heard);
 }
 
 // Decides by what was heard so far. Waits for more as long as that can add a member. When all
 // members of the newest record hold it, no newer one exists: it would be held by one of them.
 void Engine::Evaluate() {
   if (mode_ != Mode::kStarting) return;
-  const StartDecision decision = Decide();
+  const StartDecision decision = Decide(heard_);
   const bool in_time = reactor_.NowNs() < start_deadline_ns_;
   if (decision.may_start && (!in_time || (decision.complete && EveryoneHad(kHearNs)))) {
     Fence(decision);
@@ -116,7 +116,10 @@ void Engine::FencedMember() {
       return;
     }
   }
-  const StartDecision now = Decide();
+  // Only who was taken counts: an engine before this one may still get a record written by others.
+  std::vector<Heard> taken = heard_;
+  for (const auto& link : links_) taken[link->index()].answered &= link->up();
+  const StartDecision now = Decide(taken);
   if (!now.may_start || !(now.members == decision_.members) || now.newest != decision_.newest) {
     // Another engine wrote a record between the question and the fence; now it cannot any more.
     AskAgain("the replicas changed while starting; asking again");
@@ -385,6 +388,11 @@ void Engine::Refuse(const std::string& reason) {
   if (mode_ == Mode::kStopping) {
     Closed(false);
     return;
+  }
+  if (mode_ == Mode::kStarting || mode_ == Mode::kFencing) {
+    StartDecision decision = Decide(heard_);
+    decision.lacking = reason;
+    observer_.OnCannotStart(decision, heard_);
   }
   SetMode(Mode::kRefused, reason);
   proposal_.outstanding = false;

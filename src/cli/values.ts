@@ -53,3 +53,11 @@ export function parsePhysicalBlock(text: string): PhysicalBlockBytes {
   if (size !== undefined) return size
   throw new InvalidArgumentError(`Use ${physicalBlockSizes.join(' or ')}, in bytes.`)
 }
+
+export function parseReplicaIds(text: string): string[] {
+  const ids = text.split(',').map((id) => id.trim())
+  if (!ids.every((id) => /^[0-9a-f]{16}$/.test(id))) {
+    throw new InvalidArgumentError('Use ids of replicas as "ankole volume list --json" shows them, 16 hex digits each.')
+  }
+  return ids
+}

@@ -3,6 +3,8 @@
 import type { NodeCounters, NodeReport } from '../agent/index.js'
 import {
   operationNames,
+  replicaFaults,
+  waitCauses,
   type DiskCounters,
   type EngineCounters,
   type OperationCounters,
@@ -206,6 +208,22 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
   shown.gauge('ankole_volume_connections', 'NBD connections to the volume.', labels, engine.connections)
   shown.gauge('ankole_volume_iscsi_sessions', 'iSCSI sessions with the volume.', labels, engine.iscsiSessions)
   shown.gauge('ankole_volume_held_bytes', 'Buffers that the volume holds for its clients.', labels, engine.heldBytes)
+  for (const cause of waitCauses) {
+    shown.gauge(
+      'ankole_volume_waiting',
+      'Whether I/O of the volume waits, and for what.',
+      { ...labels, for: cause },
+      engine.waitsFor === cause ? 1 : 0,
+    )
+  }
+  for (const fault of replicaFaults) {
+    shown.counter(
+      'ankole_volume_replica_faults_total',
+      'How often a replica left the volume, by why.',
+      { ...labels, fault },
+      engine.faults[fault],
+    )
+  }
   for (const { id, inFlight, operations } of engine.replicas) {
     const of = { volume, replica: id, ...places.get(id) }
     addOperations(shown, 'ankole_replica', 'the engine to one replica', of, operations, bounds)
