@@ -554,7 +554,9 @@ TEST(engine, TheLastMemberNeverLeavesAndItsErrorReachesTheClient) {
   ASSERT(three.bench.StartAndWait());
   for (ScriptedReplica* replica : three.replicas) {
     replica->verdict = [](const wire::Header& header) {
-      return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+      // Without its map nobody comes back either.
+      return FailWith(header.opcode == wire::Opcode::kWrite || header.opcode == wire::Opcode::kMap,
+                      ErrorCode::kIoError);
     };
   }
   EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kIoError);
