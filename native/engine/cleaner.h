@@ -20,8 +20,8 @@ class Cleaner {
   // Looks what there is to do. `pressed`: a write waits for a region to be cleaned. `idle`: clients
   // have done nothing for some seconds. `copied`: a joiner received regions that can be cleaned.
   void Look(bool pressed, bool idle, bool copied);
-  // A flush of all members, and of the joiner; `done` runs with its outcome. False: one is under way
-  // already, or no slot is free.
+  // A flush of all members, and of the joiner; `done` runs with its outcome. False: one is under
+  // way already, or no slot is free.
   bool Flush(void (*done)(void* owner, bool ok), void* owner);
   bool idle() const { return !flushing_ && cleaning_ == 0; }
 

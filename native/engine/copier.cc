@@ -292,7 +292,8 @@ bool Copier::Send(Copy* copy, size_t index, wire::Opcode opcode, uint32_t first,
                          copy->offset_bytes + copy->length_bytes - errand->offset_bytes));
   errand->payload = nullptr;
   errand->payload_bytes = 0;
-  errand->data = copy->chunk != nullptr ? copy->chunk->data + uint64_t{first} * kBlockBytes : nullptr;
+  errand->data =
+      copy->chunk != nullptr ? copy->chunk->data + uint64_t{first} * kBlockBytes : nullptr;
   errand->take = nullptr;
   if (opcode == wire::Opcode::kSum) errand->take = TakeSums;
   if (opcode == wire::Opcode::kStatus) errand->take = TakeExtents;
@@ -303,9 +304,7 @@ bool Copier::Send(Copy* copy, size_t index, wire::Opcode opcode, uint32_t first,
   }
   errand->owner = copy;
   errand->index = static_cast<uint32_t>(index);
-  errand->done = [](Errand* done) {
-    static_cast<Copier*>(CopyOf(done)->copier)->OnErrand(done);
-  };
+  errand->done = [](Errand* done) { static_cast<Copier*>(CopyOf(done)->copier)->OnErrand(done); };
   ++copy->outstanding;
   host_.SendErrand(errand);
   return true;
@@ -337,8 +336,7 @@ Status Copier::TakeExtents(Errand* errand, std::span<const std::byte> payload) {
   for (uint32_t i = 0; i < count.value(); ++i) {
     const uint64_t end = at + extents[i].length_bytes;
     if (extents[i].hole && extents[i].zero) {
-      const uint64_t end_block =
-          end == copy->length_bytes ? copy->blocks() : end / kBlockBytes;
+      const uint64_t end_block = end == copy->length_bytes ? copy->blocks() : end / kBlockBytes;
       for (uint64_t block = DivideUp(at, kBlockBytes); block < end_block; ++block) {
         copy->zero[block] = true;
       }

@@ -23,7 +23,8 @@ enum class CopyKind : uint8_t {
 
 // One range of whole blocks, at most kDataBytesMax, that is made the same at several replicas:
 //
-//   locking ─▶ summing ─▶ reading ─▶ writing ─▶ done        any ─a member is away▶ parked ─▶ summing
+//   locking ─▶ summing ─▶ reading ─▶ writing ─▶ done        any ─a member is away▶ parked ─▶
+//   summing
 //
 // Checksums are compared first, and only the blocks that differ are read and written. The range is
 // locked from before the first question to after the last answer, also while it is parked: a write
@@ -63,13 +64,13 @@ struct Copy {
   uint64_t tag = 0;  // none of its errands has a lower one
   LockRequest lock;
   BufferPool::Chunk* chunk = nullptr;
-  uint8_t preferred = 0;                    // the source, unless its block is corrupt
-  uint8_t excluded = 0;                     // links that cannot be read from, for `read_fault`
+  uint8_t preferred = 0;  // the source, unless its block is corrupt
+  uint8_t excluded = 0;   // links that cannot be read from, for `read_fault`
   ErrorCode read_fault = ErrorCode::kIoError;
-  uint32_t cursor = 0;                      // the next block to be read or written
-  uint8_t targets_left = 0;                 // of the run at the cursor
-  uint32_t outstanding = 0;                 // errands
-  ErrorCode fault = ErrorCode::kOk;         // the first one of this step
+  uint32_t cursor = 0;               // the next block to be read or written
+  uint8_t targets_left = 0;          // of the run at the cursor
+  uint32_t outstanding = 0;          // errands
+  ErrorCode fault = ErrorCode::kOk;  // the first one of this step
   uint8_t fault_link = 0;
   std::array<SumsOf, kReplicasMax> sums;
   std::array<uint8_t, wire::kSumBlocksMax> source;   // link, or kNobody: good nowhere

@@ -29,6 +29,7 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       cleaner_(*this, regions_),
       equalizer_(*this, copier_, regions_),
       joiner_(*this, copier_, regions_, cleaner_),
+      scrubber_(*this, copier_, regions_, equalizer_.unequal()),
       complete_(options_.record) {
   CHECK(options_.replicas.size() <= kReplicasMax);
   tick_.owner = answer_task_.owner = this;
@@ -653,7 +654,7 @@ Json Engine::CountersJson() const {
     const bool joins = joiner_.link() == link.get();
     replicas.Append(Json::Object()
                         .Set("id", wire::ReplicaIdText(link->replica()))
-                        .Set("state", !member              ? joins ? "resyncing" : "left"
+                        .Set("state", !member      ? joins ? "resyncing" : "left"
                                       : link->up() ? "member"
                                                    : "connecting")
                         .Set("inFlight", link->outstanding)
@@ -670,7 +671,8 @@ Json Engine::CountersJson() const {
       .Set("dirtyRegions", regions_.dirty())
       .Set("unequalRegions", equalizer_.unequal().count())
       .Set("resyncedBytes", copier_.copied_bytes())
-      .Set("repairedBlocks", equalizer_.repaired_blocks())
+      .Set("repairedBlocks", equalizer_.repaired_blocks() + scrubber_.repaired_blocks())
+      .Set("scrub", scrubber_.ToJson())
       .Set("bucketBoundsSeconds", LatencyHistogram::BoundsSeconds())
       .Set("operations", counters_.ToJson())
       .Set("replicas", std::move(replicas));

@@ -21,6 +21,7 @@
 #include "engine/range_lock.h"
 #include "engine/region_table.h"
 #include "engine/resync_host.h"
+#include "engine/scrubber.h"
 #include "io/reactor.h"
 
 namespace ankole::engine {
@@ -131,6 +132,9 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   Json CountersJson() const;
   // From now on; as in EngineOptions.
   void SetResyncBandwidth(uint64_t bytes_per_second);
+  // Compares and repairs a range in the background, once; its progress is in the counters.
+  void Scrub(uint64_t offset_bytes, uint64_t length_bytes, uint64_t bytes_per_second);
+  void StopScrub() { scrubber_.Stop(); }
   size_t in_flight() const { return pool_.used(); }
   // Stopped, and nothing of it is in flight at the reactor any more: it may be destroyed, also
   // where the loop goes on.
@@ -344,6 +348,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   Cleaner cleaner_;
   Equalizer equalizer_;
   Joiner joiner_;
+  Scrubber scrubber_;
   IntrusiveList<Operation, &Operation::queue_node> admission_;  // they wait for regions
   uint64_t client_ns_ = 0;  // when a client last asked for something
   wire::Members suspects_;  // started on, and not made equal yet

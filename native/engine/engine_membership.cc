@@ -460,7 +460,8 @@ void Engine::Tick() {
   }
   bool busy = active_ || !in_flight_.empty() || mode_ != Mode::kServing || out_of_space_ns_ != 0;
   for (const auto& link : links_) busy |= IsTarget(link->index()) && !link->up();
-  busy |= joiner_.link() != nullptr || !equalizer_.AllEqual() || suspects_.count > 0;
+  busy |= joiner_.link() != nullptr || !equalizer_.AllEqual() || suspects_.count > 0 ||
+          scrubber_.running();
   active_ = false;
   if (busy) {
     trimmed_ = false;

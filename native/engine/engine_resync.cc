@@ -107,9 +107,10 @@ void Engine::Admit(Operation* operation) {
   }
   const uint64_t now_ns = operation->request->submitted_ns;
   const bool nested = operation->request->hold != nullptr;
-  const bool door_closed = !admission_.empty() && !nested &&
-                           Since(admission_.front()->queued_ns, now_ns) >= kDoorNs;
-  operation->pinned = !door_closed && regions_.Pin(RunOf(*operation), now_ns, options_.dirty_regions_max);
+  const bool door_closed =
+      !admission_.empty() && !nested && Since(admission_.front()->queued_ns, now_ns) >= kDoorNs;
+  operation->pinned =
+      !door_closed && regions_.Pin(RunOf(*operation), now_ns, options_.dirty_regions_max);
   if (operation->pinned) {
     Proceed(operation);
     return;
@@ -123,8 +124,8 @@ void Engine::Admit(Operation* operation) {
 void Engine::AdmitWaiting() {
   const bool over = mode_ != Mode::kServing && mode_ != Mode::kChanging && mode_ != Mode::kStopping;
   while (Operation* operation = admission_.front()) {
-    operation->pinned = !over && regions_.Pin(RunOf(*operation), reactor_.NowNs(),
-                                              options_.dirty_regions_max);
+    operation->pinned =
+        !over && regions_.Pin(RunOf(*operation), reactor_.NowNs(), options_.dirty_regions_max);
     if (!operation->pinned && !over) return;
     admission_.Remove(operation);
     Proceed(operation);
@@ -280,10 +281,11 @@ void Engine::LookAtResync(uint64_t now_ns) {
   CheckErrands(now_ns);
   copier_.Kick();
   equalizer_.Pump();
+  scrubber_.Pump();
   joiner_.OnQuiet(CompleteTag());
   joiner_.Look(now_ns);
   const bool idle = Since(client_ns_, now_ns) >= options_.idle_ns && admission_.empty() &&
-                    joiner_.link() == nullptr && equalizer_.AllEqual();
+                    joiner_.link() == nullptr && equalizer_.AllEqual() && !scrubber_.running();
   cleaner_.Look(!admission_.empty(), idle, joiner_.copied_since_flush());
   AdmitWaiting();
   ClearSuspects();
@@ -303,8 +305,8 @@ void Engine::CheckErrands(uint64_t now_ns) {
       continue;
     }
     if (Since(link->heard_ns(), now_ns) >= kSilentNs) link->Ping();
-    const bool silent = link->ping_sent_ns() != 0 &&
-                        Since(link->ping_sent_ns(), now_ns) >= kSilentNs;
+    const bool silent =
+        link->ping_sent_ns() != 0 && Since(link->ping_sent_ns(), now_ns) >= kSilentNs;
     if (!silent && waited_ns < kJoinerLateNs) continue;
     const Status why(ErrorCode::kTimedOut, silent ? "it does not answer" : "it answered too late");
     if (joiner_.link() == link.get()) {
@@ -333,18 +335,24 @@ void Engine::ClearSuspects() {
 void Engine::StopResync() {
   joiner_.Stop();
   equalizer_.Stop();
+  scrubber_.Stop();
   copier_.CancelAll();
   AdmitWaiting();
 }
 
 bool Engine::ResyncIdle() const {
   return errands_.in_flight() == 0 && copier_.idle() && joiner_.idle() && equalizer_.idle() &&
-         cleaner_.idle();
+         cleaner_.idle() && scrubber_.idle();
 }
 
 void Engine::SetResyncBandwidth(uint64_t bytes_per_second) {
   joiner_.SetRate(bytes_per_second);
   equalizer_.SetRate(bytes_per_second);
+}
+
+void Engine::Scrub(uint64_t offset_bytes, uint64_t length_bytes, uint64_t bytes_per_second) {
+  CHECK(length_bytes > 0 && offset_bytes + length_bytes <= options_.size_bytes);
+  scrubber_.Start(RegionsOf(offset_bytes, length_bytes), bytes_per_second);
 }
 
 Json Engine::ResyncJson(const Link& link) const {

@@ -30,8 +30,8 @@ Equalizer::Equalizer(ResyncHost& host, Copier& copier, RegionTable& table)
 // --- learning
 // --------------------------------------------------------------------------------------------
 
-void Equalizer::Learn(std::vector<Member> members,
-                      void (*done)(void* owner, const Status& status), void* owner) {
+void Equalizer::Learn(std::vector<Member> members, void (*done)(void* owner, const Status& status),
+                      void* owner) {
   CHECK(!learning());
   members_ = std::move(members);
   learned_done_ = done;
@@ -68,19 +68,17 @@ void Equalizer::AskNext(size_t index) {
     reader.ReadMap(link, 0, &dirty_, read_map);
     return;
   }
-  reader.ReadRecent(link, &recent_, &known_[index],
-                    [](MapReader* self, ErrorCode status) {
-                      auto* of = static_cast<Equalizer*>(self->owner);
-                      Link* at = of->members_[self->index].link;
-                      if (status != ErrorCode::kOk || !at->up()) {
-                        of->OnMap(self->index,
-                                  status != ErrorCode::kOk ? status : ErrorCode::kConnectionLost);
-                        return;
-                      }
-                      self->ReadMap(at, 0, &of->dirty_, [](MapReader* again, ErrorCode outcome) {
-                        static_cast<Equalizer*>(again->owner)->OnMap(again->index, outcome);
-                      });
-                    });
+  reader.ReadRecent(link, &recent_, &known_[index], [](MapReader* self, ErrorCode status) {
+    auto* of = static_cast<Equalizer*>(self->owner);
+    Link* at = of->members_[self->index].link;
+    if (status != ErrorCode::kOk || !at->up()) {
+      of->OnMap(self->index, status != ErrorCode::kOk ? status : ErrorCode::kConnectionLost);
+      return;
+    }
+    self->ReadMap(at, 0, &of->dirty_, [](MapReader* again, ErrorCode outcome) {
+      static_cast<Equalizer*>(again->owner)->OnMap(again->index, outcome);
+    });
+  });
 }
 
 void Equalizer::OnMap(size_t index, ErrorCode status) {
@@ -256,8 +254,8 @@ void Equalizer::PrepareNext(Operation* operation) {
   }
   copy->kind = operation->repair ? CopyKind::kRepair : CopyKind::kEqual;
   copy->offset_bytes = at;
-  copy->length_bytes = static_cast<uint32_t>(
-      std::min<uint64_t>(end - at, edges ? kBlockBytes : kDataBytesMax));
+  copy->length_bytes =
+      static_cast<uint32_t>(std::min<uint64_t>(end - at, edges ? kBlockBytes : kDataBytesMax));
   copy->owner_locks = true;
   copy->owner = operation;
   operation->preparer = this;
@@ -284,8 +282,8 @@ void Equalizer::Repair(uint64_t offset_bytes, uint64_t length_bytes) {
   // What does not fit is found again, by the next read or by scrubbing.
   if (repairs_count_ == kRepairs || stopped_) return;
   const uint64_t begin = RoundDown(offset_bytes, kBlockBytes);
-  const uint64_t end = std::min(RoundUp(offset_bytes + length_bytes, kBlockBytes),
-                                host_.size_bytes());
+  const uint64_t end =
+      std::min(RoundUp(offset_bytes + length_bytes, kBlockBytes), host_.size_bytes());
   repairs_[repairs_count_++] = {begin, end - begin};
   PumpRepairs();
 }
@@ -294,7 +292,8 @@ void Equalizer::PumpRepairs() {
   while (repairs_count_ > 0 && repairing_ == 0 && host_.Settled()) {
     Range& range = repairs_[repairs_count_ - 1];
     const uint64_t now_ns = host_.reactor().NowNs();
-    const auto length = static_cast<uint32_t>(std::min<uint64_t>(range.length_bytes, kDataBytesMax));
+    const auto length =
+        static_cast<uint32_t>(std::min<uint64_t>(range.length_bytes, kDataBytesMax));
     if (!table_.Pin(RegionsOf(range.offset_bytes, length), now_ns, kOpenMax)) return;
     Copy* copy = copier_.Acquire();
     if (copy == nullptr) {
@@ -325,7 +324,7 @@ void Equalizer::PumpRepairs() {
 void Equalizer::Stop() {
   stopped_ = true;
   repairs_count_ = 0;
-  walker_.Stop();
+  walker_.Cancel();
   PumpPrepare();
 }
 

@@ -12,9 +12,9 @@
 
 namespace ankole::engine {
 
-// After an unclean stop members may differ where the engine before was at work (rule 7). This learns
-// where that is, before any I/O, and makes it equal in the background; and at once what a client
-// wants to read.
+// After an unclean stop members may differ where the engine before was at work (rule 7). This
+// learns where that is, before any I/O, and makes it equal in the background; and at once what a
+// client wants to read.
 class Equalizer final : Walker::Client {
  public:
   Equalizer(ResyncHost& host, Copier& copier, RegionTable& table);
@@ -75,7 +75,7 @@ class Equalizer final : Walker::Client {
   RegionTable& table_;
   Walker walker_;
   RegionSet unequal_;
-  RegionSet taken_;  // of these, those that are being made equal
+  RegionSet taken_;                     // of these, those that are being made equal
   uint64_t wanted_ = RegionSet::kNone;  // a client reads it: it is next
 
   // Learning.

@@ -14,8 +14,8 @@ namespace ankole::engine {
 
 class Errands;
 
-// One request of the engine's own to one replica: what copies, compares and asks for maps is made of
-// these. Owned by who sends it, and in flight from Send until `done`.
+// One request of the engine's own to one replica: what copies, compares and asks for maps is made
+// of these. Owned by who sends it, and in flight from Send until `done`.
 struct Errand {
   // --- set by the sender ---
   Link* link = nullptr;
@@ -55,7 +55,8 @@ class Errands {
 
   explicit Errands(io::Reactor& reactor);
 
-  // `tag` is new, `complete_tag` as in wire::Header. Ends with kConnectionLost when the link is down.
+  // `tag` is new, `complete_tag` as in wire::Header. Ends with kConnectionLost when the link is
+  // down.
   void Send(Errand* errand, uint64_t tag, uint64_t complete_tag);
 
   // What comes from the link, for slots from kFirstSlot on. False (null): nobody asked for that.

@@ -58,8 +58,9 @@ void Joiner::HoldOff(const Link& link) {
   standing.losses = again ? standing.losses + 1 : 0;
   standing.lost_ns = now_ns;
   const uint64_t hold_ns =
-      standing.losses == 0 ? 0
-                           : std::min(kHoldOffMaxNs, kNsPerSecond << std::min(standing.losses - 1, 6U));
+      standing.losses == 0
+          ? 0
+          : std::min(kHoldOffMaxNs, kNsPerSecond << std::min(standing.losses - 1, 6U));
   standing.hold_until_ns = now_ns + hold_ns;
 }
 
@@ -102,6 +103,7 @@ void Joiner::LetGo(const Status& why) {
   HoldOff(link);
   Reset();
   copier_.CancelFills(link);
+  walker_.Cancel();
   if (told) {
     host_.log().Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) +
                                          " does not join for now: " + why.message());
@@ -111,17 +113,17 @@ void Joiner::LetGo(const Status& why) {
 }
 
 void Joiner::Stop() {
-  LetGo({ErrorCode::kCancelled, "the engine stops"});
-  walker_.Stop();
   stopped_ = true;
+  LetGo({ErrorCode::kCancelled, "the engine stops"});
+  walker_.Cancel();
 }
 
 // Whether it may become a member at all; lets it go if not.
 bool Joiner::Admits(const wire::ReplicaState& state) {
   if (state.size_bytes != host_.size_bytes()) {
-    LetGo({ErrorCode::kInvalidArgument,
-           "it has " + std::to_string(state.size_bytes) + " bytes, the volume has " +
-               std::to_string(host_.size_bytes())});
+    LetGo({ErrorCode::kInvalidArgument, "it has " + std::to_string(state.size_bytes) +
+                                            " bytes, the volume has " +
+                                            std::to_string(host_.size_bytes())});
     return false;
   }
   if (Newer(state.records.current, host_.complete())) {
@@ -177,8 +179,7 @@ void Joiner::NextMap() {
     of->BeginBulk();
   };
   const auto links = host_.links();
-  while (map_link_ < links.size() &&
-         (!host_.IsMember(map_link_) || !links[map_link_]->up())) {
+  while (map_link_ < links.size() && (!host_.IsMember(map_link_) || !links[map_link_]->up())) {
     ++map_link_;
   }
   if (map_link_ == links.size()) {
@@ -226,9 +227,9 @@ void Joiner::BeginBulk() {
   bulk_next_ = 0;
   phase_ = Phase::kBulk;
   host_.log().Log(LogLevel::kInfo,
-                  "replica " + wire::ReplicaIdText(link_->replica()) + " is brought up to date: " +
-                      std::to_string(total_) + " of " + std::to_string(table_.regions()) +
-                      " regions are to be compared" +
+                  "replica " + wire::ReplicaIdText(link_->replica()) +
+                      " is brought up to date: " + std::to_string(total_) + " of " +
+                      std::to_string(table_.regions()) + " regions are to be compared" +
                       (map_found_ ? "" : ", as it descends from no record that is known here"));
   Tell(host_.reactor().NowNs());
   walker_.Pump();
@@ -279,8 +280,8 @@ void Joiner::RegionDone(const Walker::Region& region, ErrorCode status,
   copied_bytes_ += totals.copied_bytes;
   if (status != ErrorCode::kOk) {
     lacks_.Add({region.number, 1});
-    LetGo({status, "region " + std::to_string(region.number) + " cannot be copied: " +
-                       ErrorCodeName(status)});
+    LetGo({status, "region " + std::to_string(region.number) +
+                       " cannot be copied: " + ErrorCodeName(status)});
     return;
   }
   ++copied_regions_;
@@ -375,8 +376,8 @@ void Joiner::OnStateCopied(ErrorCode status) {
   NextMissing();
 }
 
-// For each replica that is away: its map is begun at the joiner, which from then on takes in what is
-// written, and then gets all that a member's map has.
+// For each replica that is away: its map is begun at the joiner, which from then on takes in what
+// is written, and then gets all that a member's map has.
 void Joiner::NextMissing() {
   const auto done = [](MapReader* self, ErrorCode status) {
     static_cast<Joiner*>(self->owner)->OnMissing(status);
@@ -426,8 +427,8 @@ void Joiner::OnMissing(ErrorCode status) {
   if (phase_ != Phase::kMissing) return Next();
   const bool gone = missing_step_ == MissingStep::kRead && status == ErrorCode::kNotFound;
   if (status != ErrorCode::kOk && !gone) {
-    LetGo({status, std::string("the missing maps of others cannot be copied: ") +
-                       ErrorCodeName(status)});
+    LetGo({status,
+           std::string("the missing maps of others cannot be copied: ") + ErrorCodeName(status)});
     return;
   }
   switch (missing_step_) {
@@ -466,9 +467,9 @@ void Joiner::OnMembers() {
     if (!host_.members().Contains(link_->replica())) {
       Reset();  // it left again, by a record
     } else if (host_.Settled()) {
-      host_.log().Log(LogLevel::kInfo,
-                      "replica " + wire::ReplicaIdText(link_->replica()) + " is a member again: " +
-                          std::to_string(copied_bytes_) + " bytes were copied");
+      host_.log().Log(LogLevel::kInfo, "replica " + wire::ReplicaIdText(link_->replica()) +
+                                           " is a member again: " + std::to_string(copied_bytes_) +
+                                           " bytes were copied");
       host_.TellReplica(*link_, "member", "");
       Reset();
     }

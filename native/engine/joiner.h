@@ -26,12 +26,13 @@ struct JoinProgress {
 // Brings replicas that are no members up to date and back (rule 7), one after the other. The one
 // that it is at:
 //
-//   kAsking ─▶ kWelcoming ─▶ kMaps ─▶ kBulk ─▶ kSettling ─▶ kLive ─▶ kFlushing ─▶ kFinal … kReady ─▶ kProposed ─▶
-//   a member                                                any ─lost, late, failed▶ kNone
+//   kAsking ─▶ kWelcoming ─▶ kMaps ─▶ kBulk ─▶ kSettling ─▶ kLive ─▶ kFlushing ─▶ kFinal … kReady
+//   ─▶ kProposed ─▶ a member                                                any ─lost, late,
+//   failed▶ kNone
 //
-// kBulk: what it lacks is copied, and what clients write meanwhile is added to that; no client waits
-// for it. kLive: what clients write goes to it as well, but for regions that are to be copied yet, so
-// that these become fewer. kFinal: flushes include it.
+// kBulk: what it lacks is copied, and what clients write meanwhile is added to that; no client
+// waits for it. kLive: what clients write goes to it as well, but for regions that are to be copied
+// yet, so that these become fewer. kFinal: flushes include it.
 class Joiner final : Walker::Client {
  public:
   enum class Phase : uint8_t {
@@ -81,14 +82,14 @@ class Joiner final : Walker::Client {
   // It has these regions, so that they can be cleaned as missing there.
   bool Has(RegionRun run) const { return attached() && !lacks_.ContainsAny(run); }
   // The record that it holds, when that is the one that it was left at; null: it does not clean.
-  const wire::Record* CleansUnder() const {
-    return descends_ ? &state_.records.current : nullptr;
-  }
+  const wire::Record* CleansUnder() const { return descends_ ? &state_.records.current : nullptr; }
   // A write may wait for it.
   bool live() const { return phase_ >= Phase::kLive; }
   Phase phase() const { return phase_; }
   // A record that is proposed has it, and it was made equal.
-  bool IsResynced(size_t index) const { return phase_ == Phase::kProposed && index == this->index(); }
+  bool IsResynced(size_t index) const {
+    return phase_ == Phase::kProposed && index == this->index();
+  }
   bool copied_since_flush() const { return copied_regions_ > 0; }
   JoinProgress Progress(const Link& link) const;
   bool idle() const;
@@ -140,8 +141,8 @@ class Joiner final : Walker::Client {
   RegionSet lacks_;   // and nothing of it is being copied
   RegionSet virgin_;  // it has nothing but holes there
   bool descends_ = false;
-  size_t copying_ = 0;       // regions
-  uint64_t bulk_next_ = 0;   // kBulk goes through the volume once: from here on
+  size_t copying_ = 0;           // regions
+  uint64_t bulk_next_ = 0;       // kBulk goes through the volume once: from here on
   uint64_t copied_regions_ = 0;  // since the last flush
   uint64_t barrier_tag_ = 0;
   uint64_t generation_ = 0;  // of the members that kMissing began with

@@ -10,7 +10,8 @@
 
 namespace ankole::engine {
 
-// One conversation with one replica about its maps: a few errands, one after the other. One at a time.
+// One conversation with one replica about its maps: a few errands, one after the other. One at a
+// time.
 class MapReader {
  public:
   explicit MapReader(ResyncHost& host) : host_(host) {}

@@ -65,7 +65,7 @@ struct Operation {
   bool refused = false;  // kClean: at a replica that holds another record by now
   // Its range is made equal before it goes to the members (rule 7), or repaired (rule 9).
   bool repair = false;
-  bool repaired = false;  // that was tried
+  bool repaired = false;        // that was tried
   uint64_t prepared_bytes = 0;  // how far
   ErrorCode prepare_status = ErrorCode::kOk;
   void* preparer = nullptr;

@@ -28,14 +28,14 @@ class RegionSet {
   RegionSet(const RegionSet&) = delete;
   RegionSet& operator=(const RegionSet&) = delete;
 
-  uint64_t size() const { return regions_; }    // regions of the volume
-  uint64_t count() const { return count_; }     // of these, in the set
+  uint64_t size() const { return regions_; }  // regions of the volume
+  uint64_t count() const { return count_; }   // of these, in the set
   bool empty() const { return count_ == 0; }
-  bool Contains(uint64_t region) const {
-    return (words_[region / 64] >> (region % 64) & 1) != 0;
-  }
+  bool Contains(uint64_t region) const { return (words_[region / 64] >> (region % 64) & 1) != 0; }
   bool ContainsAll(RegionRun run) const;
-  bool ContainsAny(RegionRun run) const { return Next(run.first) < uint64_t{run.first} + run.count; }
+  bool ContainsAny(RegionRun run) const {
+    return Next(run.first) < uint64_t{run.first} + run.count;
+  }
   // What lies beyond the volume's end is left out.
   void Add(RegionRun run);
   void Remove(uint64_t region);

@@ -99,9 +99,7 @@ void RegionTable::Unpin(RegionRun run, uint64_t now_ns) {
   }
 }
 
-void RegionTable::FlushEnds(uint64_t ticket) {
-  flushed_epoch_ = std::max(flushed_epoch_, ticket);
-}
+void RegionTable::FlushEnds(uint64_t ticket) { flushed_epoch_ = std::max(flushed_epoch_, ticket); }
 
 bool RegionTable::Cleanable(RegionRun run) const {
   for (uint32_t region = run.first; region < run.first + run.count; ++region) {

@@ -65,7 +65,7 @@ class RegionTable {
   struct Entry {
     uint32_t region;
     uint32_t pins;
-    uint64_t epoch;      // of the last Pin or Unpin
+    uint64_t epoch;       // of the last Pin or Unpin
     uint64_t written_ns;  // when that was
   };
   static constexpr size_t kSlots = 2 * kDirtyRegionsMax;  // of the hash; a power of two
@@ -80,7 +80,8 @@ class RegionTable {
   Entry* Open(uint64_t region);
   void Close(uint64_t region);
 
-  // Entries lie in entries_[0, open_) in no order; a slot of the hash is an entry's index + 1, or 0.
+  // Entries lie in entries_[0, open_) in no order; a slot of the hash is an entry's index + 1, or
+  // 0.
   Entry* entries_;
   uint16_t* slots_;
   size_t open_ = 0;

@@ -155,9 +155,9 @@ TEST(engine_resync, AnotherEngineGoesOnWithIt) {
   }
   int writes = 0;
   three[2].verdict = [&](const wire::Header& header) {
-    return Verdict{header.opcode == wire::Opcode::kWrite && ++writes > 5 ? What::kHold
-                                                                         : What::kServe,
-                   ErrorCode::kOk};
+    return Verdict{
+        header.opcode == wire::Opcode::kWrite && ++writes > 5 ? What::kHold : What::kServe,
+        ErrorCode::kOk};
   };
   three.Return(2);
   ASSERT(three.bench.Until([&] { return writes > 5; }));
@@ -231,8 +231,7 @@ TEST(engine_resync, MissingMapsOfOthersAreCopiedBeforeItJoins) {
     ASSERT(three[1].missing.contains(three[2].id()));
     EXPECT(three[1].missing[three[2].id()].regions.contains(1));
     EXPECT(three[1].missing[three[2].id()].regions.contains(2));
-    EXPECT(three[1].missing[three[2].id()].record ==
-           three[0].missing[three[2].id()].record);
+    EXPECT(three[1].missing[three[2].id()].record == three[0].missing[three[2].id()].record);
   });
   three.Return(2);
   ASSERT(three.WaitForMembers(3));
@@ -392,6 +391,31 @@ TEST(engine_resync, AWriteToOneRegionTooManyWaitsUntilAnotherIsClean) {
 }
 
 // --- corruption ---
+
+TEST(engine_resync, ScrubbingRepairsWhatIsCorruptAndCountsWhatDiffers) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(two.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  two.bench.On([&] {
+    two[1].bad = {7, 1500};
+    std::memset(two[1].data.data() + 7 * kBlockBytes, 0x77, 4096);
+    std::memset(two[1].data.data() + 1500 * kBlockBytes, 0x77, 4096);
+    std::memset(two[0].data.data() + 3000 * kBlockBytes, 0x77, 4096);  // and nobody knows which
+    two.bench.engine->Scrub(0, kSize, 0);
+  });
+  Json scrub;
+  ASSERT(two.bench.Until([&] {
+    scrub = *two.bench.engine->CountersJson().Find("scrub");
+    return !scrub.Bool("running", true).Take();
+  }));
+  EXPECT_EQ(scrub.Integer("repairedBlocks", 0, 100).Take(), 2);
+  EXPECT_EQ(scrub.Integer("differingBlocks", 0, 100).Take(), 1);
+  EXPECT_EQ(scrub.Integer("corruptBlocks", 0, 100).Take(), 0);
+  two.bench.On([&] { EXPECT(two[1].bad.empty()); });
+  EXPECT(two.bench.Reads(7 * kBlockBytes, 4096, 1));
+}
 
 TEST(engine_resync, ACorruptBlockIsReadElsewhereAndRepaired) {
   Two two;

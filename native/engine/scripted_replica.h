@@ -255,7 +255,8 @@ class ScriptedReplica {
             wire::DecodeRecordPair(std::span<const std::byte, wire::kEncodedRecordPairBytes>(
                 payload.data(), payload.size()));
         CHECK(pair.ok());
-        for (const wire::ReplicaId id : state.records.current.members.all()) Leaves(pair.value(), id);
+        for (const wire::ReplicaId id : state.records.current.members.all())
+          Leaves(pair.value(), id);
         for (const wire::ReplicaId id : pair.value().complete.members.all()) {
           Leaves(pair.value(), id);
         }
@@ -400,7 +401,8 @@ class ScriptedReplica {
         const uint64_t first = header.offset_bytes / kBlockBytes;
         for (uint32_t i = 0; i < blocks; ++i) {
           const uint64_t at = (first + i) * kBlockBytes;
-          encoder.Set(i, Crc32c(data.data() + at, std::min<uint64_t>(kBlockBytes, data.size() - at)),
+          encoder.Set(i,
+                      Crc32c(data.data() + at, std::min<uint64_t>(kBlockBytes, data.size() - at)),
                       !written.contains(first + i), bad.contains(first + i));
         }
         summed_bytes += header.length_bytes;
@@ -421,8 +423,7 @@ class ScriptedReplica {
           Answer(peer, header, ErrorCode::kNotFound, {}, {});
           return;
         }
-        const auto& regions =
-            request.value().id == 0 ? dirty : missing[request.value().id].regions;
+        const auto& regions = request.value().id == 0 ? dirty : missing[request.value().id].regions;
         bytes = wire::EncodeRegionRuns(RunsOf(regions, request.value().first), answer.data());
         break;
       }
@@ -437,7 +438,8 @@ class ScriptedReplica {
         if (!missing.contains(request.id)) missing[request.id].regions = dirty;
         missing[request.id].record = request.record;
         for (const wire::RegionRun& run : asked.value().runs.ToVector()) {
-          for (uint32_t i = 0; i < run.count; ++i) missing[request.id].regions.insert(run.first + i);
+          for (uint32_t i = 0; i < run.count; ++i)
+            missing[request.id].regions.insert(run.first + i);
         }
         break;
       }

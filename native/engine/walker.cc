@@ -21,7 +21,20 @@ Walker::Walker(ResyncHost& host, Copier& copier, Client& client, CopyKind kind)
   timer_.done = [](io::Operation* operation) { static_cast<Walker*>(operation->owner)->Pump(); };
 }
 
-void Walker::Stop() { host_.reactor().Cancel(&timer_); }
+void Walker::Cancel() {
+  host_.reactor().Cancel(&timer_);
+  for (Job& job : jobs_) {
+    if (!job.used) continue;
+    if (job.status == ErrorCode::kOk) job.status = ErrorCode::kCancelled;
+    if (job.copies > 0) continue;
+    job.used = false;
+    client_.RegionDone(job.region, job.status, job.totals);
+  }
+}
+
+bool Walker::idle() const {
+  return std::none_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return job.used; });
+}
 
 void Walker::SetRate(uint64_t bytes_per_second) {
   rate_ = bytes_per_second;
@@ -33,18 +46,19 @@ void Walker::SetRate(uint64_t bytes_per_second) {
 bool Walker::MayStart() {
   if (rate_ == 0) return true;
   const uint64_t now_ns = host_.reactor().NowNs();
-  const double earned = static_cast<double>(now_ns - budget_ns_) / kNsPerSecond *
-                        static_cast<double>(rate_);
+  const double earned =
+      static_cast<double>(now_ns - budget_ns_) / kNsPerSecond * static_cast<double>(rate_);
   if (earned >= 1) {
     const double burst = static_cast<double>(rate_) * kBurstNs / kNsPerSecond;
-    budget_bytes_ = static_cast<int64_t>(
-        std::min(static_cast<double>(budget_bytes_) + earned, burst));
+    budget_bytes_ =
+        static_cast<int64_t>(std::min(static_cast<double>(budget_bytes_) + earned, burst));
     budget_ns_ = now_ns;
   }
   if (budget_bytes_ > 0) return true;
   const double lacking = static_cast<double>(1 - budget_bytes_) / static_cast<double>(rate_);
-  host_.reactor().Arm(&timer_, now_ns + std::max<uint64_t>(
-                                            static_cast<uint64_t>(lacking * kNsPerSecond), kNsPerMs));
+  host_.reactor().Arm(
+      &timer_,
+      now_ns + std::max<uint64_t>(static_cast<uint64_t>(lacking * kNsPerSecond), kNsPerMs));
   return false;
 }
 
@@ -77,10 +91,13 @@ void Walker::Pump() {
   if (pumping_) return;
   pumping_ = true;
   while (copies_ < (host_.Busy() ? kCopiesWhileBusy : kCopies) && MayStart()) {
-    Job* job = NextJob();
-    if (job == nullptr) break;
     Copy* copy = copier_.Acquire();
     if (copy == nullptr) break;
+    Job* job = NextJob();
+    if (job == nullptr) {
+      copier_.Release(copy);
+      break;
+    }
     copy->kind = kind_;
     copy->offset_bytes = job->next_bytes;
     copy->length_bytes =

@@ -16,6 +16,7 @@ class Walker {
     uint32_t number = 0;
     bool virgin = false;     // as in Copy
     Link* joiner = nullptr;  // likewise
+    uint64_t round = 0;      // the client's
   };
   struct Totals {
     uint64_t copied_bytes = 0;
@@ -40,9 +41,10 @@ class Walker {
   void Pump();
   // 0: as fast as it goes. Of bytes that are written (kScrub: compared).
   void SetRate(uint64_t bytes_per_second);
-  bool idle() const { return copies_ == 0; }
-  // No Pump comes any more.
-  void Stop();
+  bool idle() const;
+  // The regions that it is at end, as soon as their copies do, with kCancelled. Those are cancelled
+  // at the copier. Until the next Pump nothing is begun.
+  void Cancel();
 
  private:
   struct Job {
