@@ -333,6 +333,17 @@ void Engine::LetLeave(const wire::Members& late) {
   wire::Members staying = Staying();
   for (const wire::ReplicaId id : late.all()) staying.Remove(id);
   if (staying == targets() || staying.count == 0) return;
+  // Every set shares a member with the complete one before it.
+  const auto& ids = staying.all();
+  const bool shares = std::any_of(ids.begin(), ids.end(), [this](wire::ReplicaId id) {
+    return complete_.members.Contains(id);
+  });
+  if (!shares && complete_.exists()) {
+    SetMessage("I/O waits: a member of generation " + std::to_string(complete_.generation) +
+                   " must write the next record",
+               WaitsFor::kMembers);
+    return;
+  }
   const uint64_t now_ns = reactor_.NowNs();
   const bool store_answers =
       probe_.answered_ns != 0 && Since(probe_.answered_ns, now_ns) < kStoreRetryNs;

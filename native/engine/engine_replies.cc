@@ -380,6 +380,7 @@ void Engine::OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcom
            " serves a newer engine: " + outcome.message());
     return;
   }
+  record_sent_[link.index()] = 0;        // tried again by the tick
   if (!IsStaying(link.index())) return;  // it leaves in any case
   if (Staying().count > 1) {
     wire::Members leaving;
@@ -387,8 +388,6 @@ void Engine::OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcom
     Drop(leaving, Fault::kRecordFailed, "it cannot write the record: " + outcome.message());
     return;
   }
-  // The last one: tried again by the tick.
-  record_sent_[link.index()] = 0;
   SetMessage("the last member cannot write the record: " + outcome.message(), WaitsFor::kMembers);
 }
 

@@ -1,5 +1,7 @@
 #include "engine/membership.h"
 
+#include <algorithm>
+
 namespace ankole::engine {
 namespace {
 
@@ -63,6 +65,44 @@ StartDecision StartSalvaged(const wire::Record& chosen, const std::vector<Heard>
   return decision;
 }
 
+bool Share(const wire::Members& one, const wire::Members& other) {
+  const auto ids = one.all();
+  return std::any_of(ids.begin(), ids.end(),
+                     [&](wire::ReplicaId id) { return other.Contains(id); });
+}
+
+// Whether all members of `record` were heard, and hold something.
+bool AllHeard(const wire::Record& record, const std::vector<Heard>& heard, std::string* lacking) {
+  bool all = true;
+  for (const wire::ReplicaId id : record.members.all()) {
+    const Heard* found = Find(heard, id);
+    if (found != nullptr && found->answered && found->state.records.current.exists()) continue;
+    AddReason(lacking, NameOf(id) + " of the record before it is needed as well");
+    all = false;
+  }
+  return all;
+}
+
+// Every set shares a member with the complete one before it (rule 2). Where those with the newest
+// record share none, it is not complete as long as a member of both lacks it: nothing was
+// acknowledged since, and that member is as good.
+void TakeOfTheCompleteOne(const wire::Record& complete, const std::vector<Heard>& heard,
+                          StartDecision* decision) {
+  for (const wire::ReplicaId id : complete.members.all()) {
+    const Heard* found = Find(heard, id);
+    if (found == nullptr || !found->answered || found->state.suspect ||
+        !found->state.records.current.exists() || !decision->newest.members.Contains(id)) {
+      continue;
+    }
+    decision->members.Add(id);
+    decision->unclean = true;
+  }
+  if (Share(decision->members, complete.members)) return;
+  decision->members = {};
+  AddReason(&decision->lacking, "a member of the last complete record is needed (" +
+                                    Describe(complete) + "), and none can be taken");
+}
+
 bool IsSalvage(const wire::Record& record) { return record.exists() && record.epoch.run == 0; }
 
 }  // namespace
@@ -85,7 +125,6 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
   StartDecision decision;
   decision.newest = newest;
   size_t members_heard = 0;
-  size_t holders = 0;
   wire::Members suspects;
   bool intact_unclean = false;
   bool suspect_unclean = false;
@@ -106,7 +145,6 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
                 NameOf(member) + " holds an older record (" + Describe(holds) + ")");
       continue;
     }
-    ++holders;
     if (found->state.suspect) {
       suspects.Add(member);
       suspect_unclean |= found->state.unclean;
@@ -115,9 +153,10 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
       intact_unclean |= found->state.unclean;
     }
   }
-  // Where all its members hold it, it is as good as complete: none of them is behind.
-  decision.last_complete = holders == newest.members.count ? newest : complete;
-  const bool all = members_heard == newest.members.count;
+  decision.last_complete = complete;
+  bool all = members_heard == newest.members.count;
+  // A restored store may have recorded what nobody can tell any more: it matters who could.
+  if (basis.store_restored && all) all = AllHeard(complete, heard, &decision.lacking);
   const bool enough =
       basis.store_restored ? all : 2 * members_heard >= newest.members.count && members_heard > 0;
   decision.unclean = intact_unclean;
@@ -127,6 +166,10 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
     decision.members = suspects;
     decision.unclean = suspect_unclean;
     suspects = {};
+  }
+  if (decision.members.count > 0 && complete.exists() &&
+      !Share(decision.members, complete.members)) {
+    TakeOfTheCompleteOne(complete, heard, &decision);
   }
   for (const wire::ReplicaId suspect : suspects.all()) {
     AddReason(&decision.lacking, NameOf(suspect) + " may have lost what it had acknowledged");

@@ -46,7 +46,7 @@ struct StartDecision {
   wire::Members members;
   // The newest record heard; the first record of this epoch follows it.
   wire::Record newest;
-  // The last one that is known to be complete: `newest`, or the one before it.
+  // The newest one that is known to be complete: the store has it, or a replica was told so.
   wire::Record last_complete;
   // Members were not closed clean: reads go to one of them until they are made equal.
   bool unclean = false;
@@ -56,9 +56,10 @@ struct StartDecision {
 
 // Rule 6: at least half of the members of the newest record among the known one and those heard; on
 // those that hold that very record. A replica without any record has lost what it had, and is not
-// heard as a member. A volume that never had a complete record starts on all its replicas or not at
-// all. Rule 7: intact replicas; suspect ones only where there is no intact one, and all members
-// were heard or the clients start anew.
+// heard as a member. Every set shares a member with the complete one before it. Where the store was
+// restored the members of that one must be heard as well. A volume that never had a complete record
+// starts on all its replicas or not at all. Rule 7: intact replicas; suspect ones only where there
+// is no intact one, and all members were heard or the clients start anew.
 StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& heard);
 
 }  // namespace ankole::engine

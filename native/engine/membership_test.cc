@@ -190,9 +190,40 @@ TEST(membership, TheLastCompleteRecordIsKnownFromThoseThatFollowIt) {
   Heard two = Holds(2, complete);
   // 2 does not hold it, so it was never complete.
   EXPECT(DecideStart(Of(complete), {one, two, Silent(3)}).last_complete == complete);
+  // Nor is it known to be where all hold it: it may have needed the store.
   two = one;
   two.replica = 2;
+  EXPECT(DecideStart(Of(complete), {one, two, Silent(3)}).last_complete == complete);
+  two.state.records.complete = proposal;
   EXPECT(DecideStart(Of(complete), {one, two, Silent(3)}).last_complete == proposal);
+}
+
+TEST(membership, ARestoredStoreNeedsTheMembersOfTheCompleteRecordAsWell) {
+  // 1 proposed to go on alone; the store gave the volume to another that went on with 2, and was
+  // then restored.
+  const wire::Record complete = ARecord(4, {1, 2});
+  Heard one = Holds(1, ARecord(5, {1}));
+  one.state.records.complete = complete;
+  StartBasis basis = Of(complete);
+  basis.store_restored = true;
+  const StartDecision decision = DecideStart(basis, {one, Silent(2)});
+  EXPECT(!decision.may_start);
+  EXPECT(decision.lacking.find("replica 0000000000000002 of the record before") !=
+         std::string::npos);
+  EXPECT(DecideStart(basis, {one, Holds(2, complete)}).may_start);
+}
+
+TEST(membership, EverySetSharesAMemberWithTheCompleteOneBeforeIt) {
+  // 2 was to join 1, and only 2 has written that.
+  const wire::Record complete = ARecord(4, {1});
+  Heard two = Holds(2, ARecord(5, {1, 2}));
+  two.state.records.complete = complete;
+  EXPECT(!DecideStart(Of(complete), {Silent(1), two}).may_start);
+  const StartDecision both = DecideStart(Of(complete), {Holds(1, complete), two});
+  EXPECT(both.may_start && both.unclean);
+  EXPECT_EQ(static_cast<int>(both.members.count), 2);
+  // Known to be complete, 2 is enough.
+  EXPECT(DecideStart(Of(ARecord(5, {1, 2})), {Silent(1), two}).may_start);
 }
 
 // What each of up to four replicas may say, in all combinations, against the sentences of rule 6.

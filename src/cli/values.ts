@@ -48,18 +48,18 @@ export function parseCount(max: number): (text: string) => number {
   }
 }
 
-export function parsePhysicalBlock(text: string): PhysicalBlockBytes {
-  const size = physicalBlockSizes.find((size) => String(size) === text)
-  if (size !== undefined) return size
-  throw new InvalidArgumentError(`Use ${physicalBlockSizes.join(' or ')}, in bytes.`)
-}
-
 export function parseReplicaIds(text: string): string[] {
   const ids = text.split(',').map((id) => id.trim())
   if (!ids.every((id) => /^[0-9a-f]{16}$/.test(id))) {
     throw new InvalidArgumentError('Use ids of replicas as "ankole volume list --json" shows them, 16 hex digits each.')
   }
   return ids
+}
+
+export function parsePhysicalBlock(text: string): PhysicalBlockBytes {
+  const size = physicalBlockSizes.find((size) => String(size) === text)
+  if (size !== undefined) return size
+  throw new InvalidArgumentError(`Use ${physicalBlockSizes.join(' or ')}, in bytes.`)
 }
 
 const unitBytes: Record<string, number> = { '': 1, ki: 2 ** 10, mi: 2 ** 20, gi: 2 ** 30, k: 1e3, m: 1e6, g: 1e9 }
