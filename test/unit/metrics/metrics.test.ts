@@ -19,7 +19,8 @@ function engineCounters(volume: string, replica: string): EngineCounters {
     faults: { ...noFaults, 'no-answer': 2 },
     bucketBoundsSeconds: [0.001, 0.01],
     operations: operations(6),
-    replicas: [{ id: replica, state: 'member', inFlight: 1, operations: operations(6) }],
+    ...{ dirtyRegions: 5, unequalRegions: 1, resyncedBytes: 4096, repairedBlocks: 2 },
+    replicas: [{ id: replica, state: 'member', inFlight: 1, resync: null, operations: operations(6) }],
   }
 }
 
