@@ -15,8 +15,8 @@ struct RecordState {
   wire::RecordPair record;
   wire::Epoch welcomed;  // the highest epoch that was let in (rule 3)
   bool clean = true;     // stopped clean and not written since
-  // Boot of the machine and mount of the file system in which it was first written since it was last
-  // clean, or made equal (rule 7).
+  // Boot of the machine and mount of the file system in which it was first written since it was
+  // last clean, or made equal (rule 7).
   std::string boot_id;
   std::string mount_id;
   bool operator==(const RecordState&) const = default;

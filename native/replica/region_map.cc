@@ -29,6 +29,7 @@ Status RegionMap::Reserve(uint32_t regions) {
 
 void RegionMap::Load(uint32_t first_region, const uint8_t* bytes, uint32_t count) {
   CHECK(first_region + count <= regions_);
+  if (count == 0) return;
   std::memcpy(wanted_ + first_region, bytes, count);
   std::memcpy(durable_ + first_region, bytes, count);
 }
@@ -135,7 +136,7 @@ void RegionMap::Written(uint32_t index, const RegionSector& sector) {
 
 // The first region with the bit, regions_ where there is none. Eight at a time: most have nothing.
 uint32_t RegionMap::FindBit(uint8_t bit, uint32_t from) const {
-  const uint64_t all = 0x0101'0101'0101'0101 * bit;
+  const uint64_t all = uint64_t{0x0101'0101'0101'0101} * bit;
   uint32_t region = from;
   while (region < regions_) {
     if (region % 8 == 0 && (LoadLittle<uint64_t>(wanted_ + region) & all) == 0) {

@@ -521,6 +521,11 @@ TEST(replica_regions, seven_maps_are_all_there_are) {
     EXPECT_EQ(driver.FreeMissing(3), ErrorCode::kOk);
     EXPECT_EQ(driver.Propose(ARecord(2, {kMe}), with), ErrorCode::kOk);
     EXPECT(driver.Missing(0xe) == (std::set<uint32_t>{1}));
+    // What the slot had for the one before is gone from the disk too.
+    driver.Drop();
+    Maps again(files, reactor, directory);
+    EXPECT(again.Missing(0xe) == (std::set<uint32_t>{1}));
+    EXPECT(again.Missing(4) == (std::set<uint32_t>{1, 14}));
   });
 }
 
