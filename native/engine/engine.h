@@ -9,21 +9,31 @@
 #include "base/counters.h"
 #include "base/log.h"
 #include "engine/ballot.h"
+#include "engine/cleaner.h"
+#include "engine/copier.h"
+#include "engine/equalizer.h"
+#include "engine/errand.h"
 #include "engine/fault.h"
+#include "engine/joiner.h"
 #include "engine/link.h"
 #include "engine/membership.h"
 #include "engine/operation.h"
 #include "engine/range_lock.h"
+#include "engine/region_table.h"
+#include "engine/resync_host.h"
+#include "engine/scrubber.h"
 #include "io/reactor.h"
 
 namespace ankole::engine {
 
-//   kStarting ─decided▶ kFencing ─welcomed▶ kRecording ─complete▶ kServing ◀─complete─ kChanging
-//        ▲                  │                                        └──member lost──────▲
-//        └──answers changed─┘        any ─fenced▶ kRefused     any ─Stop▶ kStopping ▶ kStopped
+//   kStarting ─decided▶ kFencing ─welcomed▶ kLearning ─known▶ kRecording ─complete▶ kServing
+//        ▲                  │                   │           kServing ─members change▶ kChanging
+//        └──answers changed─┴───────────────────┘           kChanging ─complete▶ kServing
+//                                any ─fenced▶ kRefused      any ─Stop▶ kStopping ▶ kStopped
 enum class Mode : uint8_t {
   kStarting,   // asks the replicas who they are (rule 6)
   kFencing,    // takes those it starts on (rule 3)
+  kLearning,   // asks them where they may differ, after an unclean stop (rule 7)
   kRecording,  // writes the first record of this epoch
   kServing,
   kChanging,  // a record is proposed and not complete: nothing new is acknowledged (rule 2)
@@ -54,6 +64,12 @@ struct EngineOptions {
   std::vector<Replica> replicas;
   uint64_t late_ns = kNsPerSecond;
   uint64_t start_wait_ns = 30 * kNsPerSecond;
+  // For what is copied between replicas: bytes a second; 0: as fast as it goes.
+  uint64_t resync_bandwidth = 0;
+  // Regions that writes may have dirty at a time (rule 5).
+  size_t dirty_regions_max = kDirtyRegionsMax;
+  // A volume of which clients want nothing for as long is flushed and its regions are cleaned.
+  uint64_t idle_ns = 5 * kNsPerSecond;
   // Shares memory with disk hosts that are reached by a Unix socket.
   bool shared_memory = true;
 };
@@ -68,7 +84,7 @@ struct EngineReport {
 
 // The controller of one attached volume: a block device that is replicated to all members and stays
 // one register for each block (rules 1 to 4, 6). One thread, the reactor's.
-class Engine final : public BlockDevice, Link::Owner {
+class Engine final : public BlockDevice, Link::Owner, ResyncHost {
  public:
   class Observer {
    public:
@@ -114,6 +130,11 @@ class Engine final : public BlockDevice, Link::Owner {
   Mode mode() const { return mode_; }
   EngineReport Report() const;
   Json CountersJson() const;
+  // From now on; as in EngineOptions.
+  void SetResyncBandwidth(uint64_t bytes_per_second);
+  // Compares and repairs a range in the background, once; its progress is in the counters.
+  void Scrub(uint64_t offset_bytes, uint64_t length_bytes, uint64_t bytes_per_second);
+  void StopScrub() { scrubber_.Stop(); }
   size_t in_flight() const { return pool_.used(); }
   // Stopped, and nothing of it is in flight at the reactor any more: it may be destroyed, also
   // where the loop goes on.
@@ -125,6 +146,7 @@ class Engine final : public BlockDevice, Link::Owner {
   void Begin(Operation* operation, BlockRequest* request);
   void Lock(Operation* operation);
   void Granted(Operation* operation);
+  void Ready(Operation* operation);
   void Dispatch(Operation* operation);
   void DispatchWaiting();
   bool AddPart(Operation* operation, size_t index, bool alone);
@@ -146,6 +168,48 @@ class Engine final : public BlockDevice, Link::Owner {
   void AnswerLater(BlockRequest* request, ErrorCode status);
   void FailWaiting(ErrorCode status);
   void DetachPart(Operation* operation, size_t index);
+
+  // --- engine_resync.cc: dirty regions, and what makes replicas equal ---
+  io::Reactor& reactor() override { return reactor_; }
+  LogSink& log() override { return log_; }
+  RangeLock& locks() override { return locks_; }
+  Errands& errands() override { return errands_; }
+  std::span<const std::unique_ptr<Link>> links() const override { return links_; }
+  const wire::Members& members() const override { return targets(); }
+  const wire::ReplicaState& StateOf(const Link& link) const override {
+    return heard_[link.index()].state;
+  }
+  const wire::Record& complete() const override { return complete_; }
+  bool Settled() const override;
+  bool Busy() const override;
+  uint64_t NewTag() override { return ++next_tag_; }
+  uint64_t CompleteTag() const override;
+  void SendErrand(Errand* errand) override;
+  bool SubmitOwn(OwnRequest* request) override;
+  void RegionsCleaned() override { AdmitWaiting(); }
+  void MemberFailed(Link& link, const Status& why) override;
+  void JoinerFailed(Link& link, const Status& why) override;
+  void ProposeWith(Link& joiner) override;
+  void TellReplica(const Link& link, const char* state, const std::string& reason) override;
+
+  void Admit(Operation* operation);
+  void AdmitWaiting();
+  void Proceed(Operation* operation);
+  void Unpin(Operation* operation);
+  void GrantedClean(Operation* operation);
+  void EncodeClean(const Operation& operation, Link& link, wire::Header* header,
+                   wire::OutgoingFrame* frame);
+  bool GoesToJoiner(Operation* operation);
+  bool RepairFirst(Operation* operation, ErrorCode error);
+  void Prepared(Operation* operation);
+  void LearnMaps();
+  void MembersChanged();
+  void LookAtResync(uint64_t now_ns);
+  void CheckErrands(uint64_t now_ns);
+  void ClearSuspects();
+  void StopResync();
+  bool ResyncIdle() const;
+  Json ResyncJson(const Link& link) const;
 
   // --- engine_replies.cc: what comes from the links ---
   void OnLinkAuthentic(Link& link) override;
@@ -174,6 +238,7 @@ class Engine final : public BlockDevice, Link::Owner {
   void Fence(const StartDecision& decision);
   void AskAgain(const std::string& why);
   void FencedMember();
+  void FirstRecord();
   void ServeWhenAlone();
   void Propose(const wire::Members& members);
   void WriteRecord(Link& link);
@@ -232,7 +297,6 @@ class Engine final : public BlockDevice, Link::Owner {
     return IsTarget(index) && !leaving_.Contains(links_[index]->replica());
   }
   bool IsTarget(size_t index) const { return targets().Contains(links_[index]->replica()); }
-  Link* LinkOf(wire::ReplicaId id);
   io::Reactor& reactor_;
   Observer& observer_;
   LogSink& log_;
@@ -273,12 +337,23 @@ class Engine final : public BlockDevice, Link::Owner {
   RequestQueue nested_;
   RequestQueue answers_;  // to be answered at the end of this turn: refused ones, holds
   io::Task answer_task_;
-  std::byte* scratch_ = nullptr;      // where answers go that nobody wants any more
-  size_t unclean_reader_ = SIZE_MAX;  // after an unclean stop: the one that serves all reads
+  std::byte* scratch_ = nullptr;  // where answers go that nobody wants any more
   // The last member came back from a reboot: what was not flushed may be gone, so no flush can
   // succeed any more (rule 1).
   bool lost_writes_ = false;
   DeviceCounters counters_;
+
+  // What makes replicas equal, and keeps account of where they may not be (rules 5 and 7).
+  Errands errands_;
+  RegionTable regions_;
+  Copier copier_;
+  Cleaner cleaner_;
+  Equalizer equalizer_;
+  Joiner joiner_;
+  Scrubber scrubber_;
+  IntrusiveList<Operation, &Operation::queue_node> admission_;  // they wait for regions
+  uint64_t client_ns_ = 0;  // when a client last asked for something
+  wire::Members suspects_;  // started on, and not made equal yet
 
   // Membership.
   std::vector<Heard> heard_;  // by link

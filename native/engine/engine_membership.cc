@@ -19,6 +19,8 @@ constexpr uint64_t kStopNs = 3 * kNsPerSecond;
 constexpr uint64_t kStopGraceNs = 2 * kNsPerSecond;
 // A flush may take this long while the replica answers PING (section 4, «late»).
 constexpr uint64_t kFlushNs = 10 * kNsPerSecond;
+// A joiner may take this long to flush what it was filled with: no client waits for that.
+constexpr uint64_t kJoinerFlushNs = 120 * kNsPerSecond;
 
 // How long ago; 0 for what happened since the tick began.
 uint64_t Since(uint64_t then_ns, uint64_t now_ns) {
@@ -35,13 +37,6 @@ std::string Names(const wire::Members& members) {
 }
 
 }  // namespace
-
-Link* Engine::LinkOf(wire::ReplicaId id) {
-  for (const auto& link : links_) {
-    if (link->replica() == id) return link.get();
-  }
-  return nullptr;
-}
 
 void Engine::Start() {
   start_deadline_ns_ = reactor_.NowNs() + options_.start_wait_ns;
@@ -114,10 +109,8 @@ void Engine::AskAgain(const std::string& why) {
 
 // One was welcomed, or lost. When all are, the answers must still be those that were decided on.
 void Engine::FencedMember() {
-  bool all = true;
   for (const auto& link : links_) {
     if (link->mode() == LinkMode::kWelcoming) return;
-    all &= link->up();
     if (!link->up() && decision_.members.Contains(link->replica())) {
       AskAgain("a replica was lost while starting; asking again");
       return;
@@ -132,12 +125,18 @@ void Engine::FencedMember() {
     AskAgain("the replicas changed while starting; asking again");
     return;
   }
-  unclean_reader_ = SIZE_MAX;
-  if (now.unclean && now.members.count > 1) {
-    unclean_reader_ = LinkOf(now.members.ids[0])->index();
-    log_.Log(LogLevel::kWarn, "the replicas were not closed clean: all reads go to replica " +
-                                  wire::ReplicaIdText(now.members.ids[0]));
+  decision_ = now;
+  if (now.unclean) {
+    LearnMaps();
+  } else {
+    FirstRecord();
   }
+}
+
+void Engine::FirstRecord() {
+  const StartDecision& now = decision_;
+  bool all = true;
+  for (const auto& link : links_) all &= link->up();
   complete_ = now.last_complete;
   std::vector<wire::Members> proposals;
   for (const wire::Record& record : options_.proposals) proposals.push_back(record.members);
@@ -156,7 +155,6 @@ void Engine::FencedMember() {
       fault = older ? Fault::kOlderRecord : Fault::kSuspect;
       reason = older ? "it holds an older record" : "it may have lost what it had acknowledged";
     }
-    link->Leave(reason);
     observer_.OnReplica(link->replica(), "left", fault, reason);
   }
   Propose(now.members);
@@ -191,7 +189,9 @@ void Engine::WriteRecord(Link& link) {
   if (!link.up() || link.control_outstanding() || proposal_.written.Contains(link.replica()))
     return;
   record_sent_[link.index()] = proposal_.record.generation;
-  link.SendRecord({proposal_.record, complete_});
+  const bool resynced = joiner_.IsResynced(link.index()) ||
+                        (suspects_.Contains(link.replica()) && equalizer_.AllEqual());
+  link.SendRecord({proposal_.record, complete_}, resynced);
 }
 
 // Complete by the members alone where they carry all that rule 2 counts. The first record of a run
@@ -285,6 +285,7 @@ void Engine::Complete() {
     return;
   }
   if (mode_ == Mode::kChanging) SetMode(Mode::kServing, WhoLeft());
+  MembersChanged();
   while (!held_.empty() && !proposal_.outstanding) Acknowledge(held_.PopFront());
   if (!unproved_.empty()) AnswerHeldReads();
   CloseWhenIdle();
@@ -302,6 +303,7 @@ void Engine::ServeWhenAlone() {
     observer_.OnReplica(id, "member", Fault::kNone, "");
   }
   SetMode(Mode::kServing, WhoLeft());
+  MembersChanged();
   observer_.OnReady();
 }
 
@@ -361,14 +363,12 @@ void Engine::LetLeave(const wire::Members& late) {
     if (mode_ == Mode::kServing) mode_ = Mode::kChanging;
     SetMode(mode_, "a replica leaves: " + why);
   }
-  if (unclean_reader_ != SIZE_MAX && !staying.Contains(links_[unclean_reader_]->replica())) {
-    unclean_reader_ = staying.count > 1 ? LinkOf(staying.ids[0])->index() : SIZE_MAX;
-  }
   leaving_ = {};
   Propose(staying);
   for (const wire::ReplicaId id : before.all()) {
     if (!staying.Contains(id)) PartWith(*LinkOf(id));
   }
+  MembersChanged();
 }
 
 void Engine::PartWith(Link& link) {
@@ -377,8 +377,10 @@ void Engine::PartWith(Link& link) {
   log_.Log(LogLevel::kWarn,
            "replica " + wire::ReplicaIdText(link.replica()) + " leaves: " + reason);
   observer_.OnReplica(link.replica(), "left", fault, reason);
-  link.Leave(reason);
-  if (link.gone()) MemberGone(link);
+  joiner_.OnLeft(link);
+  const bool quiet = link.mode() != LinkMode::kUp && link.mode() != LinkMode::kClosing;
+  link.Break({ErrorCode::kCancelled, reason});
+  if (quiet) MemberGone(link);
 }
 
 // Nothing of its connection is left: operations go on without it.
@@ -407,6 +409,7 @@ void Engine::Refuse(const std::string& reason) {
   proposal_.outstanding = false;
   reactor_.Cancel(&tick_);
   GiveUpBuffers();
+  StopResync();
   for (const auto& link : links_) {
     if (link->gone()) continue;
     link->Leave(reason);
@@ -445,6 +448,7 @@ void Engine::Tick() {
       Evaluate();
       break;
     case Mode::kFencing:
+    case Mode::kLearning:
       break;
     case Mode::kRecording:
     case Mode::kServing:
@@ -453,6 +457,7 @@ void Engine::Tick() {
       CheckLease(now_ns);
       ServeWhenAlone();
       RetryFull(now_ns);
+      LookAtResync(now_ns);
       break;
     case Mode::kStopping:
       AskAgainForRecord(now_ns);
@@ -466,6 +471,8 @@ void Engine::Tick() {
   }
   bool busy = active_ || !in_flight_.empty() || mode_ != Mode::kServing || out_of_space_ns_ != 0;
   for (const auto& link : links_) busy |= IsTarget(link->index()) && !link->up();
+  busy |= joiner_.link() != nullptr || !equalizer_.AllEqual() || suspects_.count > 0 ||
+          scrubber_.running();
   active_ = false;
   if (busy) {
     trimmed_ = false;
@@ -592,6 +599,16 @@ void Engine::CheckOperations(uint64_t now_ns, Late* late) {
       if (operation->parts[link->index()].state != MemberPart::State::kWaiting || !link->up()) {
         continue;
       }
+      if (!IsTarget(link->index())) {
+        // Its time runs when nobody else is waited for.
+        const uint64_t joiner_ns = operation->kind != BlockOperation::kFlush ? options_.late_ns
+                                   : operation->own                          ? kJoinerFlushNs
+                                                                             : kFlushNs;
+        if (operation->waiting == 1 && waited_ns >= joiner_ns) {
+          joiner_.LetGo({ErrorCode::kTimedOut, "it answered too late"});
+        }
+        continue;
+      }
       const bool works = operation->takes_its_time() && !IsSilent(*link, now_ns);
       const uint64_t limit_ns = works ? std::max(options_.late_ns, kFlushNs) : options_.late_ns;
       NoteLate(late, *link, waited_ns, limit_ns, Fault::kNoAnswer, "it answered too late");
@@ -649,6 +666,7 @@ void Engine::Stop() {
   stop_deadline_ns_ = reactor_.NowNs() + kStopNs;
   tick_fast_ = false;
   ArmTick(true);
+  StopResync();
   if (worked) {
     CloseWhenIdle();
   } else {
@@ -660,6 +678,7 @@ void Engine::Stop() {
 // complete, and not after an unclean start, as nothing has made them equal since.
 void Engine::CloseWhenIdle() {
   if (mode_ != Mode::kStopping || closing_ || proposal_.outstanding || pool_.used() > 0) return;
+  if (!ResyncIdle()) return;
   if (leaving_.count > 0) return;  // not equal to the others
   const uint64_t began_ns = stop_deadline_ns_ - kStopNs;
   const bool grace = reactor_.NowNs() < began_ns + std::min(options_.late_ns, kStopGraceNs);
@@ -667,7 +686,7 @@ void Engine::CloseWhenIdle() {
     if (grace && !LinkOf(id)->up()) return;
   }
   closing_ = true;
-  if (unclean_reader_ != SIZE_MAX) {
+  if (!equalizer_.unequal().empty()) {
     log_.Log(LogLevel::kWarn, "the replicas stay marked unclean, as they may differ");
     Closed(false);
     return;
@@ -697,6 +716,7 @@ void Engine::Closed(bool in_time) {
   reactor_.Cancel(&tick_);
   proposal_.outstanding = false;
   GiveUpBuffers();
+  StopResync();
   for (const auto& link : links_) {
     if (link->gone()) continue;
     link->Leave("stopped");
@@ -708,6 +728,7 @@ void Engine::Closed(bool in_time) {
 
 bool Engine::Ended() const {
   if (mode_ != Mode::kStopped || pool_.used() > 0 || answer_task_.scheduled) return false;
+  if (!ResyncIdle()) return false;
   for (const auto& link : links_) {
     if (!link->gone()) return false;
   }
@@ -760,6 +781,7 @@ EngineReport Engine::Report() const {
   switch (mode_) {
     case Mode::kStarting:
     case Mode::kFencing:
+    case Mode::kLearning:
     case Mode::kRecording:
       state = "starting";
       break;

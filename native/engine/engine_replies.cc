@@ -25,6 +25,11 @@ Operation* Engine::OperationOf(Link& link, const wire::Header& header) {
 }
 
 std::byte* Engine::OnLinkLargeData(Link& link, const wire::Header& header) {
+  if (header.slot >= Errands::kFirstSlot) {
+    std::byte* data = errands_.OnLargeData(link, header);
+    if (data == nullptr) link.Break({ErrorCode::kProtocolError, "data that nobody asked for"});
+    return data;
+  }
   Operation* operation = OperationOf(link, header);
   if (operation == nullptr) return nullptr;
   MemberPart& part = operation->parts[link.index()];
@@ -50,6 +55,15 @@ std::byte* Engine::OnLinkLargeData(Link& link, const wire::Header& header) {
 
 void Engine::OnLinkReply(Link& link, const wire::Header& header, const std::byte* payload,
                          std::byte* data) {
+  if (header.slot >= Errands::kFirstSlot) {
+    if (header.status == ErrorCode::kFenced) {
+      Refuse("replica " + wire::ReplicaIdText(link.replica()) + " serves a newer engine");
+    }
+    if (!errands_.OnReply(link, header, payload, data)) {
+      link.Break({ErrorCode::kProtocolError, "a reply to nothing that was asked"});
+    }
+    return;
+  }
   Operation* operation = OperationOf(link, header);
   if (operation == nullptr) return;
   MemberPart& part = operation->parts[link.index()];
@@ -69,7 +83,7 @@ void Engine::OnLinkReply(Link& link, const wire::Header& header, const std::byte
   part.answer_due = part.receiving = false;
   --operation->answers_due;
   --link.outstanding;
-  if (!IsState(operation->kind)) {
+  if (!IsState(operation->kind) && operation->kind != BlockOperation::kClean) {
     link.counters.Add(operation->kind, operation->length_bytes, status != ErrorCode::kOk,
                       reactor_.NowNs() - part.sent_ns);
   }
@@ -148,11 +162,16 @@ void Engine::OnLinkAuthentic(Link& link) {
       link.Ask();
       return;
     case Mode::kFencing:
+    case Mode::kLearning:
     case Mode::kRecording:
     case Mode::kServing:
     case Mode::kChanging:
     case Mode::kStopping:
-      if (IsTarget(link.index()) && !closing_) link.Fence();
+      if (!IsTarget(link.index())) {
+        joiner_.OnAuthentic();
+      } else if (!closing_) {
+        link.Fence();
+      }
       return;
     case Mode::kStopped:
     case Mode::kRefused:
@@ -175,6 +194,8 @@ void Engine::OnLinkState(Link& link, bool welcomed, const wire::ReplicaState& st
     Evaluate();
   } else if (mode_ == Mode::kFencing && welcomed) {
     FencedMember();
+  } else if (!IsTarget(link.index())) {
+    joiner_.OnState(link, welcomed, state);
   } else if (welcomed) {
     ReturnedMember(link, state);
   }
@@ -229,6 +250,7 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
       if (!asked) Route(operation);
     }
   }
+  copier_.Kick();
   CloseWhenIdle();
 }
 
@@ -247,6 +269,7 @@ void Engine::OnLinkRefused(Link& link, const Status& why) {
              "replica " + wire::ReplicaIdText(link.replica()) + " refused: " + why.message());
   }
   if (mode_ == Mode::kStarting) Evaluate();
+  joiner_.OnRefused(link, why);
 }
 
 void Engine::OnLinkLost(Link& link, const Status& why) {
@@ -262,9 +285,15 @@ void Engine::OnLinkLost(Link& link, const Status& why) {
     DetachPart(operation, index);
   }
   while (Operation* operation = QuietLeftOver()) Recycle(operation);
+  errands_.OnLost(link);
   if (link.gone()) {
     MemberGone(link);
     return;
+  }
+  if (!IsTarget(index)) {
+    // A member that left, or a joiner.
+    MemberGone(link);
+    joiner_.OnLost(link);
   }
   if (heard_[index].answered || heard_[index].why_not.empty()) {
     heard_[index].answered = false;
@@ -279,6 +308,9 @@ void Engine::OnLinkLost(Link& link, const Status& why) {
     case Mode::kFencing:
       // The answers were given for connections that stand; ask again.
       FencedMember();
+      return;
+    case Mode::kLearning:
+      if (IsTarget(index)) AskAgain("a replica was lost while starting; asking again");
       return;
     case Mode::kRecording:
     case Mode::kServing:
@@ -337,6 +369,7 @@ void Engine::OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcom
     return;
   }
   if (opcode != wire::Opcode::kRecord || !IsTarget(link.index())) return;
+  if (outcome.ok() && link.sent_resynced()) suspects_.Remove(link.replica());
   if (!unproved_.empty()) AnswerHeldReads();
   if (outcome.ok()) {
     RecordWritten(link);

@@ -188,6 +188,9 @@ Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   Result<int64_t> wait_ms = config.Integer("startWaitMs", 0, 3'600'000, 30'000);
   if (!wait_ms.ok()) return wait_ms.status();
   options.start_wait_ns = static_cast<uint64_t>(wait_ms.value()) * kNsPerMs;
+  Result<int64_t> bandwidth = config.Integer("resyncBandwidth", 0, kIntegerMax, 0);
+  if (!bandwidth.ok()) return bandwidth.status();
+  options.resync_bandwidth = static_cast<uint64_t>(bandwidth.value());
   Result<bool> shared_memory = config.Bool("sharedMemory", true);
   if (!shared_memory.ok()) return shared_memory.status();
   options.shared_memory = shared_memory.value();
@@ -274,9 +277,10 @@ Result<std::unique_ptr<Service>> EngineService::Make(io::Reactor& reactor, const
   const size_t large = kConnectionsMax * (kConnectionBufferBytesMax / BufferPool::kLargeBytes);
   const size_t small_of_iscsi =
       with_iscsi ? kConnectionsMax * chunks_of_a_session + iscsi::kLoginsMax : 0;
+  // Chunks that are copied between replicas have a reserve of their own.
   Result<std::unique_ptr<BufferPool>> buffers =
       BufferPool::Create("ankole-buffers", small + small_of_iscsi, (with_iscsi ? 2 : 1) * medium,
-                         (with_iscsi ? 2 : 1) * large);
+                         (with_iscsi ? 2 : 1) * large + kCopiesMax);
   if (!buffers.ok()) return buffers.status();
   std::unique_ptr<EngineService> service(new EngineService(reactor, events));
   service->nbd_address_ = nbd_address.Take();

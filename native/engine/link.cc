@@ -164,12 +164,13 @@ void Link::OnConnected() {
   SendControl(wire::Opcode::kHello, hello_.data(), hello_.size());
 }
 
-void Link::SendControl(wire::Opcode opcode, const void* payload, size_t bytes) {
+void Link::SendControl(wire::Opcode opcode, const void* payload, size_t bytes, uint16_t flags) {
   if (!connection_.open()) return;
   CHECK(!control_outstanding_ && !control_.pending() && bytes <= control_payload_.size());
   if (bytes > 0) std::memcpy(control_payload_.data(), payload, bytes);
   wire::Header header;
   header.opcode = opcode;
+  header.flags = flags;
   control_outstanding_tag_ = header.tag = kControlTagBit | ++control_tag_;
   header.slot = kControlSlot;
   header.payload_bytes = static_cast<uint32_t>(bytes);
@@ -195,10 +196,12 @@ void Link::Fence() {
   SendControl(wire::Opcode::kWelcome, nullptr, 0);
 }
 
-void Link::SendRecord(const wire::RecordPair& pair) {
+void Link::SendRecord(const wire::RecordPair& pair, bool resynced) {
   std::array<std::byte, wire::kEncodedRecordPairBytes> bytes;
   wire::EncodeRecordPair(pair, bytes);
-  SendControl(wire::Opcode::kRecord, bytes.data(), bytes.size());
+  sent_resynced_ = resynced;
+  SendControl(wire::Opcode::kRecord, bytes.data(), bytes.size(),
+              resynced ? wire::kFlagResynced : uint16_t{0});
 }
 
 void Link::SendClose() { SendControl(wire::Opcode::kClose, nullptr, 0); }

@@ -115,7 +115,10 @@ class Link final : wire::Connection::Handler {
   void Ask();
   void Fence();
   // One of these at a time.
-  void SendRecord(const wire::RecordPair& pair);
+  // `resynced`: it was made equal (rule 7).
+  void SendRecord(const wire::RecordPair& pair, bool resynced = false);
+  // The last record was sent so.
+  bool sent_resynced() const { return sent_resynced_; }
   void SendClose();
   bool control_outstanding() const { return control_outstanding_; }
   // Only while up.
@@ -151,7 +154,7 @@ class Link final : wire::Connection::Handler {
   bool Move(LinkEvent event);
   void Connect();
   void OnConnected();
-  void SendControl(wire::Opcode opcode, const void* payload, size_t bytes);
+  void SendControl(wire::Opcode opcode, const void* payload, size_t bytes, uint16_t flags = 0);
   void OnControlReply(const wire::Header& header, const std::byte* payload);
   void SendShare();
   void EndWelcome();
@@ -177,6 +180,7 @@ class Link final : wire::Connection::Handler {
   uint64_t control_tag_ = 0;  // of the last control frame; PINGs count
   uint64_t control_outstanding_tag_ = 0;
   bool control_outstanding_ = false;
+  bool sent_resynced_ = false;
 
   io::ConnectOperation connect_;
   io::Timer retry_;

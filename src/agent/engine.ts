@@ -204,11 +204,12 @@ export class EngineController {
 
   #want(): void {
     const { volume, sizeBytes, secret, attachment, replicas, nbd, iscsi, lateMs } = this.#plan
-    const { storeRestored, clientsAnew } = this.#plan
+    const { storeRestored, clientsAnew, resyncBandwidth } = this.#plan
     const { ioBackend, dataDirectory } = this.context
     const config = {
       ...{ volume, sizeBytes, secret, record: this.#record, replicas, nbd, iscsi, lateMs },
       ...{ ioBackend, startWaitMs, dataDirectory, storeRestored, clientsAnew },
+      ...(resyncBandwidth === undefined ? {} : { resyncBandwidth }),
     }
     try {
       this.context.supervisor.start({ kind: 'engine', volume, attachment, config })

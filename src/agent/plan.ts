@@ -57,6 +57,7 @@ export interface EnginePlan {
   nbd: HostPort
   iscsi: IscsiConfig
   lateMs: number
+  resyncBandwidth?: number
 }
 
 /** Of the whole cluster: every target has its way from every portal. */

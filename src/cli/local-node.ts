@@ -19,6 +19,8 @@ export interface LocalNodeOptions {
   demo: boolean
   ioBackend: IoBackend
   replicaGraceMs: number
+  /** Bytes a second; 0: as fast as it goes. */
+  resyncBandwidth: number
   replication: 'unix' | 'tcp'
   version: string
   log: Logger
@@ -56,7 +58,7 @@ export class LocalNode {
 
   /** Serves when it resolves. Where it rejects, stop() takes down what was started. */
   async start(): Promise<LocalNodeView> {
-    const { data, disks, replication, ioBackend, replicaGraceMs, log } = this.#options
+    const { data, disks, replication, ioBackend, replicaGraceMs, resyncBandwidth, log } = this.#options
     const directory = openDataDirectory(data)
     this.#endings.push(() => directory.close())
     const { store, path } = directory
@@ -83,7 +85,7 @@ export class LocalNode {
 
     const sockets = socketDirectory(path)
     const plan = {
-      ...{ replication, nbdHost, iscsi, lateMs: replicaGraceMs, storeId },
+      ...{ replication, nbdHost, iscsi, lateMs: replicaGraceMs, resyncBandwidth, storeId },
       socketPath: (disk: string) => socketPath(sockets, disk),
     }
     this.#endings.push(() => agent.stop())

@@ -12,6 +12,8 @@ export interface PlanOptions {
   nbdHost: string
   iscsi: IscsiAddresses
   lateMs: number
+  /** Bytes a second that an engine copies between replicas; absent: as fast as it goes. */
+  resyncBandwidth?: number
   /** Of the store as it is now; absent: it cannot have been restored. */
   storeId?: string
 }
@@ -90,6 +92,7 @@ function enginePlan(
       ...(volume.chap === undefined ? {} : { chap: volume.chap }),
     },
     lateMs: options.lateMs,
+    ...(options.resyncBandwidth === undefined ? {} : { resyncBandwidth: options.resyncBandwidth }),
   }
 }
 

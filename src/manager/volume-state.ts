@@ -173,7 +173,8 @@ function replicaState(
   const { record } = volume.membership
   const left = record.generation > 0 && !record.members.includes(id)
   // The engine knows best who takes part; a disk that failed under a member is news that it has not heard yet.
-  if (ofEngine === 'member' || ofEngine === 'left' || ofEngine === 'suspect') return ofEngine
+  if (ofEngine === 'member' || ofEngine === 'left' || ofEngine === 'resyncing' || ofEngine === 'suspect')
+    return ofEngine
   switch (replica?.state) {
     case 'failed':
     case 'disk-failed':

@@ -53,6 +53,8 @@ export interface EngineConfig {
   iscsi: IscsiConfig
   ioBackend: IoBackend
   lateMs: number
+  /** Bytes a second that are copied between replicas; absent or 0: as fast as it goes. */
+  resyncBandwidth?: number
   startWaitMs: number
   /** Where the io back end is probed with one real read and fsync. */
   dataDirectory: string
@@ -203,7 +205,7 @@ export interface ServingEvent {
   iscsi?: HostPort
 }
 
-export type ReplicaConnectionState = 'connecting' | 'member' | 'left' | 'suspect'
+export type ReplicaConnectionState = 'connecting' | 'member' | 'left' | 'resyncing' | 'suspect'
 
 export interface ReplicaStateEvent {
   event: 'replica'
@@ -267,6 +269,8 @@ export interface DiskReplica {
   directory: string
   sizeBytes: number
   allocatedBytes: number
+  /** Of 4 MiB: written, and not known to be equal on all members. */
+  dirtyRegions: number
   state: 'open' | 'closed' | 'failed'
   error: string
 }
@@ -325,14 +329,44 @@ export interface EngineCounters {
   heldBytes: number
   bucketBoundsSeconds: number[]
   operations: OperationTable
-  replicas: { id: string; state: ReplicaConnectionState; inFlight: number; operations: OperationTable }[]
+  /** Regions of 4 MiB that are dirty at some member, and of these those that members may differ in. */
+  dirtyRegions: number
+  unequalRegions: number
+  /** Copied between replicas, and blocks that were corrupt at one and written anew; since the process started. */
+  resyncedBytes: number
+  repairedBlocks: number
+  replicas: ReplicaCounters[]
+}
+
+export interface ReplicaCounters {
+  id: string
+  state: ReplicaConnectionState
+  inFlight: number
+  /** How far one that is no member is on its way to become one; null for members. */
+  resync: ResyncProgress | null
+  operations: OperationTable
+}
+
+export interface ResyncProgress {
+  state: 'waiting' | 'held-off' | 'copying' | 'joining'
+  /** That were to be compared when it began, and since. */
+  regions: number
+  regionsToGo: number
+  copiedBytes: number
+  bytesPerSecond: number
 }
 
 export interface DiskCounters {
   disk: string
   ioBackend: ChosenIoBackend
   bucketBoundsSeconds: number[]
-  replicas: { volume: string; id: string; operations: OperationTable }[]
+  replicas: {
+    volume: string
+    id: string
+    operations: OperationTable
+    /** Of 4 MiB: how many are dirty, and how many each replica that is away misses. Of open replicas only. */
+    regions?: { dirty: number; missing: { replica: string; regions: number }[] }
+  }[]
 }
 
 /** Since its process started, but for the connections: those that are open. */

@@ -75,6 +75,7 @@ export const replicaStates = [
   'connecting',
   'member',
   'left',
+  'resyncing',
   'suspect',
   'failed',
   'removing',

@@ -153,7 +153,7 @@ export function aNode(t: Test): Node {
     'create-replica': (message) => {
       const { volume, id, sizeBytes } = message as unknown as ReplicaPlan
       const directory = `/disk/replicas/${volume}-${id}`
-      disk.set(id, { volume, id, directory, sizeBytes, allocatedBytes: 0, state: 'open', error: '' })
+      disk.set(id, { volume, id, directory, sizeBytes, allocatedBytes: 0, dirtyRegions: 0, state: 'open', error: '' })
       return { result: { directory } }
     },
     'remove-replica': (message) => {

@@ -141,3 +141,17 @@ void t.test('a silent disk holds up a volume that ran before for a while only', 
   t.match(assess(volume, { ...observed, waitedMs: 60_000 }), { step: 'give-attachment' })
   t.end()
 })
+
+void t.test('how far a replica is on its way back is said', (t) => {
+  const volume = theVolume({ deletionTimestamp: undefined, wanted: 'node-1', given: 'node-1', generation: 3 })
+  const engine = theEngine('degraded')
+  engine.replicas = engine.replicas.map((replica, index) =>
+    index === 2 ? { ...replica, state: 'resyncing', reason: '5 of 12 regions to go' } : replica,
+  )
+  const replicas: Observed['replicas'] = new Map(
+    replicaIds.map((id) => [id, { state: 'ready', directory: '/d', message: '' } as const]),
+  )
+  const { status } = assess(volume, { replicas, engine, engineEnded: false, waitedMs: 0 })
+  t.match(status.replicas[2], { state: 'resyncing', message: '5 of 12 regions to go' })
+  t.end()
+})
