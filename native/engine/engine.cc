@@ -526,8 +526,8 @@ void Engine::JudgeFailures(Operation* operation) {
     const bool news = out_of_space_ns_ == 0;
     out_of_space_ns_ = reactor_.NowNs();
     if (news) {
-      SetMessage("all members are out of space: writes wait until there is room on their disks",
-                 WaitsFor::kSpace);
+      log_.Log(LogLevel::kWarn, kOutOfSpaceText);
+      observer_.OnReport(Report());
     }
     operation->retry_ns = out_of_space_ns_ + kFullRetryNs;
     full_.PushBack(operation);

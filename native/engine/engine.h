@@ -321,6 +321,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   IntrusiveList<Operation, &Operation::queue_node> full_;      // no member has space
   IntrusiveList<Operation, &Operation::queue_node> unproved_;  // reads that wait for the lease
   uint64_t unproved_since_ns_ = 0;
+  static constexpr const char* kOutOfSpaceText =
+      "all members are out of space: writes wait until there is room on their disks";
   uint64_t out_of_space_ns_ = 0;  // when a write last found no space anywhere; 0: there is some
   struct RequestQueue {
     BlockRequest* head = nullptr;

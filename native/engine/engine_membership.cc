@@ -769,7 +769,13 @@ void Engine::GoesOn() {
 EngineReport Engine::Report() const {
   const bool degraded = complete_.members.count < links_.size();
   WaitsFor waits_for = waits_for_;
-  if (waits_for == WaitsFor::kNothing && out_of_space_ns_ != 0) waits_for = WaitsFor::kSpace;
+  std::string message = message_;
+  // Whatever else has happened since: what I/O waits for is what the reader wants to know.
+  const bool works = mode_ == Mode::kServing || mode_ == Mode::kChanging;
+  if (works && waits_for == WaitsFor::kNothing && out_of_space_ns_ != 0) {
+    waits_for = WaitsFor::kSpace;
+    message = kOutOfSpaceText;
+  }
   const bool waits = waits_for != WaitsFor::kNothing;
   const char* state = "";
   switch (mode_) {
@@ -795,7 +801,7 @@ EngineReport Engine::Report() const {
       state = "refused";
       break;
   }
-  return {state, message_, complete_, waits_for};
+  return {state, message, complete_, waits_for};
 }
 
 }  // namespace ankole::engine

@@ -321,6 +321,25 @@ TEST(engine_request, WhenAllAreOutOfSpaceWritesWaitAndReadsGoOn) {
       [&] { return std::string(three.bench.engine->Report().state) == "serving"; }, 4000));
 }
 
+TEST(engine_request, AChangeOfMembersDoesNotHideThatWritesWaitForSpace) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  for (size_t i = 0; i < 3; ++i) {
+    three[i].verdict = [i](const wire::Header& header) {
+      return When(header.opcode == wire::Opcode::kWrite, What::kFail,
+                  i == 2 ? ErrorCode::kIoError : ErrorCode::kNoSpace);
+    };
+  }
+  Request* write = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 5);
+  ASSERT(three.bench.Until([&] { return three.bench.At("complete 2") != SIZE_MAX; }));
+  EXPECT(three.bench.Never([&] { return write->finished; }, 300));
+  EXPECT(three.bench.State().starts_with("waiting: all members are out of space"));
+  EXPECT(three.bench.engine->Report().waits_for == WaitsFor::kSpace);
+  for (size_t i = 0; i < 3; ++i) three[i].verdict = nullptr;
+  ASSERT(three.bench.Wait(write));
+  EXPECT(write->status == ErrorCode::kOk);
+}
+
 TEST(engine_request, OneThatIsFullLeaves) {
   Three three;
   ASSERT(three.bench.StartAndWait());

@@ -145,7 +145,7 @@ class Reactor {
   virtual const BackendChoice& backend() const = 0;
   virtual FileSystem& files() = 0;
 
-  // CLOCK_MONOTONIC.
+  // CLOCK_BOOTTIME: it goes on while the machine sleeps.
   virtual uint64_t NowNs() = 0;
   // Seconds since 1970, for metadata that people read.
   virtual uint64_t WallClockSeconds() = 0;

@@ -63,6 +63,9 @@ export class LocalNode {
     this.#endings.push(() => directory.close())
     const { store, path } = directory
     const storeId = await storeIdentity(store)
+    if (store.wasRestored) {
+      log.warn({ storeId }, 'the store was put back from a copy: volumes start when all their members are there')
+    }
     const iscsi = await portalAddresses(this.#options.iscsi)
     const portal = formatHostPort({ ...iscsi.listen, host: iscsi.host })
     if (!isLoopback(iscsi.host)) log.warn({ portal }, 'whoever reaches the iSCSI portal may use volumes without CHAP')

@@ -3,6 +3,7 @@ import Database from 'better-sqlite3'
 import { Compile, type Validator } from 'typebox/compile'
 import { AnkoleError } from '../api/errors.js'
 import { openDatabase, translate } from './database.js'
+import { HighWater } from './high-water.js'
 import { resourceSchemas, type Kind, type Metadata, type Resources } from './resources.js'
 import type { Draft, Store, WatchEvent } from './store.js'
 
@@ -20,6 +21,9 @@ interface Watcher {
 export class SqliteStore implements Store {
   readonly #database: Database.Database
   readonly #path: string
+  readonly #highWater: HighWater
+  /** It was put back from a copy since it was last used, and has a new id since. */
+  readonly wasRestored: boolean
   readonly #watchers = new Set<Watcher>()
   readonly #validators = new Map<Kind, Validator>()
   readonly #statements
@@ -44,7 +48,13 @@ export class SqliteStore implements Store {
       ),
       remove: database.prepare<[string, string]>('DELETE FROM resource WHERE kind = ? AND name = ?'),
       next: database.prepare<[], { value: number }>('UPDATE sequence SET value = value + 1 RETURNING value'),
+      last: database.prepare<[], { value: number }>('SELECT value FROM sequence'),
     }
+    const hasVolumes = this.#statements.list.get('Volume') !== undefined
+    const { highWater, isBehind } = HighWater.open(`${path}.seen`, this.#sequence(), hasVolumes)
+    this.#highWater = highWater
+    this.wasRestored = isBehind
+    if (isBehind) this.#takeNewIdentity()
   }
 
   get<K extends Kind>(kind: K, name: string): Promise<Resources[K] | null> {
@@ -86,12 +96,17 @@ export class SqliteStore implements Store {
     })
   }
 
-  update<K extends Kind>(kind: K, resource: Resources[K]): Promise<Resources[K]> {
-    return this.#change(kind, 'modified', () => {
+  async update<K extends Kind>(kind: K, resource: Resources[K]): Promise<Resources[K]> {
+    const changes = { members: false }
+    const updated = await this.#change(kind, 'modified', () => {
       const stored = this.#expect(kind, resource.metadata.name, resource.metadata.resourceVersion)
       if (stored.metadata.uid !== resource.metadata.uid) throw conflict(kind, resource.metadata.name)
+      changes.members = membersOf(stored) !== membersOf(resource)
       return this.#put(kind, resource)
     })
+    // Before whoever asked goes on: an engine counts on it only then.
+    if (changes.members) this.#highWater.raise(Number(updated.metadata.resourceVersion))
+    return updated
   }
 
   async delete(kind: Kind, name: string, resourceVersion?: string): Promise<void> {
@@ -107,6 +122,17 @@ export class SqliteStore implements Store {
     return this.#run(() => {
       this.#database.close()
     })
+  }
+
+  #sequence(): number {
+    return this.#statements.last.get()?.value ?? 0
+  }
+
+  #takeNewIdentity(): void {
+    const row = this.#statements.get.get('StoreIdentity', 'store')
+    if (row === undefined) return // It gets its first one at its first use.
+    const identity = { ...this.#parse('StoreIdentity', row.document), storeId: randomUUID() }
+    this.#database.transaction(() => this.#put('StoreIdentity', identity)).immediate()
   }
 
   #expect<K extends Kind>(kind: K, name: string, resourceVersion: string | undefined): Resources[K] {
@@ -179,6 +205,10 @@ export class SqliteStore implements Store {
   #corrupt(why: string): AnkoleError {
     return new AnkoleError('store-corrupt', `The store ${this.#path} is damaged: ${why}.`)
   }
+}
+
+function membersOf(resource: object): string {
+  return 'membership' in resource ? JSON.stringify(resource.membership) : ''
 }
 
 function parseJson(text: string): unknown {

@@ -48,7 +48,14 @@ export class Memberships {
         // It waited for the lease of the one before it, or knew that there is none.
         membership.alone = true
         return
-      default:
+      case 'cannot-start':
+      case 'io-backend':
+      case 'log':
+      case 'probe':
+      case 'record':
+      case 'replica':
+      case 'state':
+      case 'stopped':
         return
     }
   }

@@ -274,11 +274,12 @@ void t.test('secrets leave neither by the API nor by the log', async (t) => {
 })
 
 void t.test('salvage says what it would do, and does it only when told to', async (t) => {
-  const { call, manager, agent, untilState } = await anApi(t)
+  const api = await anApi(t)
+  const { call, manager, agent } = api
   agent.engineState = 'starting'
   t.equal((await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })).status, 201)
   await manager.attach('demo')
-  const { replicas } = await untilState('demo', 'attaching')
+  const { replicas } = await api.untilState('demo', 'attaching')
   const url = '/v1/volumes/demo/salvage'
   t.match(await call('POST', url, {}), { status: 409, body: { error: { code: 'salvage-not-needed' } } })
   const [first, second] = replicas.map(({ id }) => id) as [string, string]

@@ -1,9 +1,9 @@
-import { appendFileSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { appendFileSync, copyFileSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import Database from 'better-sqlite3'
 import t from 'tap'
 import { openDatabase } from '../../../src/store/database.js'
-import { SqliteStore } from '../../../src/store/index.js'
+import { giveAttachment, SqliteStore, storeIdentity } from '../../../src/store/index.js'
 import { aVolume } from './builders.js'
 import { storeSuite } from './suite.js'
 
@@ -114,4 +114,45 @@ void t.test('a directory that cannot hold the store is named', (t) => {
   appendFileSync(path, '')
   t.doesNotThrow(() => void SqliteStore.open(path).close(), 'an empty file is a store not yet written')
   t.end()
+})
+
+void t.test('rule 6: one that was put back from a copy gets a new id', async (t) => {
+  const directory = t.testdir()
+  const path = join(directory, 'ankole.db')
+  const copy = join(directory, 'copy.db')
+  const identityOf = async (path: string): Promise<{ id: string; wasRestored: boolean }> => {
+    const store = SqliteStore.open(path)
+    const { wasRestored } = store
+    const id = await storeIdentity(store)
+    await store.close()
+    return { id, wasRestored }
+  }
+  let store = SqliteStore.open(path)
+  const id = await storeIdentity(store)
+  const volume = await store.update(
+    'Volume',
+    giveAttachment(await store.create('Volume', aVolume('demo')), 'a', 'boot'),
+  )
+  await store.close()
+  copyFileSync(path, copy)
+  t.same(await identityOf(path), { id, wasRestored: false }, 'nothing was put back')
+
+  // What changes nobody's members may be lost unnoticed: it will be seen again by looking.
+  store = SqliteStore.open(path)
+  await store.update('Volume', { ...volume, status: { ...volume.status, message: 'it works' } })
+  await store.close()
+  copyFileSync(copy, path)
+  t.same(await identityOf(path), { id, wasRestored: false })
+
+  store = SqliteStore.open(path)
+  await store.update('Volume', giveAttachment(volume, 'b', 'boot'))
+  await store.close()
+  copyFileSync(copy, path)
+  const restored = await identityOf(path)
+  t.equal(restored.wasRestored, true)
+  t.not(restored.id, id)
+  t.same(await identityOf(path), { id: restored.id, wasRestored: false }, 'once')
+
+  rmSync(`${path}.seen`)
+  t.equal((await identityOf(path)).wasRestored, true, 'it was put where no store was')
 })
