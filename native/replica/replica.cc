@@ -1,5 +1,7 @@
 #include "replica/replica.h"
 
+#include <cerrno>
+
 #include "base/limits.h"
 #include "base/units.h"
 
@@ -27,6 +29,12 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
   if (operation.kind == OperationKind::kStatus && operation.extents_max == 0) {
     return ErrorCode::kInvalidArgument;
   }
+  if (operation.kind == OperationKind::kBad) {
+    const bool blocks = offset % kBlockBytes == 0 && length <= kDataBytesMax &&
+                        (length % kBlockBytes == 0 || offset + length == size_bytes());
+    if (!blocks) return ErrorCode::kInvalidArgument;
+    if (!sums_.on()) return ErrorCode::kUnsupported;
+  }
   return ErrorCode::kOk;
 }
 
@@ -38,6 +46,9 @@ void Replica::Submit(ReplicaOperation* operation) {
   operation->scratch = nullptr;
   operation->sync_failed = false;
   operation->lanes_busy = 0;
+  operation->checksums_filled = false;
+  operation->sums_next = 0;
+  operation->spoils_first = operation->spoils_last = false;
   const ErrorCode wrong = Check(*operation);
   if (wrong != ErrorCode::kOk) return FinishLater(operation, wrong);
   switch (operation->kind) {
@@ -48,6 +59,8 @@ void Replica::Submit(ReplicaOperation* operation) {
     case OperationKind::kZero:
     case OperationKind::kUnmap:
       return WhenDirty(operation, [](ReplicaOperation* self) { self->replica->StartZero(self); });
+    case OperationKind::kBad:
+      return StartBad(operation);
     case OperationKind::kFlush:
       flush_waiters_.PushBack(operation);
       return StartFlush();
@@ -120,6 +133,21 @@ void Replica::ReleaseScratch(ReplicaOperation* operation) {
     scratch_waiters_.Remove(waiter);
     waiter->proceed(waiter);
   }
+}
+
+// Blocks that are good nowhere: durably so, that a restart does not take them for good.
+void Replica::StartBad(ReplicaOperation* operation) {
+  if (sync_failed_) return FinishLater(operation, ErrorCode::kSuspect);
+  sums_.With(operation, [](ReplicaOperation* self) {
+    self->replica->sums_.MarkBad(self, FinishNoted);
+  });
+}
+
+// The checksums at rest are taken care of.
+void Replica::FinishNoted(ReplicaOperation* operation) {
+  Replica* self = operation->replica;
+  if (operation->sync_failed) return self->FinishSyncFailed(operation, -EIO);
+  self->Finish(operation, operation->status);
 }
 
 void Replica::Latch(const std::string& reason) {

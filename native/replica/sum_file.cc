@@ -207,7 +207,7 @@ Status SumFile::NoteBad(io::FileSystem& files, uint64_t region, bool bad) {
   SumHeader next = header_;
   if (bad) {
     if (next.bad_regions.size() == kBadRegionsMax) {
-      return Status(ErrorCode::kNoSpace, "checksums: " + std::to_string(kBadRegionsMax) +
+      return Status(ErrorCode::kIoError, "checksums: " + std::to_string(kBadRegionsMax) +
                                              " regions hold damaged blocks already; the disk is "
                                              "to be replaced");
     }

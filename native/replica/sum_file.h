@@ -87,7 +87,7 @@ class SumFile {
 
   bool MayHoldBad(uint64_t region) const;
   const std::vector<uint64_t>& bad_regions() const { return header_.bad_regions; }
-  // Notes durably that the region may hold bad blocks, or that it holds none any more. kNoSpace
+  // Notes durably that the region may hold bad blocks, or that it holds none any more. kIoError
   // when kBadRegionsMax are noted.
   Status NoteBad(io::FileSystem& files, uint64_t region, bool bad);
 
