@@ -23,6 +23,12 @@ struct SumCounters {
   uint64_t errors = 0;         // reads of blocks that do not match, or are known to be bad
   uint64_t pages_damaged = 0;  // pages of checksums that are not whole: their blocks have none now
   uint64_t pages_dropped = 0;  // pages that found no space on the disk, likewise
+  SumCounters& operator+=(const SumCounters& other) {
+    errors += other.errors;
+    pages_damaged += other.pages_damaged;
+    pages_dropped += other.pages_dropped;
+    return *this;
+  }
 };
 
 // The checksums at rest of a replica's head (rule 9): where they are kept, verified and made

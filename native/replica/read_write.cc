@@ -48,25 +48,23 @@ void Replica::StartRead(ReplicaOperation* operation) {
   operation->next_bytes = 0;
   // Checksums are of whole blocks, and O_DIRECT takes no others.
   const bool whole = wide.begin_bytes == begin && wide.end_bytes == end;
-  const auto read = [](ReplicaOperation* self) {
-    Replica* replica = self->replica;
-    if (replica->IssueReads(self)) replica->FinishLater(self, replica->EndRead(self));
-  };
   if (direct_ ? whole && Aligned(operation->data) : whole || !sums_.on()) {
     operation->buffer = operation->data;
     operation->buffer_offset_bytes = begin;
     operation->buffer_length_bytes = operation->length_bytes;
-    return sums_.With(operation, read);
+    return sums_.With(operation, ReadNow);
   }
   operation->buffer_offset_bytes = wide.begin_bytes;
   operation->buffer_length_bytes = wide.end_bytes - wide.begin_bytes;
   WithScratch(operation, operation->buffer_length_bytes, [](ReplicaOperation* self) {
     self->buffer = self->scratch->data;
-    if (self->replica->IssueReads(self)) {
-      CopyOut(self);
-      self->replica->FinishLater(self, self->status);
-    }
+    self->replica->sums_.With(self, ReadNow);
   });
+}
+
+void Replica::ReadNow(ReplicaOperation* operation) {
+  Replica* self = operation->replica;
+  if (self->IssueReads(operation)) self->FinishLater(operation, self->EndRead(operation));
 }
 
 // Starts what the free lanes can take. True when nothing is left to do or to wait for.

@@ -130,6 +130,7 @@ class Replica {
 
   // read_write.cc
   void StartRead(ReplicaOperation* operation);
+  static void ReadNow(ReplicaOperation* operation);
   bool IssueReads(ReplicaOperation* operation);
   ErrorCode EndRead(ReplicaOperation* operation);
   void ReadLane(ReplicaOperation* operation, int lane, uint16_t layer, uint64_t offset_bytes,

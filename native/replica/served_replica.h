@@ -49,6 +49,8 @@ class ServedReplica {
   const Status& failure() const { return failure_; }
   const DeviceCounters& counters() const { return counters_; }
   DeviceCounters& counters() { return counters_; }
+  // Since the disk host started.
+  SumCounters sum_counters() const;
 
   // --- for its sessions
   // ----------------------------------------------------------------------------
@@ -72,6 +74,9 @@ class ServedReplica {
   // One operation of a session is done (called for each that was submitted).
   void OnOperationDone(OperationKind kind, ErrorCode status);
   uint64_t size_bytes() const { return replica_->size_bytes(); }
+  bool has_checksums() const { return replica_->has_checksums(); }
+  // Nothing was asked of it for a while.
+  void Trim() { replica_->Trim(); }
   // The newest record that was submitted, done or not.
   const wire::Record& newest_record() const { return newest_record_; }
 
@@ -103,6 +108,7 @@ class ServedReplica {
   Identity identity_;
   Status failure_;
   DeviceCounters counters_;
+  SumCounters closed_sums_;  // of openings before
 
   std::unique_ptr<Replica> replica_;
   bool job_running_ = false;  // it is being opened or closed

@@ -51,6 +51,7 @@ export const VolumeView = Type.Object({
   sizeBytes: Type.Integer(),
   numberOfReplicas: Type.Integer(),
   cache: Type.Enum(cacheModes),
+  checksums: Type.Boolean({ description: 'Whether replicas keep a checksum of each block, and verify what they read' }),
   createdAt: Type.String(),
   state: Type.Enum(volumeStates),
   robustness: Type.Enum(robustnesses),
@@ -136,6 +137,9 @@ export const CreateVolume = Strict({
   }),
   numberOfReplicas: Type.Optional(Type.Integer({ description: '3 if not given' })),
   cache: Type.Optional(Type.Enum(cacheModes, { description: 'buffered if not given' })),
+  checksums: Type.Optional(
+    Type.Boolean({ description: 'Keep a checksum of each block on disk, and verify what is read; true if not given' }),
+  ),
   chap: Type.Optional(
     Strict(
       {

@@ -51,6 +51,7 @@ function createCommand(): Command {
         .choices(['buffered', 'direct'] satisfies CacheMode[])
         .default('buffered'),
     )
+    .option('--no-checksums', 'keep no checksums on disk: less work, and what a disk damages is not noticed')
     .option('--chap-user <name>', 'who may log in by iSCSI; whoever reaches the portal if not given')
     .option('--chap-secret-file <file>', 'its secret: 12 to 64 printable characters')
     .option('--chap-mutual-user <name>', 'who the target proves to be in turn')
@@ -64,13 +65,13 @@ Examples:
   ankole volume create data --size 10GiB --chap-user me --chap-secret-file secret`,
     )
     .action(async (name: string, _: object, command: Command) => {
-      const { url, json, size, replicas, cache, timeout, ...options } = command.optsWithGlobals<
-        Waiting & ChapOptions & { size: string; replicas: number; cache: CacheMode }
+      const { url, json, size, replicas, cache, checksums, timeout, ...options } = command.optsWithGlobals<
+        Waiting & ChapOptions & { size: string; replicas: number; cache: CacheMode; checksums: boolean }
       >()
       parseSize(size)
       const chap = readChap(options)
       const body = {
-        ...{ name, size, numberOfReplicas: replicas, cache, timeoutSeconds: timeout },
+        ...{ name, size, numberOfReplicas: replicas, cache, checksums, timeoutSeconds: timeout },
         ...(chap === undefined ? {} : { chap }),
       }
       const volume = await new Client(url).post<VolumeView>('/v1/volumes', body)

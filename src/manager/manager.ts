@@ -50,6 +50,8 @@ export interface VolumeRequest {
   sizeBytes: number
   numberOfReplicas: number
   cache: CacheMode
+  /** True if not given. */
+  checksums?: boolean
   chap?: Chap
 }
 
@@ -201,7 +203,7 @@ export class Manager {
     return done
   }
 
-  async #create({ name, sizeBytes, numberOfReplicas, cache, chap }: VolumeRequest): Promise<Volume> {
+  async #create({ name, sizeBytes, numberOfReplicas, cache, checksums = true, chap }: VolumeRequest): Promise<Volume> {
     checkName(name)
     checkReplicas(numberOfReplicas)
     if (chap !== undefined) checkChap(chap)
@@ -218,7 +220,7 @@ export class Manager {
     const iscsiPort = await freePort(iscsi.listen.host, iscsiPortFirst, taken.add(nbdPort))
     const draft: Draft<'Volume'> = {
       metadata: { name },
-      spec: { sizeBytes, numberOfReplicas, cache, nodeID: null },
+      spec: { sizeBytes, numberOfReplicas, cache, checksums, nodeID: null },
       secret: randomBytes(32).toString('hex'),
       nbdPort,
       iscsiPort,

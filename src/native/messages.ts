@@ -194,7 +194,14 @@ export interface EngineRequests {
 
 export interface DiskHostRequests {
   'create-replica': {
-    parameters: { volume: string; id: string; sizeBytes: number; secret: string; cache: CacheMode }
+    parameters: {
+      volume: string
+      id: string
+      sizeBytes: number
+      secret: string
+      cache: CacheMode
+      checksums: boolean
+    }
     result: { directory: string }
   }
   'remove-replica': { parameters: { volume: string; id: string }; result: object }
@@ -243,7 +250,13 @@ export interface DiskCounters {
   disk: string
   ioBackend: ChosenIoBackend
   bucketBoundsSeconds: number[]
-  replicas: { volume: string; id: string; operations: OperationTable }[]
+  replicas: {
+    volume: string
+    id: string
+    operations: OperationTable
+    /** Since the disk host started: blocks that did not match, pages of checksums that were not whole or had no space. */
+    checksums: { errors: number; pagesDamaged: number; pagesDropped: number }
+  }[]
 }
 
 /** Since its process started, but for the connections: those that are open. */

@@ -98,6 +98,8 @@ export const Volume = Type.Object({
     sizeBytes: Type.Integer({ minimum: 4096 }),
     numberOfReplicas: Type.Integer({ minimum: 1 }),
     cache: Type.Enum(cacheModes),
+    /** Whether replicas keep a checksum of each block beside the data. Absent in what an earlier release wrote: true. */
+    checksums: Type.Optional(Type.Boolean()),
     /** Where the volume should be attached; null: nowhere. */
     nodeID: Type.Union([Type.String(), Type.Null()]),
   }),

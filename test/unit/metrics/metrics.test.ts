@@ -30,7 +30,10 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
     disks: [
       {
         ...{ disk: 'disk-1', ioBackend: 'uring' as const, bucketBoundsSeconds: [0.001, 0.01] },
-        replicas: ['a', 'b'].map((volume) => ({ volume, id, operations: operations(6) })),
+        replicas: ['a', 'b'].map((volume) => ({
+          ...{ volume, id, operations: operations(6) },
+          checksums: { errors: 3, pagesDamaged: 1, pagesDropped: 1 },
+        })),
       },
     ],
   }
