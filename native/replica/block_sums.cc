@@ -38,7 +38,7 @@ BlockSums::~BlockSums() {
 }
 
 Status BlockSums::Open(const std::string& directory, Chain* chain, const BlockMap* map,
-                       std::string* notes) {
+                       bool sync_failed, std::string* notes) {
   CHECK(!file_.open());
   chain_ = chain;
   map_ = map;
@@ -60,6 +60,10 @@ Status BlockSums::Open(const std::string& directory, Chain* chain, const BlockMa
   }
   if (!file.ok()) return file.status();
   file_ = file.Take();
+  if (sync_failed) {
+    (void)files_.SyncData(file_.file()).ok();
+    RETURN_IF_ERROR(files_.DropCache(file_.file()));
+  }
   bad_regions_.reserve(kBadRegionsMax + 2 * SumTable::kCopiesMax);
   bad_regions_.assign(file_.bad_regions().begin(), file_.bad_regions().end());
   loads_ = std::make_unique<Load[]>(kLoads);

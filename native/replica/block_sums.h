@@ -46,7 +46,9 @@ class BlockSums {
 
   // Blocking. Opens the file of the head, or makes it; one whose header is not whole is replaced,
   // and `notes` says so. Where it finds no space the replica does without until it is opened again.
-  Status Open(const std::string& directory, Chain* chain, const BlockMap* map, std::string* notes);
+  // `sync_failed`: an earlier process had a sync that failed; what is read must come from the disk.
+  Status Open(const std::string& directory, Chain* chain, const BlockMap* map, bool sync_failed,
+              std::string* notes);
   // Blocking. What the table knows is durable when it returns; nothing is computed anew: what is
   // not known is none from then on. `sync_failed`: the failure is rule 1's.
   Status Persist(bool* sync_failed);

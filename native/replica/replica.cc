@@ -1,6 +1,8 @@
 #include "replica/replica.h"
 
+#include <algorithm>
 #include <cerrno>
+#include <utility>
 
 #include "base/limits.h"
 #include "base/units.h"
@@ -8,8 +10,26 @@
 namespace ankole::replica {
 
 ErrorCode Replica::Check(const ReplicaOperation& operation) const {
-  if (operation.kind == OperationKind::kFlush || operation.kind == OperationKind::kRecord) {
-    return ErrorCode::kOk;
+  switch (operation.kind) {
+    case OperationKind::kFlush:
+    case OperationKind::kRecord:
+    case OperationKind::kTidy:
+      return ErrorCode::kOk;
+    case OperationKind::kMissing:
+      if (operation.missing.id == 0 || operation.missing.id == identity_.id) {
+        return ErrorCode::kInvalidArgument;
+      }
+      [[fallthrough]];
+    case OperationKind::kMark:
+      return operation.runs.end() <= regions_.regions() ? ErrorCode::kOk : ErrorCode::kOutOfRange;
+    case OperationKind::kClean:
+      // May reach beyond the end.
+      return operation.offset_bytes % kRegionBytes == 0 &&
+                     operation.length_bytes % kRegionBytes == 0
+                 ? ErrorCode::kOk
+                 : ErrorCode::kInvalidArgument;
+    default:
+      break;
   }
   if (operation.kind == OperationKind::kLoadState || operation.kind == OperationKind::kStoreState) {
     const bool whole = operation.length_bytes == kTargetStateBytes && operation.data != nullptr;
@@ -21,8 +41,12 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
     return ErrorCode::kInvalidArgument;
   }
   if (offset >= size_bytes() || length > size_bytes() - offset) return ErrorCode::kOutOfRange;
+  const bool sum = operation.kind == OperationKind::kSum;
+  if (sum && (offset % kBlockBytes != 0 || operation.sums == nullptr)) {
+    return ErrorCode::kInvalidArgument;
+  }
   const bool data =
-      operation.kind == OperationKind::kRead || operation.kind == OperationKind::kWrite;
+      operation.kind == OperationKind::kRead || operation.kind == OperationKind::kWrite || sum;
   if (data && (length > kDataBytesMax || operation.data == nullptr)) {
     return ErrorCode::kInvalidArgument;
   }
@@ -67,9 +91,20 @@ void Replica::Submit(ReplicaOperation* operation) {
     case OperationKind::kStatus:
       status_waiters_.PushBack(operation);
       return StartStatus();
+    case OperationKind::kClean:
+      clean_waiters_.PushBack(operation);
+      return StartClean();
     case OperationKind::kRecord:
+    case OperationKind::kMissing:
+    case OperationKind::kTidy:
       record_waiters_.PushBack(operation);
       return StartRecord();
+    case OperationKind::kMark:
+      return WhenDirty(operation, [](ReplicaOperation* self) {
+        self->replica->FinishLater(self, ErrorCode::kOk);
+      });
+    case OperationKind::kSum:
+      return sums_.With(operation, [](ReplicaOperation* self) { self->replica->StartSum(self); });
     case OperationKind::kLoadState:
     case OperationKind::kStoreState:
       state_waiters_.PushBack(operation);
@@ -104,7 +139,7 @@ void Replica::FinishDeferred() {
 
 void Replica::WhenDirty(ReplicaOperation* operation, void (*proceed)(ReplicaOperation*)) {
   if (sync_failed_) return FinishLater(operation, ErrorCode::kSuspect);
-  if (dirty_ == DirtyState::kDirty) return proceed(operation);
+  if (dirty_ == DirtyState::kDirty) return WhenMarked(operation, proceed);
   operation->proceed = proceed;
   dirty_waiters_.PushBack(operation);
   if (dirty_ == DirtyState::kMarking) return;
@@ -135,6 +170,33 @@ void Replica::ReleaseScratch(ReplicaOperation* operation) {
   }
 }
 
+// Before regions become clean their checksums are durable (rule 9).
+void Replica::StartClean() {
+  if (clean_running_ != nullptr || clean_waiters_.empty()) return;
+  clean_running_ = clean_waiters_.PopFront();
+  if (!sums_.on()) return EndSettle();
+  const RegionRange range =
+      RegionsOf(clean_running_->offset_bytes, clean_running_->length_bytes);
+  settle_.first = std::min(range.first, regions_.regions());
+  settle_.end = std::min(range.end, regions_.regions());
+  settle_.owner = this;
+  settle_.done = [](BlockSums::SettleRequest* request) {
+    static_cast<Replica*>(request->owner)->EndSettle();
+  };
+  sums_.Settle(&settle_);
+}
+
+void Replica::EndSettle() {
+  ReplicaOperation* operation = std::exchange(clean_running_, nullptr);
+  const Status outcome = std::exchange(settle_.status, Status::Ok());
+  const bool sync_failed = std::exchange(settle_.sync_failed, false);
+  StartClean();
+  if (sync_failed) return FinishSyncFailed(operation, -EIO);
+  if (!outcome.ok()) return FinishLater(operation, OutcomeOf(outcome));
+  record_waiters_.PushBack(operation);
+  StartRecord();
+}
+
 // Blocks that are good nowhere: durably so, that a restart does not take them for good.
 void Replica::StartBad(ReplicaOperation* operation) {
   if (sync_failed_) return FinishLater(operation, ErrorCode::kSuspect);
@@ -148,6 +210,12 @@ void Replica::FinishNoted(ReplicaOperation* operation) {
   Replica* self = operation->replica;
   if (operation->sync_failed) return self->FinishSyncFailed(operation, -EIO);
   self->Finish(operation, operation->status);
+}
+
+// Out of space is not a fault of the medium.
+ErrorCode Replica::OutcomeOf(const Status& status) {
+  if (status.ok() || status.code() == ErrorCode::kNoSpace) return status.code();
+  return ErrorCode::kIoError;
 }
 
 void Replica::Latch(const std::string& reason) {

@@ -64,6 +64,7 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
         numberOfReplicas: body.numberOfReplicas ?? replicasDefault,
         cache: body.cache ?? 'buffered',
         checksums: body.checksums ?? true,
+        physicalBlockBytes: body.physicalBlockBytes,
         ...(body.chap === undefined ? {} : { chap: checkChap(body.chap) }),
       })
       const volume = await made(manager, metadata.name, milliseconds(body.timeoutSeconds))

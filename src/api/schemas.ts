@@ -1,7 +1,7 @@
 // What goes through REST: the single source of the types, of what is accepted and of the OpenAPI document. A field that
 // is not named here does not leave the process, the volumes' secrets above all.
 import { Type, type Static, type TProperties } from 'typebox'
-import { cacheModes, replicaStates, robustnesses, volumeStates } from '../store/index.js'
+import { cacheModes, physicalBlockSizes, replicaStates, robustnesses, volumeStates } from '../store/index.js'
 
 /** Unknown fields are refused: a misspelt one would otherwise be a wish that nobody heard. */
 function Strict<P extends TProperties>(properties: P, options: object = {}) {
@@ -52,6 +52,7 @@ export const VolumeView = Type.Object({
   numberOfReplicas: Type.Integer(),
   cache: Type.Enum(cacheModes),
   checksums: Type.Boolean({ description: 'Whether replicas keep a checksum of each block, and verify what they read' }),
+  physicalBlockBytes: Type.Enum(physicalBlockSizes, { description: 'What iSCSI initiators are told' }),
   createdAt: Type.String(),
   state: Type.Enum(volumeStates),
   robustness: Type.Enum(robustnesses),
@@ -139,6 +140,12 @@ export const CreateVolume = Strict({
   cache: Type.Optional(Type.Enum(cacheModes, { description: 'buffered if not given' })),
   checksums: Type.Optional(
     Type.Boolean({ description: 'Keep a checksum of each block on disk, and verify what is read; true if not given' }),
+  ),
+  physicalBlockBytes: Type.Optional(
+    Type.Integer({
+      description:
+        'What iSCSI initiators are told: 4096 (if not given), or 512 for those that take no other disk. It cannot be changed later',
+    }),
   ),
   chap: Type.Optional(
     Strict(

@@ -20,7 +20,7 @@ import { nodePlan, type PlanOptions } from './node-plan.js'
 import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './observation.js'
 import { count, place } from './placement.js'
 import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
-import { checkName, checkReplicas } from './volume-spec.js'
+import { checkName, checkPhysicalBlock, checkReplicas, physicalBlockBytesDefault } from './volume-spec.js'
 import { assess, type Assessment } from './volume-state.js'
 
 /** The part of a node's agent that the manager needs. */
@@ -52,6 +52,8 @@ export interface VolumeRequest {
   cache: CacheMode
   /** True if not given. */
   checksums?: boolean
+  /** 4096 if not given; it stays what it is. */
+  physicalBlockBytes?: number | undefined
   chap?: Chap
 }
 
@@ -203,9 +205,10 @@ export class Manager {
     return done
   }
 
-  async #create({ name, sizeBytes, numberOfReplicas, cache, checksums = true, chap }: VolumeRequest): Promise<Volume> {
+  async #create({ name, sizeBytes, numberOfReplicas, cache, checksums = true, chap, ...request }: VolumeRequest): Promise<Volume> {
     checkName(name)
     checkReplicas(numberOfReplicas)
+    const physicalBlockBytes = checkPhysicalBlock(request.physicalBlockBytes ?? physicalBlockBytesDefault)
     if (chap !== undefined) checkChap(chap)
     if (this.#volumes.get(name)?.metadata.deletionTimestamp !== undefined) throw deleting(name, 'created')
     if (this.#volumes.has(name)) throw new AnkoleError('already-exists', `Volume ${name} exists already.`)
@@ -220,7 +223,7 @@ export class Manager {
     const iscsiPort = await freePort(iscsi.listen.host, iscsiPortFirst, taken.add(nbdPort))
     const draft: Draft<'Volume'> = {
       metadata: { name },
-      spec: { sizeBytes, numberOfReplicas, cache, checksums, nodeID: null },
+      spec: { sizeBytes, numberOfReplicas, cache, checksums, physicalBlockBytes, nodeID: null },
       secret: randomBytes(32).toString('hex'),
       nbdPort,
       iscsiPort,

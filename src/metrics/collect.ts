@@ -216,7 +216,7 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
 /** Operations are summed over the replicas of a disk: theirs are told apart as their engines see them. */
 function addDiskCounters(shown: Exposition, node: string, counters: DiskCounters): void {
   const sum: Partial<OperationTable> = {}
-  for (const { volume, id, operations, checksums } of counters.replicas) {
+  for (const { volume, id, operations, checksums, regions } of counters.replicas) {
     const of = { volume, replica: id, node, disk: counters.disk }
     shown.counter(
       'ankole_replica_checksum_errors_total',
@@ -230,6 +230,14 @@ function addDiskCounters(shown: Exposition, node: string, counters: DiskCounters
       of,
       checksums.pagesDamaged + checksums.pagesDropped,
     )
+    if (regions) {
+      const dirty = 'Regions of 4 MiB that were written and are not known to be equal everywhere.'
+      shown.gauge('ankole_replica_dirty_regions', dirty, of, regions.dirty)
+    }
+    for (const { replica: away, regions: count } of regions?.missing ?? []) {
+      const missing = 'Regions of 4 MiB that a replica that is away misses, as this one knows.'
+      shown.gauge('ankole_replica_missing_regions', missing, { ...of, away }, count)
+    }
     for (const name of operationNames) {
       const one = operations[name] as OperationCounters | undefined
       if (one) sum[name] = addUp(sum[name], one)

@@ -50,6 +50,8 @@ export interface IscsiConfig extends HostPort {
   target: string
   /** As INQUIRY tells it: the same for as long as the volume is. */
   serial: string
+  /** 512 or 4096, as READ CAPACITY (16) tells it. */
+  physicalBlockBytes: number
   /** Absent: whoever reaches the port may log in. */
   chap?: Chap
 }
@@ -181,6 +183,8 @@ export interface DiskReplica {
   directory: string
   sizeBytes: number
   allocatedBytes: number
+  /** Of 4 MiB: written, and not known to be equal on all members. */
+  dirtyRegions: number
   state: 'open' | 'closed' | 'failed'
   error: string
 }
@@ -256,6 +260,8 @@ export interface DiskCounters {
     operations: OperationTable
     /** Since the disk host started: blocks that did not match, pages of checksums that were not whole or had no space. */
     checksums: { errors: number; pagesDamaged: number; pagesDropped: number }
+    /** Of 4 MiB: how many are dirty, and how many each replica that is away misses. Of open replicas only. */
+    regions?: { dirty: number; missing: { replica: string; regions: number }[] }
   }[]
 }
 

@@ -150,7 +150,7 @@ export function aNode(t: Test): Node {
     'create-replica': (message) => {
       const { volume, id, sizeBytes } = message as unknown as ReplicaPlan
       const directory = `/disk/replicas/${volume}-${id}`
-      disk.set(id, { volume, id, directory, sizeBytes, allocatedBytes: 0, state: 'open', error: '' })
+      disk.set(id, { volume, id, directory, sizeBytes, allocatedBytes: 0, dirtyRegions: 0, state: 'open', error: '' })
       return { result: { directory } }
     },
     'remove-replica': (message) => {
@@ -199,7 +199,10 @@ export function anEnginePlan(parts: Partial<EnginePlan> = {}): EnginePlan {
     record: aRecord(0),
     replicas: [{ id: 'aa', address: 'unix:/run/disk-1.sock' }],
     nbd: { host: '127.0.0.1', port: 10810 },
-    iscsi: { host: '127.0.0.1', port: 20810, target: 'iqn.2026-11.io.ankole:demo', serial: 'a-uid' },
+    iscsi: {
+      ...{ host: '127.0.0.1', port: 20810, target: 'iqn.2026-11.io.ankole:demo', serial: 'a-uid' },
+      physicalBlockBytes: 4096,
+    },
     lateMs: 1000,
     ...parts,
   }

@@ -19,6 +19,8 @@ function engineCounters(volume: string, replica: string): EngineCounters {
   }
 }
 
+const checksums = { errors: 3, pagesDamaged: 1, pagesDropped: 1 }
+
 void t.test('a scrape shows volumes, replicas, disks and processes', async (t) => {
   const cluster = await aCluster(t)
   await cluster.manager.createVolume(aRequest())
@@ -30,10 +32,13 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
     disks: [
       {
         ...{ disk: 'disk-1', ioBackend: 'uring' as const, bucketBoundsSeconds: [0.001, 0.01] },
-        replicas: ['a', 'b'].map((volume) => ({
-          ...{ volume, id, operations: operations(6) },
-          checksums: { errors: 3, pagesDamaged: 1, pagesDropped: 1 },
-        })),
+        replicas: [
+          { volume: 'a', id, operations: operations(6), checksums },
+          {
+            ...{ volume: 'b', id, operations: operations(6), checksums },
+            regions: { dirty: 5, missing: [{ replica: 'c', regions: 7 }] },
+          },
+        ],
       },
     ],
   }
@@ -68,7 +73,16 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_volume_operation_duration_seconds_count{volume="demo",operation="read"} 6')
   const replica = `volume="demo",replica="${id}",node="node-1",disk="${disk}"`
   has(`ankole_replica_operations_total{${replica},operation="write"} 6`)
+  for (const volume of ['a', 'b']) {
+    const kept = `volume="${volume}",replica="${id}",node="node-1",disk="disk-1"`
+    has(`ankole_replica_checksum_errors_total{${kept}} 3`)
+    has(`ankole_replica_checksum_pages_lost_total{${kept}} 2`)
+  }
   has(`ankole_replica_in_flight{${replica}} 1`)
+  const second = `volume="b",replica="${id}",node="node-1",disk="disk-1"`
+  has(`ankole_replica_dirty_regions{${second}} 5`)
+  has(`ankole_replica_missing_regions{${second},away="c"} 7`)
+  t.notOk(lines.some((line) => line.startsWith('ankole_replica_dirty_regions{volume="a"')))
   has('ankole_disk_operations_total{node="node-1",disk="disk-1",operation="read"} 12')
   has('ankole_disk_operation_duration_seconds_bucket{node="node-1",disk="disk-1",operation="read",le="0.01"} 6')
   has('ankole_io_backend_info{node="node-1",kind="engine",volume="demo",backend="epoll"} 1')
