@@ -225,8 +225,7 @@ bool BlockSums::Verify(ReplicaOperation* operation) {
       if (operation->checksums == nullptr) continue;
       const uint64_t from = std::max(begin, block_begin);
       const uint64_t to = std::min(end, block_end);
-      operation->checksums[block - span.first] =
-          Crc32c(data + (from - block_begin), to - from);
+      operation->checksums[block - span.first] = Crc32c(data + (from - block_begin), to - from);
       continue;
     }
     // One computation serves the disk and the wire.

@@ -91,8 +91,8 @@ class BlockSums {
   // --- before regions become clean
   // -----------------------------------------------------------------
 
-  // Makes durable what is known of the regions, and computes anew what is not. At most one region is
-  // computed at a time.
+  // Makes durable what is known of the regions, and computes anew what is not. At most one region
+  // is computed at a time.
   struct SettleRequest {
     uint64_t first = 0;
     uint64_t end = 0;

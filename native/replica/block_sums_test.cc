@@ -89,7 +89,8 @@ Status SettleAll(io::Reactor& reactor, Replica& replica) {
   return request.status;
 }
 
-void Write(Driver& driver, uint64_t at, const std::string& data, ErrorCode expected = ErrorCode::kOk) {
+void Write(Driver& driver, uint64_t at, const std::string& data,
+           ErrorCode expected = ErrorCode::kOk) {
   std::string copy = data;
   EXPECT_EQ(driver.Do(OperationKind::kWrite, at, copy.size(), copy.data()), expected);
 }
@@ -219,9 +220,8 @@ TEST(block_sums, partial_writes_zeroes_and_unmaps_keep_them_right) {
       if (!reopen) continue;
       // And they are there: every block that is not a hole is verified.
       ASSERT_OK(driver->Close(true));
-      for (const uint64_t at :
-           {100UL, 600UL, 4095UL, 8192UL, 25000UL, 65600UL, 74000UL, 90700UL, 131100UL, 144000UL,
-            163900UL, 170000UL, 3 * kMiB + 100}) {
+      for (const uint64_t at : {100UL, 600UL, 4095UL, 8192UL, 25000UL, 65600UL, 74000UL, 90700UL,
+                                131100UL, 144000UL, 163900UL, 170000UL, 3 * kMiB + 100}) {
         FlipBit(place.files, place.head(), at);
         driver = std::make_unique<Driver>(place.files, reactor, place.directory);
         Read(*driver, at / 4096 * 4096, 4096, ErrorCode::kCorrupt);

@@ -144,10 +144,7 @@ Status Replica::Create(io::FileSystem& files, const std::string& directory,
 }
 
 Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory)
-    : files_(files),
-      reactor_(reactor),
-      directory_(std::move(directory)),
-      sums_(files, reactor) {
+    : files_(files), reactor_(reactor), directory_(std::move(directory)), sums_(files, reactor) {
   finish_task_.owner = flush_job_.owner = record_job_.owner = region_job_.owner = mask_job_.owner =
       status_job_.owner = state_job_.owner = this;
   finish_task_.done = [](io::Operation* task) {

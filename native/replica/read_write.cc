@@ -168,11 +168,10 @@ void Replica::StartWrite(ReplicaOperation* operation) {
   const bool to_end = operation->merge_last || (first == last && operation->merge_first);
   operation->buffer_offset_bytes = operation->merge_first ? wide.begin_bytes : begin;
   operation->buffer_length_bytes = (to_end ? wide.end_bytes : end) - operation->buffer_offset_bytes;
-  WithScratch(operation, wide.end_bytes - wide.begin_bytes,
-              [](ReplicaOperation* self) {
-                self->replica->sums_.With(
-                    self, [](ReplicaOperation* ready) { ready->replica->StartMerge(ready); });
-              });
+  WithScratch(operation, wide.end_bytes - wide.begin_bytes, [](ReplicaOperation* self) {
+    self->replica->sums_.With(self,
+                              [](ReplicaOperation* ready) { ready->replica->StartMerge(ready); });
+  });
 }
 
 void Replica::StartMerge(ReplicaOperation* operation) {

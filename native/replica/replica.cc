@@ -175,8 +175,7 @@ void Replica::StartClean() {
   if (clean_running_ != nullptr || clean_waiters_.empty()) return;
   clean_running_ = clean_waiters_.PopFront();
   if (!sums_.on()) return EndSettle();
-  const RegionRange range =
-      RegionsOf(clean_running_->offset_bytes, clean_running_->length_bytes);
+  const RegionRange range = RegionsOf(clean_running_->offset_bytes, clean_running_->length_bytes);
   settle_.first = std::min(range.first, regions_.regions());
   settle_.end = std::min(range.end, regions_.regions());
   settle_.owner = this;
@@ -200,9 +199,8 @@ void Replica::EndSettle() {
 // Blocks that are good nowhere: durably so, that a restart does not take them for good.
 void Replica::StartBad(ReplicaOperation* operation) {
   if (sync_failed_) return FinishLater(operation, ErrorCode::kSuspect);
-  sums_.With(operation, [](ReplicaOperation* self) {
-    self->replica->sums_.MarkBad(self, FinishNoted);
-  });
+  sums_.With(operation,
+             [](ReplicaOperation* self) { self->replica->sums_.MarkBad(self, FinishNoted); });
 }
 
 // The checksums at rest are taken care of.

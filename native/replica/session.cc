@@ -572,7 +572,8 @@ void Session::StartWaiting() {
     storage.data = operation->chunk->data;
     switch (operation->header.opcode) {
       case wire::Opcode::kRead:
-        // What is computed to verify the data goes with it; aligned, as lengths are multiples of 512.
+        // What is computed to verify the data goes with it; aligned, as lengths are multiples of
+        // 512.
         storage.checksums = reinterpret_cast<uint32_t*>(storage.data + storage.length_bytes);
         Submit(operation, OperationKind::kRead);
         break;

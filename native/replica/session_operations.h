@@ -53,7 +53,7 @@ class SessionOperations {
 
   SessionOperation* array_ = nullptr;
   std::byte* tables_ = nullptr;  // kSharedTableBytes each
-  size_t made_ = 0;  // Invariant: array_[0, made_) are alive
+  size_t made_ = 0;              // Invariant: array_[0, made_) are alive
   size_t used_ = 0;
   SessionOperation* free_ = nullptr;
 };

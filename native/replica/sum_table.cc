@@ -119,11 +119,8 @@ size_t SumTable::Take(uint64_t region) {
     if (metas_[index].in_use) Drop(index);
   }
   ++used_;
-  metas_[index] = {.region = region,
-                   .in_use = true,
-                   .dirty = false,
-                   .loaded = false,
-                   .recent = true};
+  metas_[index] = {
+      .region = region, .in_use = true, .dirty = false, .loaded = false, .recent = true};
   std::memset(frames_[index].known, 0, sizeof(frames_[index].known));
   slots_[region] = static_cast<uint16_t>(index + 1);
   return index;

@@ -178,7 +178,8 @@ Status Replica::ZeroHeadAlone(ReplicaOperation* operation) {
 
 // Zeroes the edge's part of the block in memory. A block that was not what was written is known
 // to be bad after it, too.
-void Replica::ZeroInBlock(ReplicaOperation* operation, const ZeroEdge& edge, std::byte* block) const {
+void Replica::ZeroInBlock(ReplicaOperation* operation, const ZeroEdge& edge,
+                          std::byte* block) const {
   const uint64_t begin = edge.block * kBlockBytes;
   const uint64_t length = std::min<uint64_t>(kBlockBytes, size_bytes() - begin);
   const size_t index = EdgeIndex(*operation, edge.block);
@@ -194,8 +195,8 @@ void Replica::ZeroWork(io::Job* job) {
   auto* operation = static_cast<ReplicaOperation*>(job->owner);
   Replica* self = operation->replica;
   const io::File head = self->chain_.head().file;
-  Status status = self->chain_.head_alone() ? self->ZeroHeadAlone(operation)
-                                            : self->ZeroOverLayers(operation);
+  Status status =
+      self->chain_.head_alone() ? self->ZeroHeadAlone(operation) : self->ZeroOverLayers(operation);
   if (status.ok() && operation->durable) {
     status = self->files_.SyncData(head);
     operation->sync_failed = !status.ok();

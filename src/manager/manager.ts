@@ -205,7 +205,15 @@ export class Manager {
     return done
   }
 
-  async #create({ name, sizeBytes, numberOfReplicas, cache, checksums = true, chap, ...request }: VolumeRequest): Promise<Volume> {
+  async #create({
+    name,
+    sizeBytes,
+    numberOfReplicas,
+    cache,
+    checksums = true,
+    chap,
+    ...request
+  }: VolumeRequest): Promise<Volume> {
     checkName(name)
     checkReplicas(numberOfReplicas)
     const physicalBlockBytes = checkPhysicalBlock(request.physicalBlockBytes ?? physicalBlockBytesDefault)
