@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { createMetrics, processUsage } from '../../../src/metrics/index.js'
-import { operationNames, type EngineCounters, type OperationTable } from '../../../src/native/index.js'
+import { operationNames, replicaFaults, type EngineCounters, type OperationTable } from '../../../src/native/index.js'
 import { aCluster, aRequest } from '../manager/cluster.js'
 
 function operations(count: number): OperationTable {
@@ -10,12 +10,17 @@ function operations(count: number): OperationTable {
   return Object.fromEntries(operationNames.map((name) => [name, structuredClone(one)])) as OperationTable
 }
 
+const noFaults = Object.fromEntries(replicaFaults.map((fault) => [fault, 0])) as EngineCounters['faults']
+
 function engineCounters(volume: string, replica: string): EngineCounters {
   return {
     ...{ volume, ioBackend: 'uring', inFlight: 7, connections: 2, iscsiSessions: 3, heldBytes: 65536 },
+    waitsFor: 'store',
+    faults: { ...noFaults, 'no-answer': 2 },
     bucketBoundsSeconds: [0.001, 0.01],
     operations: operations(6),
-    replicas: [{ id: replica, state: 'member', inFlight: 1, operations: operations(6) }],
+    ...{ dirtyRegions: 5, unequalRegions: 1, resyncedBytes: 4096, repairedBlocks: 2 },
+    replicas: [{ id: replica, state: 'member', inFlight: 1, resync: null, operations: operations(6) }],
   }
 }
 
