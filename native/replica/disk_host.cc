@@ -331,6 +331,9 @@ Result<DiskHost::Change> DiskHost::ParseChange(int64_t request, bool create,
   Result<CacheMode> cache = ParseCacheMode(cache_text.value());
   if (!cache.ok()) return cache.status().Within("\"cache\"");
   change.identity.cache = cache.value();
+  Result<bool> checksums = message.Bool("checksums", true);
+  if (!checksums.ok()) return checksums.status();
+  change.identity.checksums = checksums.value();
   return change;
 }
 
@@ -522,10 +525,15 @@ static Json RegionsJson(const RegionMap& regions) {
 Json DiskHost::CountersJson() const {
   Json replicas = Json::Array();
   for (const auto& [key, served] : replicas_) {
+    const SumCounters sums = served->sum_counters();
     Json replica = Json::Object()
                        .Set("volume", key.first)
                        .Set("id", wire::ReplicaIdText(key.second))
-                       .Set("operations", served->counters().ToJson());
+                       .Set("operations", served->counters().ToJson())
+                       .Set("checksums", Json::Object()
+                                             .Set("errors", sums.errors)
+                                             .Set("pagesDamaged", sums.pages_damaged)
+                                             .Set("pagesDropped", sums.pages_dropped));
     if (served->is_open()) replica.Set("regions", RegionsJson(served->regions()));
     replicas.Append(std::move(replica));
   }

@@ -96,6 +96,12 @@ Status Fill(io::FileSystem& files, const std::string& directory, const Identity&
   head.name = HeadName(0);
   head.created = TimeText(identity.created_seconds);
   RETURN_IF_ERROR(CreateLayerFile(files, Join(directory, head.name), size_bytes));
+  if (identity.checksums) {
+    Result<SumFile> sums = SumFile::Create(files, directory, head.name + std::string(kSumSuffix),
+                                           DivideUp(size_bytes, kRegionBytes));
+    if (!sums.ok()) return sums.status();
+    sums.value().Close(files);
+  }
   RETURN_IF_ERROR(
       io::ReplaceFile(files, Join(directory, head.name + std::string(kMetaSuffix)), head.Write()));
   VolumeMeta volume;
@@ -138,7 +144,7 @@ Status Replica::Create(io::FileSystem& files, const std::string& directory,
 }
 
 Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory)
-    : files_(files), reactor_(reactor), directory_(std::move(directory)) {
+    : files_(files), reactor_(reactor), directory_(std::move(directory)), sums_(files, reactor) {
   finish_task_.owner = flush_job_.owner = record_job_.owner = region_job_.owner = mask_job_.owner =
       status_job_.owner = state_job_.owner = this;
   finish_task_.done = [](io::Operation* task) {
@@ -164,6 +170,7 @@ Replica::~Replica() {
   record_file_.Close(files_);
   region_file_.Close(files_);
   masks_.Close(files_);
+  sums_.Close();
   // The lock outlives the I/O (rule 3).
   if (lock_.valid()) files_.Close(lock_);
 }
@@ -238,7 +245,14 @@ Status Replica::Load() {
     RETURN_IF_ERROR(chain_.BuildMap(files_, directory_, &map_));
     RETURN_IF_ERROR(OpenMasks());
   }
-  if (direct_ || !chain_.head_alone()) {
+  if (identity_.checksums) {
+    RETURN_IF_ERROR(sums_.Open(directory_, &chain_, &map_, failed_marker_, &notes_));
+    // What was written and not made clean may be without its checksum.
+    for (uint32_t region = 0; region < regions_.regions(); ++region) {
+      if (regions_.dirty(region)) sums_.SetStale(region);
+    }
+  }
+  if (direct_ || !chain_.head_alone() || sums_.on()) {
     Result<std::unique_ptr<BufferPool>> scratch =
         BufferPool::Create("ankole-scratch", kScratchSmallChunks, 0, kScratchLargeChunks);
     if (!scratch.ok()) return scratch.status();
@@ -341,6 +355,11 @@ Status Replica::MarkClean() {
       return Status(ErrorCode::kIoError, status.message());
     }
     layer.unsynced = false;
+  }
+  bool sums_failed = false;
+  if (const Status status = sums_.Persist(&sums_failed); !status.ok()) {
+    if (sums_failed) (void)WriteFailedMarker(status.message()).ok();
+    return Status(ErrorCode::kIoError, status.message());
   }
   RETURN_IF_ERROR(TidyRegions(true));
   // Longhorn's mark first: the record is what counts here.

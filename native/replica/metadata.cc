@@ -146,6 +146,7 @@ Result<Identity> Identity::Parse(std::string_view text) {
   RETURN_IF_ERROR(Take(json.Integer("sectorBytes", kSectorBytes, kSectorBytes), &sector_bytes));
   RETURN_IF_ERROR(Take(json.Integer("blockBytes", kBlockBytes, kBlockBytes), &block_bytes));
   RETURN_IF_ERROR(Take(json.Integer("createdSeconds", 0, INT64_MAX), &created_seconds));
+  RETURN_IF_ERROR(Take(json.Bool("checksums", true), &identity.checksums));
   if (const Status status = CheckVolumeName(identity.volume); !status.ok()) {
     return Status(ErrorCode::kCorrupt, status.message());
   }
@@ -168,6 +169,7 @@ std::string Identity::Write() const {
   json.Set("cache", CacheModeName(cache));
   json.Set("sectorBytes", kSectorBytes);
   json.Set("blockBytes", kBlockBytes);
+  json.Set("checksums", checksums);
   json.Set("createdSeconds", created_seconds);
   return json.Write(2) + "\n";
 }

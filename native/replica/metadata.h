@@ -23,6 +23,7 @@ inline constexpr std::string_view kLockName = "lock";
 inline constexpr std::string_view kFailedName = "failed";
 inline constexpr std::string_view kMetaSuffix = ".meta";
 inline constexpr std::string_view kMaskSuffix = ".mask";
+inline constexpr std::string_view kSumSuffix = ".crc";
 inline constexpr int64_t kFormatVersion = 1;
 
 enum class CacheMode { kBuffered, kDirect };
@@ -35,6 +36,7 @@ struct Identity {
   wire::ReplicaId id = 0;
   Secret secret = {};
   CacheMode cache = CacheMode::kBuffered;
+  bool checksums = true;         // at rest (rule 9)
   uint64_t created_seconds = 0;  // since 1970
 
   static Result<Identity> Parse(std::string_view text);

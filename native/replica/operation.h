@@ -34,6 +34,7 @@ enum class OperationKind : uint8_t {
   kMissing,  // begins or frees a missing map
   kTidy,     // brings the maps' file to what holds; nothing depends on it
   kSum,      // checksums of blocks
+  kBad,      // marks blocks that are good nowhere
 };
 
 // One request to a replica. The submitter owns it and keeps it, and the memory that it points to,
@@ -52,21 +53,25 @@ struct ReplicaOperation {
                               // range, of 4 KiB alignment
   BlockExtent* extents = nullptr;  // kStatus: filled in order from offset_bytes
   uint32_t extents_max = 0;        // kStatus: room in `extents`, > 0
-  wire::RecordPair record;         // kRecord
-  wire::Epoch welcomed;            // kRecord
-  bool resynced = false;           // kRecord: the replica was made equal (rule 7)
-  wire::RegionRuns runs;           // kMark, kMissing; in the submitter's memory
-  wire::CleanRequest clean;        // kClean, with the range
-  wire::MissingRequest missing;    // kMissing
-  std::byte* sums = nullptr;       // kSum: kSumScratchBytes; begins with the answer (wire::Sums)
-  uint64_t tag = 0;                // of the request; not the replica's affair
+  // CRC32C of each 4 KiB block that the range touches, over the part within it. kWrite: those of
+  // `data`, or null where nobody computed them. kRead: where they go, or null.
+  uint32_t* checksums = nullptr;
+  wire::RecordPair record;       // kRecord
+  wire::Epoch welcomed;          // kRecord
+  bool resynced = false;         // kRecord: the replica was made equal (rule 7)
+  wire::RegionRuns runs;         // kMark, kMissing; in the submitter's memory
+  wire::CleanRequest clean;      // kClean, with the range
+  wire::MissingRequest missing;  // kMissing
+  std::byte* sums = nullptr;     // kSum: kSumScratchBytes; begins with the answer (wire::Sums)
+  uint64_t tag = 0;              // of the request; not the replica's affair
   // On the reactor's thread, exactly once, never from within Submit. May free the operation.
   void (*done)(ReplicaOperation*) = nullptr;
   void* owner = nullptr;  // the submitter's, untouched
 
   // --- the outcome, valid in `done` ---
   ErrorCode status = ErrorCode::kOk;
-  uint32_t extents_count = 0;  // kStatus: how many were filled; they may cover less than asked
+  uint32_t extents_count = 0;     // kStatus: how many were filled; they may cover less than asked
+  bool checksums_filled = false;  // kRead
 
   // --- the replica's while submitted ---
   static constexpr int kLanes = 4;   // parts of one read that are in flight at a time
@@ -88,6 +93,14 @@ struct ReplicaOperation {
   bool merge_first = false;  // kWrite: the first and the last block are read and merged
   bool merge_last = false;
   bool sync_failed = false;  // kZero, kUnmap: what failed was the sync
+  // Checksums at rest (block_sums.h).
+  uint64_t sums_next = 0;     // the region to be looked at next
+  bool spoils_first = false;  // the first or last block did not match before it was changed in part
+  bool spoils_last = false;
+  // kZero, kUnmap: of the blocks at the ends that are covered in part, what is known before, and
+  // what it is after.
+  uint32_t edge_sums[2] = {};
+  void (*finish)(ReplicaOperation*) = nullptr;
   io::Job job;
 };
 

@@ -46,23 +46,25 @@ void Replica::StartRead(ReplicaOperation* operation) {
   const uint64_t end = begin + operation->length_bytes;
   const BlockRange wide = Widen(begin, end, size_bytes());
   operation->next_bytes = 0;
-  if (!direct_ ||
-      (Aligned(operation->data) && wide.begin_bytes == begin && wide.end_bytes == end)) {
+  // Checksums are of whole blocks, and O_DIRECT takes no others.
+  const bool whole = wide.begin_bytes == begin && wide.end_bytes == end;
+  if (direct_ ? whole && Aligned(operation->data) : whole || !sums_.on()) {
     operation->buffer = operation->data;
     operation->buffer_offset_bytes = begin;
     operation->buffer_length_bytes = operation->length_bytes;
-    if (IssueReads(operation)) FinishLater(operation, operation->status);
-    return;
+    return sums_.With(operation, ReadNow);
   }
   operation->buffer_offset_bytes = wide.begin_bytes;
   operation->buffer_length_bytes = wide.end_bytes - wide.begin_bytes;
   WithScratch(operation, operation->buffer_length_bytes, [](ReplicaOperation* self) {
     self->buffer = self->scratch->data;
-    if (self->replica->IssueReads(self)) {
-      CopyOut(self);
-      self->replica->FinishLater(self, self->status);
-    }
+    self->replica->sums_.With(self, ReadNow);
   });
+}
+
+void Replica::ReadNow(ReplicaOperation* operation) {
+  Replica* self = operation->replica;
+  if (self->IssueReads(operation)) self->FinishLater(operation, self->EndRead(operation));
 }
 
 // Starts what the free lanes can take. True when nothing is left to do or to wait for.
@@ -121,21 +123,25 @@ static ReplicaOperation* EndLane(io::Operation* lane) {
 
 void Replica::ReadLaneDone(io::Operation* lane) {
   ReplicaOperation* operation = EndLane(lane);
-  if (operation->replica->IssueReads(operation)) operation->replica->EndRead(operation);
+  Replica* self = operation->replica;
+  if (self->IssueReads(operation)) self->Finish(operation, self->EndRead(operation));
 }
 
-void Replica::EndRead(ReplicaOperation* operation) {
+ErrorCode Replica::EndRead(ReplicaOperation* operation) {
+  if (operation->status == ErrorCode::kOk && sums_.on() && !sums_.Verify(operation)) {
+    operation->status = ErrorCode::kCorrupt;
+  }
   CopyOut(operation);
-  Finish(operation, operation->status);
+  return operation->status;
 }
 
 // --- writes
 // ------------------------------------------------------------------------------------------
 
 // A block that is written in part is read and written as a whole when it is not in the head, or
-// when the head takes whole blocks only.
+// when the head takes whole blocks only, or has checksums of them.
 bool Replica::NeedsMerge(uint64_t block, bool partial) const {
-  return partial && (direct_ || map_.Layer(block) != chain_.head_index());
+  return partial && (direct_ || sums_.on() || map_.Layer(block) != chain_.head_index());
 }
 
 void Replica::StartWrite(ReplicaOperation* operation) {
@@ -151,13 +157,21 @@ void Replica::StartWrite(ReplicaOperation* operation) {
     operation->buffer = operation->data;
     operation->buffer_offset_bytes = begin;
     operation->buffer_length_bytes = operation->length_bytes;
-    return IssueWrite(operation, direct_ && operation->durable);
+    const auto write = [](ReplicaOperation* self) {
+      Replica* replica = self->replica;
+      replica->IssueWrite(self, replica->direct_ && self->durable);
+    };
+    // What the file of checksums holds matters only where a block is bad.
+    if (sums_.MayHoldBad(begin, operation->length_bytes)) return sums_.With(operation, write);
+    return write(operation);
   }
   const bool to_end = operation->merge_last || (first == last && operation->merge_first);
   operation->buffer_offset_bytes = operation->merge_first ? wide.begin_bytes : begin;
   operation->buffer_length_bytes = (to_end ? wide.end_bytes : end) - operation->buffer_offset_bytes;
-  WithScratch(operation, wide.end_bytes - wide.begin_bytes,
-              [](ReplicaOperation* self) { self->replica->StartMerge(self); });
+  WithScratch(operation, wide.end_bytes - wide.begin_bytes, [](ReplicaOperation* self) {
+    self->replica->sums_.With(self,
+                              [](ReplicaOperation* ready) { ready->replica->StartMerge(ready); });
+  });
 }
 
 void Replica::StartMerge(ReplicaOperation* operation) {
@@ -190,6 +204,17 @@ void Replica::MergeLaneDone(io::Operation* lane) {
 }
 
 void Replica::EndMerge(ReplicaOperation* operation) {
+  if (sums_.on()) {
+    // What does not match is not given a good checksum by being written in part.
+    const uint64_t first = operation->offset_bytes / kBlockBytes;
+    const uint64_t last = (operation->offset_bytes + operation->length_bytes - 1) / kBlockBytes;
+    const auto spoiled = [&](uint64_t block) {
+      return sums_.Mismatches(
+          block, operation->buffer + (block * kBlockBytes - operation->buffer_offset_bytes));
+    };
+    operation->spoils_first = operation->merge_first && spoiled(first);
+    operation->spoils_last = operation->merge_last && spoiled(last);
+  }
   std::memcpy(operation->buffer + (operation->offset_bytes - operation->buffer_offset_bytes),
               operation->data, operation->length_bytes);
   IssueWrite(operation, direct_ && operation->durable);
@@ -221,6 +246,7 @@ void Replica::WriteLaneDone(io::Operation* lane) {
     // A buffered write is made durable by a second one of the same bytes: what fails then is the
     // sync alone, «no space» included, and the kernel may have dropped the pages (rule 1).
     const bool sync_failed = write->durable && !(write->direct && code == ErrorCode::kNoSpace);
+    self->sums_.NoteFailed(*operation);
     if (sync_failed) return self->FinishSyncFailed(operation, lane->result);
     return self->Finish(operation, code);
   }
@@ -230,7 +256,7 @@ void Replica::WriteLaneDone(io::Operation* lane) {
     self->map_.Set(first, DivideUp(end, kBlockBytes) - first, self->chain_.head_index());
   }
   if (operation->durable && !write->durable) return self->IssueWrite(operation, true);
-  self->Finish(operation, ErrorCode::kOk);
+  self->sums_.Note(operation, FinishNoted);
 }
 
 }  // namespace ankole::replica

@@ -100,8 +100,11 @@ void Replica::Clean(const ReplicaOperation& operation) {
     if (slot >= 0) bits |= MissingBit(slot);
   }
   const RegionRange range = RegionsOf(operation.offset_bytes, operation.length_bytes);
-  regions_.Clear(
-      {std::min(range.first, regions_.regions()), std::min(range.end, regions_.regions())}, bits);
+  const uint32_t end = std::min(range.end, regions_.regions());
+  // But for regions that were written since their checksums were made durable.
+  for (uint32_t region = range.first; region < end; ++region) {
+    if (sums_.settled(region)) regions_.Clear({region, region + 1}, bits);
+  }
 }
 
 void Replica::BeginMissing(ReplicaOperation* operation) {

@@ -275,6 +275,8 @@ TEST(replica_regions, what_was_cleaned_leaves_the_disk_later) {
       files.syncs = 0;
       EXPECT_EQ(driver.Clean(0, record, {}, 2), ErrorCode::kOk);
       EXPECT(driver.Dirty() == (std::set<uint32_t>{2, 800}));
+      EXPECT_EQ(files.syncs.load(), 1);  // of the checksums
+      files.syncs = 0;
       // It comes back without I/O.
       EXPECT_EQ(driver.Write(1), ErrorCode::kOk);
       EXPECT_EQ(files.syncs.load(), 0);

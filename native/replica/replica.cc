@@ -1,5 +1,9 @@
 #include "replica/replica.h"
 
+#include <algorithm>
+#include <cerrno>
+#include <utility>
+
 #include "base/limits.h"
 #include "base/units.h"
 
@@ -49,6 +53,12 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
   if (operation.kind == OperationKind::kStatus && operation.extents_max == 0) {
     return ErrorCode::kInvalidArgument;
   }
+  if (operation.kind == OperationKind::kBad) {
+    const bool blocks = offset % kBlockBytes == 0 && length <= kDataBytesMax &&
+                        (length % kBlockBytes == 0 || offset + length == size_bytes());
+    if (!blocks) return ErrorCode::kInvalidArgument;
+    if (!sums_.on()) return ErrorCode::kUnsupported;
+  }
   return ErrorCode::kOk;
 }
 
@@ -60,6 +70,9 @@ void Replica::Submit(ReplicaOperation* operation) {
   operation->scratch = nullptr;
   operation->sync_failed = false;
   operation->lanes_busy = 0;
+  operation->checksums_filled = false;
+  operation->sums_next = 0;
+  operation->spoils_first = operation->spoils_last = false;
   const ErrorCode wrong = Check(*operation);
   if (wrong != ErrorCode::kOk) return FinishLater(operation, wrong);
   switch (operation->kind) {
@@ -70,14 +83,18 @@ void Replica::Submit(ReplicaOperation* operation) {
     case OperationKind::kZero:
     case OperationKind::kUnmap:
       return WhenDirty(operation, [](ReplicaOperation* self) { self->replica->StartZero(self); });
+    case OperationKind::kBad:
+      return StartBad(operation);
     case OperationKind::kFlush:
       flush_waiters_.PushBack(operation);
       return StartFlush();
     case OperationKind::kStatus:
       status_waiters_.PushBack(operation);
       return StartStatus();
-    case OperationKind::kRecord:
     case OperationKind::kClean:
+      clean_waiters_.PushBack(operation);
+      return StartClean();
+    case OperationKind::kRecord:
     case OperationKind::kMissing:
     case OperationKind::kTidy:
       record_waiters_.PushBack(operation);
@@ -87,7 +104,7 @@ void Replica::Submit(ReplicaOperation* operation) {
         self->replica->FinishLater(self, ErrorCode::kOk);
       });
     case OperationKind::kSum:
-      return StartSum(operation);
+      return sums_.With(operation, [](ReplicaOperation* self) { self->replica->StartSum(self); });
     case OperationKind::kLoadState:
     case OperationKind::kStoreState:
       state_waiters_.PushBack(operation);
@@ -151,6 +168,46 @@ void Replica::ReleaseScratch(ReplicaOperation* operation) {
     scratch_waiters_.Remove(waiter);
     waiter->proceed(waiter);
   }
+}
+
+// Before regions become clean their checksums are durable (rule 9).
+void Replica::StartClean() {
+  if (clean_running_ != nullptr || clean_waiters_.empty()) return;
+  clean_running_ = clean_waiters_.PopFront();
+  if (!sums_.on()) return EndSettle();
+  const RegionRange range = RegionsOf(clean_running_->offset_bytes, clean_running_->length_bytes);
+  settle_.first = std::min(range.first, regions_.regions());
+  settle_.end = std::min(range.end, regions_.regions());
+  settle_.owner = this;
+  settle_.done = [](BlockSums::SettleRequest* request) {
+    static_cast<Replica*>(request->owner)->EndSettle();
+  };
+  sums_.Settle(&settle_);
+}
+
+void Replica::EndSettle() {
+  ReplicaOperation* operation = std::exchange(clean_running_, nullptr);
+  const Status outcome = std::exchange(settle_.status, Status::Ok());
+  const bool sync_failed = std::exchange(settle_.sync_failed, false);
+  StartClean();
+  if (sync_failed) return FinishSyncFailed(operation, -EIO);
+  if (!outcome.ok()) return FinishLater(operation, OutcomeOf(outcome));
+  record_waiters_.PushBack(operation);
+  StartRecord();
+}
+
+// Blocks that are good nowhere: durably so, that a restart does not take them for good.
+void Replica::StartBad(ReplicaOperation* operation) {
+  if (sync_failed_) return FinishLater(operation, ErrorCode::kSuspect);
+  sums_.With(operation,
+             [](ReplicaOperation* self) { self->replica->sums_.MarkBad(self, FinishNoted); });
+}
+
+// The checksums at rest are taken care of.
+void Replica::FinishNoted(ReplicaOperation* operation) {
+  Replica* self = operation->replica;
+  if (operation->sync_failed) return self->FinishSyncFailed(operation, -EIO);
+  self->Finish(operation, operation->status);
 }
 
 // Out of space is not a fault of the medium.

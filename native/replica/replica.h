@@ -11,6 +11,7 @@
 #include "io/file_system.h"
 #include "io/reactor.h"
 #include "replica/block_map.h"
+#include "replica/block_sums.h"
 #include "replica/chain.h"
 #include "replica/mask_file.h"
 #include "replica/metadata.h"
@@ -79,6 +80,8 @@ class Replica {
   // earlier flush failed (rule 1); so it is answered to writes and flushes until kRecord with
   // `resynced`, or until the replica was opened anew.
   void Submit(ReplicaOperation* operation);
+  // Gives back memory that was only taken to be fast. For when nothing was done for a while.
+  void Trim() { sums_.Trim(); }
   // Submitted and not done.
   size_t in_flight() const { return in_flight_; }
 
@@ -96,6 +99,12 @@ class Replica {
   bool rebooted() const { return rebooted_; }
   // A flush or durable write failed since it was opened: no write and no flush is taken (rule 1).
   bool sync_failed() const { return sync_failed_; }
+  // Verified against checksums at rest (rule 9).
+  bool has_checksums() const { return sums_.on(); }
+  const SumCounters& sum_counters() const { return sums_.counters(); }
+  BlockSums& sums() { return sums_; }
+  // What was out of order when it was opened and does not keep it from working; or empty.
+  const std::string& notes() const { return notes_; }
   // What it holds may not be what was acknowledged (rule 7). Lasts until kRecord with `resynced`.
   bool suspect() const { return rebooted_ || failed_marker_ || sync_failed_; }
   // It has no record and nothing was ever written.
@@ -137,6 +146,9 @@ class Replica {
   // Marks the failure durably (rule 1), then finishes with kIoError.
   void FinishSyncFailed(ReplicaOperation* operation, int64_t result);
   void Latch(const std::string& reason);
+  void StartBad(ReplicaOperation* operation);
+  void StartClean();
+  void EndSettle();
   static ErrorCode OutcomeOf(const Status& status);
 
   // regions.cc: the way of a mark.
@@ -175,13 +187,15 @@ class Replica {
   // sum.cc
   void StartSum(ReplicaOperation* operation);
   Status Sum(ReplicaOperation* operation);
+  void FindBad(ReplicaOperation* operation);
   static void SumWork(io::Job* job);
   static void SumDone(io::Operation* job);
 
   // read_write.cc
   void StartRead(ReplicaOperation* operation);
+  static void ReadNow(ReplicaOperation* operation);
   bool IssueReads(ReplicaOperation* operation);
-  void EndRead(ReplicaOperation* operation);
+  ErrorCode EndRead(ReplicaOperation* operation);
   void ReadLane(ReplicaOperation* operation, int lane, uint16_t layer, uint64_t offset_bytes,
                 uint64_t length_bytes);
   static void ReadLaneDone(io::Operation* lane);
@@ -192,13 +206,22 @@ class Replica {
   void IssueWrite(ReplicaOperation* operation, bool durable);
   static void MergeLaneDone(io::Operation* lane);
   static void WriteLaneDone(io::Operation* lane);
+  static void FinishNoted(ReplicaOperation* operation);
 
   // zero.cc
   struct ZeroPlan;
+  struct ZeroEdge {
+    uint64_t block = 0;
+    uint64_t from_bytes = 0;
+    uint64_t to_bytes = 0;
+  };
   ZeroPlan Plan(const ReplicaOperation& operation) const;
   void StartZero(ReplicaOperation* operation);
+  void StartZeroing(ReplicaOperation* operation);
   void StartMasks();
   Status ZeroOverLayers(ReplicaOperation* operation);
+  Status ZeroHeadAlone(ReplicaOperation* operation);
+  void ZeroInBlock(ReplicaOperation* operation, const ZeroEdge& edge, std::byte* block) const;
   static void ZeroWork(io::Job* job);
   static void ZeroDone(io::Operation* job);
   static void MaskWork(io::Job* job);
@@ -227,8 +250,14 @@ class Replica {
   VolumeMeta volume_meta_;
   Chain chain_;
   BlockMap map_;
+  BlockSums sums_;
+  std::string notes_;
+  // One kClean at a time waits for its checksums, then goes into the record queue.
+  List clean_waiters_;
+  ReplicaOperation* clean_running_ = nullptr;
+  BlockSums::SettleRequest settle_;
   MaskFile masks_;                       // of the head; not there while the head is alone
-  std::unique_ptr<BufferPool> scratch_;  // with layers under the head, or direct I/O
+  std::unique_ptr<BufferPool> scratch_;  // with layers under the head, direct I/O or checksums
   bool direct_ = false;
   std::string boot_id_;
   std::string mount_id_;

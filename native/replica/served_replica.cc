@@ -159,6 +159,9 @@ void ServedReplica::Report(ErrorCode status) {
   std::string message = Name() + ": " + ErrorCodeName(status);
   if (status == ErrorCode::kNoSpace) {
     message += ": the disk of " + directory_ + " is full; writes are refused until there is space";
+  } else if (status == ErrorCode::kCorrupt) {
+    message += ": data on the disk of " + directory_ +
+               " does not match its checksum; it is read from another replica, if there is one";
   } else if (replica_->sync_failed()) {
     message += ": " + replica_->sync_failure() +
                "; it takes no writes any more and must be replaced or resynchronized";
@@ -166,6 +169,12 @@ void ServedReplica::Report(ErrorCode status) {
     message += ": the disk of " + directory_ + " failed an operation";
   }
   log_.Log(LogLevel::kError, message);
+}
+
+SumCounters ServedReplica::sum_counters() const {
+  SumCounters sums = closed_sums_;
+  if (replica_ != nullptr) sums += replica_->sum_counters();
+  return sums;
 }
 
 void ServedReplica::End(std::function<void(const Status&)> done) {
@@ -305,6 +314,9 @@ void ServedReplica::StartOpen() {
         changed_ = false;
         if (status->ok()) {
           failure_ = Status::Ok();
+          if (!replica_->notes().empty()) {
+            log_.Log(LogLevel::kWarn, Name() + ": " + replica_->notes());
+          }
           newest_record_ = replica_->record().current;
           recent_.Reset(replica_->regions());
           if (!replica_->region_damage().empty()) {
@@ -326,6 +338,7 @@ void ServedReplica::StartClose(bool clean) {
   sync_failed_ |= replica_->sync_failed();
   job_running_ = true;
   current_ = nullptr;
+  closed_sums_ += replica_->sum_counters();
   auto closing = std::make_shared<std::unique_ptr<Replica>>(std::move(replica_));
   auto status = std::make_shared<Status>();
   RunControlJob(

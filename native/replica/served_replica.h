@@ -50,6 +50,8 @@ class ServedReplica {
   const Status& failure() const { return failure_; }
   const DeviceCounters& counters() const { return counters_; }
   DeviceCounters& counters() { return counters_; }
+  // Since the disk host started.
+  SumCounters sum_counters() const;
 
   // --- for its sessions
   // ----------------------------------------------------------------------------
@@ -81,6 +83,9 @@ class ServedReplica {
   // The engine says that all of its tags up to this one are complete.
   void Heard(uint64_t complete_tag) { recent_.Complete(complete_tag); }
   uint64_t size_bytes() const { return replica_->size_bytes(); }
+  bool has_checksums() const { return replica_->has_checksums(); }
+  // Nothing was asked of it for a while.
+  void Trim() { replica_->Trim(); }
   const RegionMap& regions() const { return replica_->regions(); }
   const RecentRegions& recent() const { return recent_; }
   // The newest record that was submitted, done or not.
@@ -116,6 +121,7 @@ class ServedReplica {
   Identity identity_;
   Status failure_;
   DeviceCounters counters_;
+  SumCounters closed_sums_;  // of openings before
 
   std::unique_ptr<Replica> replica_;
   bool job_running_ = false;  // it is being opened or closed

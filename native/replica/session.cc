@@ -33,6 +33,8 @@ const char* Explain(ErrorCode code) {
       return "an earlier flush failed";
     case ErrorCode::kIoError:
       return "the disk failed";
+    case ErrorCode::kCorrupt:
+      return "a block does not match its checksum at rest";
     default:
       return ErrorCodeName(code);
   }
@@ -193,6 +195,7 @@ bool Session::OnFrame(const wire::Header& header, const std::byte* payload, std:
     case wire::Opcode::kZero:
     case wire::Opcode::kUnmap:
     case wire::Opcode::kFlush:
+    case wire::Opcode::kBad:
     case wire::Opcode::kStatus:
     case wire::Opcode::kLoadState:
     case wire::Opcode::kStoreState:
@@ -408,6 +411,8 @@ void Session::Begin(SessionOperation* operation, const wire::Header& header) {
   storage.offset_bytes = header.offset_bytes;
   storage.length_bytes = header.length_bytes;
   storage.data = nullptr;
+  storage.checksums = nullptr;
+  storage.checksums_filled = false;
   storage.extents_count = 0;
   storage.resynced = false;
   storage.runs = {};
@@ -472,6 +477,9 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
     case wire::Opcode::kUnmap:
       Submit(operation, OperationKind::kUnmap);
       break;
+    case wire::Opcode::kBad:
+      Submit(operation, OperationKind::kBad);
+      break;
     case wire::Opcode::kFlush:
       Submit(operation, OperationKind::kFlush);
       break;
@@ -495,8 +503,18 @@ void Session::StartWrite(SessionOperation* operation, const std::byte* table,
   // What came in place is gone when the frame is: the storage may need it for longer.
   if (data != kept) std::memcpy(kept, data, header.length_bytes);
   operation->storage.data = kept;
+  if (header.opcode == wire::Opcode::kWrite) KeepTable(operation, table);
   Submit(operation, header.opcode == wire::Opcode::kWrite ? OperationKind::kWrite
                                                           : OperationKind::kStoreState);
+}
+
+// The checksums serve the disk as well as the wire (rule 9).
+void Session::KeepTable(SessionOperation* operation, const std::byte* table) {
+  if (!replica_->has_checksums()) return;
+  const wire::Header& header = operation->header;
+  std::memcpy(operation->table, table,
+              BlocksTouched(header.offset_bytes, header.length_bytes) * sizeof(uint32_t));
+  operation->storage.checksums = operation->table;
 }
 
 // Rules 2 and 3: a record of this session's epoch, and none that goes back.
@@ -554,6 +572,9 @@ void Session::StartWaiting() {
     storage.data = operation->chunk->data;
     switch (operation->header.opcode) {
       case wire::Opcode::kRead:
+        // What is computed to verify the data goes with it; aligned, as lengths are multiples of
+        // 512.
+        storage.checksums = reinterpret_cast<uint32_t*>(storage.data + storage.length_bytes);
         Submit(operation, OperationKind::kRead);
         break;
       case wire::Opcode::kLoadState:
@@ -649,8 +670,10 @@ void Session::Answer(SessionOperation* operation, ErrorCode status) {
   if (header.opcode == wire::Opcode::kRead || header.opcode == wire::Opcode::kLoadState) {
     std::byte* data = operation->chunk->data;
     std::byte* table = data + header.length_bytes;  // aligned: lengths are multiples of 512
-    Crc32cBlocks(data, header.offset_bytes, header.length_bytes,
-                 reinterpret_cast<uint32_t*>(table));
+    if (!operation->storage.checksums_filled) {
+      Crc32cBlocks(data, header.offset_bytes, header.length_bytes,
+                   reinterpret_cast<uint32_t*>(table));
+    }
     Send(operation, status, table, BlocksTouched(header.offset_bytes, header.length_bytes) * 4,
          data, header.length_bytes);
     return;
@@ -755,6 +778,7 @@ void Session::OnTimer() {
     return;
   }
   operations_.Trim();
+  if (replica_ != nullptr && replica_->Serves(this)) replica_->Trim();
   if (buffers_ != nullptr) buffers_->Trim();
   connection_.Trim();
 }

@@ -118,6 +118,7 @@ class Session final : public wire::Connection::Handler {
   void StartWrite(SessionOperation* operation, const std::byte* table, const std::byte* data);
   void StartRecord(SessionOperation* operation, const std::byte* payload);
   bool AcquireForRead(SessionOperation* operation);
+  void KeepTable(SessionOperation* operation, const std::byte* table);
   void StartWaiting();
   void Submit(SessionOperation* operation, OperationKind kind);
   static void OnStorageDone(ReplicaOperation* storage);

@@ -5,23 +5,28 @@
 #include <cerrno>
 #include <new>
 
+#include "wire/shared_memory.h"
+
 namespace ankole::replica {
 namespace {
 constexpr size_t kArrayBytes =
     RoundUp(kSessionOperationsMax * sizeof(SessionOperation), kBlockBytes);
+constexpr size_t kTablesBytes =
+    RoundUp(kSessionOperationsMax * wire::kSharedTableBytes, kBlockBytes);
 }  // namespace
 
 SessionOperations::~SessionOperations() {
   DestroyAll();
-  if (array_ != nullptr) munmap(array_, kArrayBytes);
+  if (array_ != nullptr) munmap(array_, kArrayBytes + kTablesBytes);
 }
 
 Status SessionOperations::Reserve() {
   CHECK(array_ == nullptr);
-  void* map = mmap(nullptr, kArrayBytes, PROT_READ | PROT_WRITE,
+  void* map = mmap(nullptr, kArrayBytes + kTablesBytes, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   if (map == MAP_FAILED) return Status::FromErrno(errno, "no memory for a session");
   array_ = static_cast<SessionOperation*>(map);
+  tables_ = static_cast<std::byte*>(map) + kArrayBytes;
   return Status::Ok();
 }
 
@@ -32,7 +37,9 @@ SessionOperation* SessionOperations::Acquire() {
     operation->next_free = nullptr;
   } else {
     if (array_ == nullptr || made_ == kSessionOperationsMax) return nullptr;
-    operation = new (&array_[made_++]) SessionOperation();
+    operation = new (&array_[made_]) SessionOperation();
+    operation->table = reinterpret_cast<uint32_t*>(tables_ + made_ * wire::kSharedTableBytes);
+    ++made_;
   }
   ++used_;
   return operation;
@@ -49,7 +56,7 @@ void SessionOperations::Trim() {
   CHECK(used_ == 0);
   if (made_ == 0) return;
   DestroyAll();
-  madvise(array_, kArrayBytes, MADV_DONTNEED);
+  madvise(array_, kArrayBytes + kTablesBytes, MADV_DONTNEED);
 }
 
 void SessionOperations::DestroyAll() {

@@ -22,6 +22,8 @@ struct SessionOperation {
   wire::Header header;  // the request's
   Session* session = nullptr;
   BufferPool::Chunk* chunk = nullptr;  // data of READ and WRITE, extents of STATUS
+  // Room for the checksums of a WRITE, which last as long as the storage needs them. Aligned.
+  uint32_t* table = nullptr;
   uint64_t started_ns = 0;
   bool shared = false;    // came through shared memory, and is answered there
   ListNode waiting_node;  // waits for a chunk
@@ -50,7 +52,8 @@ class SessionOperations {
   void DestroyAll();
 
   SessionOperation* array_ = nullptr;
-  size_t made_ = 0;  // Invariant: array_[0, made_) are alive
+  std::byte* tables_ = nullptr;  // kSharedTableBytes each
+  size_t made_ = 0;              // Invariant: array_[0, made_) are alive
   size_t used_ = 0;
   SessionOperation* free_ = nullptr;
 };

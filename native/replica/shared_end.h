@@ -36,6 +36,10 @@ class SharedEnd {
   // be.
   std::byte* DataOf(const wire::Header& request) const;
 
+  // The checksums that came with the WRITE that is next. They may change until Release, so they are
+  // to be copied, once.
+  const std::byte* Table() const { return rings().tables[requests_->index()]; }
+
   // False when the engine does not take replies any more.
   bool Reply(const wire::Header& header);
   // Wakes the engine if one of the replies since the last call was the last one that it waits for

@@ -82,6 +82,7 @@ bool Session::OnShared(const wire::Header& header) {
         Breach("the data lies outside of the shared memory");
         return true;
       }
+      if (kind == OperationKind::kWrite) KeepTable(operation, shared_->Table());
       break;
     case wire::Opcode::kZero:
       kind = OperationKind::kZero;

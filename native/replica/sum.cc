@@ -92,7 +92,22 @@ void Replica::SumWork(io::Job* job) {
 
 void Replica::SumDone(io::Operation* job) {
   auto* operation = static_cast<ReplicaOperation*>(job->owner);
-  operation->replica->Finish(operation, operation->status);
+  Replica* self = operation->replica;
+  if (operation->status == ErrorCode::kOk) self->FindBad(operation);
+  self->Finish(operation, operation->status);
+}
+
+// What was computed, against the checksums at rest (rule 9). A hole has one when it should not be
+// one.
+void Replica::FindBad(ReplicaOperation* operation) {
+  const auto blocks = static_cast<uint32_t>(DivideUp(operation->length_bytes, kBlockBytes));
+  const uint64_t first = operation->offset_bytes / kBlockBytes;
+  const uint64_t end = operation->offset_bytes + operation->length_bytes;
+  const bool whole = end % kBlockBytes == 0 || end == size_bytes();
+  for (uint32_t block = 0; sums_.on() && block < blocks - (whole ? 0 : 1); ++block) {
+    const auto crc32c = LoadLittle<uint32_t>(operation->sums + size_t{4} * block);
+    if (sums_.Mismatches(first + block, crc32c)) wire::MarkBad(operation->sums, blocks, block);
+  }
 }
 
 }  // namespace ankole::replica

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "base/crc32c.h"
 #include "base/units.h"
 #include "replica/replica.h"
 
@@ -12,11 +13,7 @@ namespace ankole::replica {
 // What becomes of the range of a kZero or kUnmap over lower layers.
 struct Replica::ZeroPlan {
   // Blocks that are covered in part, at the ends: [block start, zeros from, zeros to).
-  struct Edge {
-    uint64_t block = 0;
-    uint64_t from_bytes = 0;
-    uint64_t to_bytes = 0;
-  };
+  using Edge = ZeroEdge;
   Edge edges[2];
   int edges_count = 0;
   // Whole blocks; the volume's last one counts as whole though it may be shorter.
@@ -24,6 +21,15 @@ struct Replica::ZeroPlan {
   uint64_t blocks = 0;
   bool masks = false;
 };
+
+namespace {
+
+// Of edge_sums: the first block of the range, or its last.
+size_t EdgeIndex(const ReplicaOperation& operation, uint64_t block) {
+  return block == operation.offset_bytes / kBlockBytes ? 0 : 1;
+}
+
+}  // namespace
 
 Replica::ZeroPlan Replica::Plan(const ReplicaOperation& operation) const {
   const uint64_t begin = operation.offset_bytes;
@@ -52,6 +58,21 @@ void Replica::StartZero(ReplicaOperation* operation) {
   operation->job.owner = operation;
   operation->job.work = ZeroWork;
   operation->job.done = ZeroDone;
+  if (sums_.on()) {
+    return sums_.With(operation, [](ReplicaOperation* self) {
+      Replica* replica = self->replica;
+      const ZeroPlan edges = replica->Plan(*self);
+      for (int i = 0; i < edges.edges_count; ++i) {
+        const uint64_t block = edges.edges[i].block;
+        self->edge_sums[EdgeIndex(*self, block)] = replica->sums_.SumOf(block);
+      }
+      replica->StartZeroing(self);
+    });
+  }
+  StartZeroing(operation);
+}
+
+void Replica::StartZeroing(ReplicaOperation* operation) {
   if (chain_.head_alone()) return reactor_.Run(&operation->job);
   const ZeroPlan plan = Plan(*operation);
   // The job must not look at the map, which is this thread's.
@@ -118,14 +139,17 @@ Status Replica::ZeroOverLayers(ReplicaOperation* operation) {
   for (int i = 0; i < plan.edges_count; ++i) {
     const ZeroPlan::Edge& edge = plan.edges[i];
     const io::File from = operation->lanes[i].file;
-    if (!from.valid()) continue;  // reads as zeros already
+    if (!from.valid()) {  // reads as zeros already
+      operation->edge_sums[EdgeIndex(*operation, edge.block)] = kSumNone;
+      continue;
+    }
     const uint64_t begin = edge.block * kBlockBytes;
     const uint64_t length = std::min<uint64_t>(kBlockBytes, size_bytes() - begin);
     std::byte* block = operation->scratch->data;
     const Result<size_t> got = files_.ReadAt(from, begin, block, length);
     if (!got.ok()) return got.status();
     std::memset(block + got.value(), 0, length - got.value());
-    std::memset(block + (edge.from_bytes - begin), 0, edge.to_bytes - edge.from_bytes);
+    ZeroInBlock(operation, edge, block);
     RETURN_IF_ERROR(files_.WriteAt(head, begin, block, length));
   }
   if (plan.blocks == 0) return Status::Ok();
@@ -134,18 +158,45 @@ Status Replica::ZeroOverLayers(ReplicaOperation* operation) {
   return plan.masks ? files_.PunchHole(head, begin, length) : files_.ZeroRange(head, begin, length);
 }
 
+// The file system zeroes parts of blocks by itself; only their checksums need to see them.
+Status Replica::ZeroHeadAlone(ReplicaOperation* operation) {
+  const io::File head = chain_.head().file;
+  const ZeroPlan plan = Plan(*operation);
+  for (int i = 0; i < plan.edges_count && sums_.on(); ++i) {
+    const uint64_t begin = plan.edges[i].block * kBlockBytes;
+    const uint64_t length = std::min<uint64_t>(kBlockBytes, size_bytes() - begin);
+    alignas(kBlockBytes) std::byte block[kBlockBytes];
+    const Result<size_t> got = files_.ReadAt(head, begin, block, length);
+    if (!got.ok()) return got.status();
+    std::memset(block + got.value(), 0, length - got.value());
+    ZeroInBlock(operation, plan.edges[i], block);
+  }
+  return operation->kind == OperationKind::kZero && operation->keep_allocated
+             ? files_.ZeroRange(head, operation->offset_bytes, operation->length_bytes)
+             : files_.PunchHole(head, operation->offset_bytes, operation->length_bytes);
+}
+
+// Zeroes the edge's part of the block in memory. A block that was not what was written is known
+// to be bad after it, too.
+void Replica::ZeroInBlock(ReplicaOperation* operation, const ZeroEdge& edge,
+                          std::byte* block) const {
+  const uint64_t begin = edge.block * kBlockBytes;
+  const uint64_t length = std::min<uint64_t>(kBlockBytes, size_bytes() - begin);
+  const size_t index = EdgeIndex(*operation, edge.block);
+  const uint32_t before = operation->edge_sums[index];
+  if (before != kSumNone && before != StoredSum(Crc32c(block, length))) {
+    (index == 0 ? operation->spoils_first : operation->spoils_last) = true;
+  }
+  std::memset(block + (edge.from_bytes - begin), 0, edge.to_bytes - edge.from_bytes);
+  operation->edge_sums[index] = StoredSum(Crc32c(block, length));
+}
+
 void Replica::ZeroWork(io::Job* job) {
   auto* operation = static_cast<ReplicaOperation*>(job->owner);
   Replica* self = operation->replica;
   const io::File head = self->chain_.head().file;
-  Status status;
-  if (!self->chain_.head_alone()) {
-    status = self->ZeroOverLayers(operation);
-  } else if (operation->kind == OperationKind::kZero && operation->keep_allocated) {
-    status = self->files_.ZeroRange(head, operation->offset_bytes, operation->length_bytes);
-  } else {
-    status = self->files_.PunchHole(head, operation->offset_bytes, operation->length_bytes);
-  }
+  Status status =
+      self->chain_.head_alone() ? self->ZeroHeadAlone(operation) : self->ZeroOverLayers(operation);
   if (status.ok() && operation->durable) {
     status = self->files_.SyncData(head);
     operation->sync_failed = !status.ok();
@@ -172,7 +223,11 @@ void Replica::ZeroDone(io::Operation* job) {
       if (operation->lanes[i].file.valid()) self->map_.Set(plan.edges[i].block, 1, head);
     }
   }
-  self->Finish(operation, operation->status);
+  if (operation->status != ErrorCode::kOk) {
+    self->sums_.NoteFailed(*operation);
+    return self->Finish(operation, operation->status);
+  }
+  self->sums_.Note(operation, FinishNoted);
 }
 
 }  // namespace ankole::replica

@@ -49,6 +49,7 @@ constexpr Rule kRules[] = {
     {Opcode::kMap, "MAP", 0, false, 0, kControl, kControl},
     {Opcode::kMissing, "MISSING", 0, false, 0, kControl, 0},
     {Opcode::kRecent, "RECENT", 0, false, 0, 0, kControl},
+    {Opcode::kBad, "BAD", 0, true, kDataBytesMax, 0, 0},
 };
 
 const Rule* FindRule(uint8_t opcode) {
@@ -80,7 +81,8 @@ const char* Fault(const Header& header, const Rule& rule) {
         (header.offset_bytes % kRegionBytes != 0 || header.length_bytes % kRegionBytes != 0)) {
       return "a part of a region";
     }
-    if (rule.opcode == Opcode::kSum && header.offset_bytes % kBlockBytes != 0) {
+    const bool of_blocks = rule.opcode == Opcode::kSum || rule.opcode == Opcode::kBad;
+    if (of_blocks && header.offset_bytes % kBlockBytes != 0) {
       return "the range begins within a block";
     }
   } else if (header.offset_bytes != 0 || header.length_bytes != 0) {

@@ -39,6 +39,7 @@ enum class Opcode : uint8_t {
   kMap = 21,         // the regions of one map
   kMissing = 22,     // begins or frees the missing map of a replica
   kRecent = 23,      // regions of writes that may not be complete (rule 7)
+  kBad = 24,         // blocks that are good nowhere (rule 9)
 };
 inline constexpr uint8_t kReplyBit = 0x80;
 

@@ -138,6 +138,12 @@ TEST(wire_frame, RefusesWhatItsRulesForbid) {
   EXPECT(DecodeWith(clean, kPayloadBytesAt, uint32_t{24}).ok());
   EXPECT(!DecodeWith(clean, kOffsetAt, kRegionBytes / 2).ok());
   EXPECT(!DecodeWith(clean, kLengthAt, static_cast<uint32_t>(kRegionBytes) + 4096).ok());
+  Header bad;
+  bad.opcode = Opcode::kBad;
+  bad.length_bytes = 8192;
+  EXPECT(DecodeWith(bad, kOffsetAt, uint64_t{4096}).ok());
+  EXPECT(!DecodeWith(bad, kOffsetAt, uint64_t{512}).ok());
+  EXPECT(!DecodeWith(bad, kLengthAt, kDataBytesMax + 4096).ok());
   Header sum;
   sum.opcode = Opcode::kSum;
   sum.length_bytes = kDataBytesMax;

@@ -225,4 +225,9 @@ void SumsEncoder::Set(uint32_t block, uint32_t crc32c, bool hole, bool bad) {
   if (bad) holes[(blocks_ + 7) / 8 + block / 8] |= bit;
 }
 
+void MarkBad(std::byte* sums, uint32_t blocks, uint32_t block) {
+  CHECK(block < blocks);
+  sums[size_t{4} * blocks + (blocks + 7) / 8 + block / 8] |= static_cast<std::byte>(1 << block % 8);
+}
+
 }  // namespace ankole::wire

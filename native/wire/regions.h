@@ -169,4 +169,7 @@ class SumsEncoder {
   const uint32_t blocks_;
 };
 
+// Sets the bit of a block in an answer that was written.
+void MarkBad(std::byte* sums, uint32_t blocks, uint32_t block);
+
 }  // namespace ankole::wire

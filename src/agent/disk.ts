@@ -229,10 +229,10 @@ export class DiskController {
           // A failed one may be well at the next look, which is soon enough.
           return true
         case 'create': {
-          const { volume, id, sizeBytes, secret, cache } = plan
+          const { volume, id, sizeBytes, secret, cache, checksums } = plan
           const { directory } = await this.requests.send(
             'create-replica',
-            { volume, id, sizeBytes, secret, cache },
+            { volume, id, sizeBytes, secret, cache, checksums },
             requestLimitMs,
           )
           entry.directory = directory

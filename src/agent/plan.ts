@@ -39,6 +39,7 @@ export interface ReplicaPlan {
   sizeBytes: number
   secret: string
   cache: CacheMode
+  checksums: boolean
   /** A replica that is in no plan is left alone: only `absent` removes one. */
   desired: 'present' | 'absent'
 }

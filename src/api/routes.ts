@@ -65,6 +65,7 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
         sizeBytes: parseSize(body.size),
         numberOfReplicas: body.numberOfReplicas ?? replicasDefault,
         cache: body.cache ?? 'buffered',
+        checksums: body.checksums ?? true,
         physicalBlockBytes: body.physicalBlockBytes,
         ...(body.chap === undefined ? {} : { chap: checkChap(body.chap) }),
       })

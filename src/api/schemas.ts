@@ -52,6 +52,7 @@ export const VolumeView = Type.Object({
   sizeBytes: Type.Integer(),
   numberOfReplicas: Type.Integer(),
   cache: Type.Enum(cacheModes),
+  checksums: Type.Boolean({ description: 'Whether replicas keep a checksum of each block, and verify what they read' }),
   physicalBlockBytes: Type.Enum(physicalBlockSizes, { description: 'What iSCSI initiators are told' }),
   createdAt: Type.String(),
   state: Type.Enum(volumeStates),
@@ -140,6 +141,9 @@ export const CreateVolume = Strict({
   }),
   numberOfReplicas: Type.Optional(Type.Integer({ description: '3 if not given' })),
   cache: Type.Optional(Type.Enum(cacheModes, { description: 'buffered if not given' })),
+  checksums: Type.Optional(
+    Type.Boolean({ description: 'Keep a checksum of each block on disk, and verify what is read; true if not given' }),
+  ),
   physicalBlockBytes: Type.Optional(
     Type.Integer({
       description:

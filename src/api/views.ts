@@ -19,6 +19,7 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
     sizeBytes: spec.sizeBytes,
     numberOfReplicas: spec.numberOfReplicas,
     cache: spec.cache,
+    checksums: spec.checksums ?? true,
     physicalBlockBytes: spec.physicalBlockBytes ?? physicalBlockBytesDefault,
     createdAt: metadata.creationTimestamp,
     state: status.state,

@@ -21,6 +21,7 @@ interface CreateOptions extends Waiting, ChapOptions {
   size: string
   replicas: number
   cache: CacheMode
+  checksums: boolean
   physicalBlockSize: PhysicalBlockBytes
 }
 
@@ -59,6 +60,7 @@ function createCommand(): Command {
         .choices(['buffered', 'direct'] satisfies CacheMode[])
         .default('buffered'),
     )
+    .option('--no-checksums', 'keep no checksums on disk: less work, and what a disk damages is not noticed')
     .addOption(
       new Option(
         '--physical-block-size <bytes>',
@@ -81,12 +83,12 @@ Examples:
   ankole volume create data --size 10GiB --chap-user me --chap-secret-file secret`,
     )
     .action(async (name: string, _: object, command: Command) => {
-      const { url, json, size, replicas, cache, physicalBlockSize, timeout, ...options } =
+      const { url, json, size, replicas, cache, checksums, physicalBlockSize, timeout, ...options } =
         command.optsWithGlobals<CreateOptions>()
       parseSize(size)
       const chap = readChap(options)
       const body = {
-        ...{ name, size, numberOfReplicas: replicas, cache, physicalBlockBytes: physicalBlockSize },
+        ...{ name, size, numberOfReplicas: replicas, cache, checksums, physicalBlockBytes: physicalBlockSize },
         timeoutSeconds: timeout,
         ...(chap === undefined ? {} : { chap }),
       }

@@ -52,6 +52,8 @@ export interface VolumeRequest {
   sizeBytes: number
   numberOfReplicas: number
   cache: CacheMode
+  /** True if not given. */
+  checksums?: boolean
   /** 4096 if not given; it stays what it is. */
   physicalBlockBytes?: number | undefined
   chap?: Chap
@@ -219,7 +221,15 @@ export class Manager {
     return done
   }
 
-  async #create({ name, sizeBytes, numberOfReplicas, cache, chap, ...request }: VolumeRequest): Promise<Volume> {
+  async #create({
+    name,
+    sizeBytes,
+    numberOfReplicas,
+    cache,
+    checksums = true,
+    chap,
+    ...request
+  }: VolumeRequest): Promise<Volume> {
     checkName(name)
     checkReplicas(numberOfReplicas)
     const physicalBlockBytes = checkPhysicalBlock(request.physicalBlockBytes ?? physicalBlockBytesDefault)
@@ -237,7 +247,7 @@ export class Manager {
     const iscsiPort = await freePort(iscsi.listen.host, iscsiPortFirst, taken.add(nbdPort))
     const draft: Draft<'Volume'> = {
       metadata: { name },
-      spec: { sizeBytes, numberOfReplicas, cache, physicalBlockBytes, nodeID: null },
+      spec: { sizeBytes, numberOfReplicas, cache, checksums, physicalBlockBytes, nodeID: null },
       secret: randomBytes(32).toString('hex'),
       nbdPort,
       iscsiPort,

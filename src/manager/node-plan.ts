@@ -37,11 +37,12 @@ export function nodePlan(node: Node, volumes: readonly Volume[], options: PlanOp
   }
   const engines: EnginePlan[] = []
   for (const volume of volumes) {
-    const { sizeBytes, cache } = volume.spec
+    const { sizeBytes, cache, checksums = true } = volume.spec
     const desired = wantsReplicasGone(volume) ? 'absent' : 'present'
     for (const { id, node: on, disk } of volume.replicas) {
       if (on !== name) continue
-      const replica = { volume: volume.metadata.name, id, sizeBytes, secret: volume.secret, cache, desired } as const
+      const { metadata, secret } = volume
+      const replica = { volume: metadata.name, id, sizeBytes, secret, cache, checksums, desired } as const
       disks.get(disk)?.replicas.push(replica)
     }
     const { iscsiPort } = volume // There is one before there is an attachment.

@@ -276,8 +276,20 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
 /** Operations are summed over the replicas of a disk: theirs are told apart as their engines see them. */
 function addDiskCounters(shown: Exposition, node: string, counters: DiskCounters): void {
   const sum: Partial<OperationTable> = {}
-  for (const { volume, id, operations, regions } of counters.replicas) {
+  for (const { volume, id, operations, checksums, regions } of counters.replicas) {
     const of = { volume, replica: id, node, disk: counters.disk }
+    shown.counter(
+      'ankole_replica_checksum_errors_total',
+      'Blocks that the replica read and that did not match their checksum at rest, or are known to be bad.',
+      of,
+      checksums.errors,
+    )
+    shown.counter(
+      'ankole_replica_checksum_pages_lost_total',
+      'Pages of 1024 checksums at rest that were damaged or found no space: their blocks are not verified.',
+      of,
+      checksums.pagesDamaged + checksums.pagesDropped,
+    )
     if (regions) {
       const dirty = 'Regions of 4 MiB that were written and are not known to be equal everywhere.'
       shown.gauge('ankole_replica_dirty_regions', dirty, of, regions.dirty)

@@ -284,7 +284,14 @@ export interface EngineRequests {
 
 export interface DiskHostRequests {
   'create-replica': {
-    parameters: { volume: string; id: string; sizeBytes: number; secret: string; cache: CacheMode }
+    parameters: {
+      volume: string
+      id: string
+      sizeBytes: number
+      secret: string
+      cache: CacheMode
+      checksums: boolean
+    }
     result: { directory: string }
   }
   'remove-replica': { parameters: { volume: string; id: string }; result: object }
@@ -364,6 +371,8 @@ export interface DiskCounters {
     volume: string
     id: string
     operations: OperationTable
+    /** Since the disk host started: blocks that did not match, pages of checksums that were not whole or had no space. */
+    checksums: { errors: number; pagesDamaged: number; pagesDropped: number }
     /** Of 4 MiB: how many are dirty, and how many each replica that is away misses. Of open replicas only. */
     regions?: { dirty: number; missing: { replica: string; regions: number }[] }
   }[]

@@ -112,6 +112,8 @@ export const Volume = Type.Object({
     sizeBytes: Type.Integer({ minimum: 4096 }),
     numberOfReplicas: Type.Integer({ minimum: 1 }),
     cache: Type.Enum(cacheModes),
+    /** Whether replicas keep a checksum of each block beside the data. Absent in what an earlier release wrote: true. */
+    checksums: Type.Optional(Type.Boolean()),
     /** As initiators are told it. Absent in what was stored before there was a choice: 4096. */
     physicalBlockBytes: Type.Optional(Type.Enum(physicalBlockSizes)),
     /** Where the volume should be attached; null: nowhere. */

@@ -110,7 +110,7 @@ export class TestNode {
     const secret = Buffer.from(volume.padEnd(32, '.')).toString('hex')
     for (const [n, disk] of this.#disks.slice(0, replicas).entries()) {
       const id = (Buffer.from(volume).toString('hex') + '0'.repeat(16)).slice(0, 14) + `0${n + 1}`
-      disk.replicas.push({ volume, id, sizeBytes, secret, cache: 'buffered', desired: 'present' })
+      disk.replicas.push({ volume, id, sizeBytes, secret, cache: 'buffered', checksums: true, desired: 'present' })
     }
     this.apply()
     await this.until(`replicas of ${volume}`, ({ disks }) =>

@@ -191,7 +191,15 @@ export function aDisk(replicas: ReplicaPlan[] = []): NodePlan['disks'][number] {
 }
 
 export function aReplica(id: string, desired: ReplicaPlan['desired'] = 'present'): ReplicaPlan {
-  return { volume: 'demo', id, sizeBytes: 1 << 30, secret: '00'.repeat(32), cache: 'buffered', desired }
+  return {
+    volume: 'demo',
+    id,
+    sizeBytes: 1 << 30,
+    secret: '00'.repeat(32),
+    cache: 'buffered',
+    checksums: true,
+    desired,
+  }
 }
 
 export function anEnginePlan(parts: Partial<EnginePlan> = {}): EnginePlan {

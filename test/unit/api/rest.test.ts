@@ -59,6 +59,7 @@ void t.test('a volume from creation to deletion', async (t) => {
       sizeBytes: 1024 ** 3,
       numberOfReplicas: 3,
       cache: 'buffered',
+      checksums: true,
       physicalBlockBytes: 4096,
       state: 'detached',
       nbd: null,

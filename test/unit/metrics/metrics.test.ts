@@ -24,6 +24,8 @@ function engineCounters(volume: string, replica: string): EngineCounters {
   }
 }
 
+const checksums = { errors: 3, pagesDamaged: 1, pagesDropped: 1 }
+
 void t.test('a scrape shows volumes, replicas, disks and processes', async (t) => {
   const cluster = await aCluster(t)
   await cluster.manager.createVolume(aRequest())
@@ -36,9 +38,9 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
       {
         ...{ disk: 'disk-1', ioBackend: 'uring' as const, bucketBoundsSeconds: [0.001, 0.01] },
         replicas: [
-          { volume: 'a', id, operations: operations(6) },
+          { volume: 'a', id, operations: operations(6), checksums },
           {
-            ...{ volume: 'b', id, operations: operations(6) },
+            ...{ volume: 'b', id, operations: operations(6), checksums },
             regions: { dirty: 5, missing: [{ replica: 'c', regions: 7 }] },
           },
         ],
@@ -76,6 +78,11 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_volume_operation_duration_seconds_count{volume="demo",operation="read"} 6')
   const replica = `volume="demo",replica="${id}",node="node-1",disk="${disk}"`
   has(`ankole_replica_operations_total{${replica},operation="write"} 6`)
+  for (const volume of ['a', 'b']) {
+    const kept = `volume="${volume}",replica="${id}",node="node-1",disk="disk-1"`
+    has(`ankole_replica_checksum_errors_total{${kept}} 3`)
+    has(`ankole_replica_checksum_pages_lost_total{${kept}} 2`)
+  }
   has(`ankole_replica_in_flight{${replica}} 1`)
   const second = `volume="b",replica="${id}",node="node-1",disk="disk-1"`
   has(`ankole_replica_dirty_regions{${second}} 5`)

@@ -1,0 +1,186 @@
+#pragma once
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "base/intrusive_list.h"
+#include "base/result.h"
+#include "io/file_system.h"
+#include "io/reactor.h"
+#include "replica/block_map.h"
+#include "replica/chain.h"
+#include "replica/operation.h"
+#include "replica/sum_file.h"
+#include "replica/sum_table.h"
+
+namespace ankole::replica {
+
+// What was found wrong since the replica was opened.
+struct SumCounters {
+  uint64_t errors = 0;         // reads of blocks that do not match, or are known to be bad
+  uint64_t pages_damaged = 0;  // pages of checksums that are not whole: their blocks have none now
+  uint64_t pages_dropped = 0;  // pages that found no space on the disk, likewise
+  SumCounters& operator+=(const SumCounters& other) {
+    errors += other.errors;
+    pages_damaged += other.pages_damaged;
+    pages_dropped += other.pages_dropped;
+    return *this;
+  }
+};
+
+// The checksums at rest of a replica's head (rule 9): where they are kept, verified and made
+// durable. Blocks in lower layers have none.
+//
+// On the reactor's thread, but for what is said to block. Writes of a region change the table only;
+// the file follows by Settle, before the region counts as clean, or by Fix where a block is or was
+// bad.
+class BlockSums {
+ public:
+  BlockSums(io::FileSystem& files, io::Reactor& reactor);
+  ~BlockSums();
+  BlockSums(const BlockSums&) = delete;
+  BlockSums& operator=(const BlockSums&) = delete;
+
+  // Blocking. Opens the file of the head, or makes it; one whose header is not whole is replaced,
+  // and `notes` says so. Where it finds no space the replica does without until it is opened again.
+  // `sync_failed`: an earlier process had a sync that failed; what is read must come from the disk.
+  Status Open(const std::string& directory, Chain* chain, const BlockMap* map, bool sync_failed,
+              std::string* notes);
+  // Blocking. What the table knows is durable when it returns; nothing is computed anew: what is
+  // not known is none from then on. `sync_failed`: the failure is rule 1's.
+  Status Persist(bool* sync_failed);
+  void Close();
+  bool on() const { return file_.open(); }
+
+  // The file may lack what was written to the region: found dirty when the replica was opened.
+  void SetStale(uint64_t region) {
+    if (on()) table_.SetStale(region);
+  }
+  // Nothing is known of the region that is not durable in the file.
+  bool settled(uint64_t region) const { return !on() || table_.settled(region); }
+  const SumCounters& counters() const { return counters_; }
+  void Trim();
+
+  // --- on the way of an operation
+  // ------------------------------------------------------------------
+
+  // Runs `proceed` now, or when what the file knows of the operation's blocks is in memory, as far
+  // as it is needed and there is room.
+  void With(ReplicaOperation* operation, void (*proceed)(ReplicaOperation*));
+  // Whether a region of the range may hold blocks that are bad.
+  bool MayHoldBad(uint64_t offset_bytes, uint64_t length_bytes) const;
+  // Whether the whole block, as it was read, is not what was written. Counts it.
+  bool Mismatches(uint64_t block, const std::byte* data);
+  bool Mismatches(uint64_t block, uint32_t crc32c);
+  // Checks what a kRead has in its buffer, and fills operation->checksums where they are asked for.
+  // False: a block does not match.
+  bool Verify(ReplicaOperation* operation);
+  // A write, zero or unmap is done at the files: takes in the checksums, then runs `finish`, now or
+  // when what must be durable before the answer is.
+  void Note(ReplicaOperation* operation, void (*finish)(ReplicaOperation*));
+  // It failed: what its blocks hold is not known.
+  void NoteFailed(const ReplicaOperation& operation);
+  // kBad: the blocks are marked, durably, then `finish` runs.
+  void MarkBad(ReplicaOperation* operation, void (*finish)(ReplicaOperation*));
+  // For zero.cc: what is known of a block that is changed in part, on a pool thread.
+  uint32_t SumOf(uint64_t block) const;
+
+  // --- before regions become clean
+  // -----------------------------------------------------------------
+
+  // Makes durable what is known of the regions, and computes anew what is not. At most one region
+  // is computed at a time.
+  struct SettleRequest {
+    uint64_t first = 0;
+    uint64_t end = 0;
+    // Whether the region is to be settled; null: all.
+    bool (*wanted)(void* owner, uint64_t region) = nullptr;
+    void (*done)(SettleRequest*) = nullptr;
+    void* owner = nullptr;
+    // The outcome. kOk does not say that all are settled: some may have been written meanwhile.
+    Status status;
+    bool sync_failed = false;  // rule 1
+    ListNode node;
+    uint64_t next = 0;
+  };
+  void Settle(SettleRequest* request);
+
+ private:
+  using List = IntrusiveList<ReplicaOperation, &ReplicaOperation::node>;
+  struct Load : io::FileOperation {
+    uint64_t region = 0;
+    uint64_t page_writes = 0;  // when it began
+    bool busy = false;
+    List waiters;
+    SumPage page;
+  };
+  static constexpr size_t kLoads = 8;
+  // What a job writes at a time.
+  struct Batch {
+    SumTable::Copy copies[SumTable::kCopiesMax];
+    uint64_t in_head[SumTable::kCopiesMax][kRegionBlocks / 64];
+    bool holds_bad[SumTable::kCopiesMax];  // the job's
+    size_t count;
+    SumPage page;
+    alignas(4096) std::byte data[128 * kKiB];
+  };
+
+  // block_sums.cc
+  bool NeedsLoad(const ReplicaOperation& operation, uint64_t region) const;
+  void StartLoad(Load* load, uint64_t region);
+  static void LoadDone(io::Operation* operation);
+  bool MayHoldBadRegion(uint64_t region) const;
+  bool ClearsBad(const ReplicaOperation& operation) const;
+  uint32_t NewSum(const ReplicaOperation& operation, uint64_t block) const;
+  void Apply(const ReplicaOperation& operation);
+
+  // sum_jobs.cc: jobs that write the file, one at a time.
+  void StartJob();
+  void FillForSettle();
+  void FillForFix();
+  void AddCopy(uint64_t region);
+  void DropCopies(bool written);
+  static void JobWork(io::Job* job);
+  static void JobDone(io::Operation* job);
+  void EndSettle();
+  void EndFix();
+  Status WriteBatch(bool compute);
+  Status CompleteCopy(size_t index, bool compute);
+  void Compute(size_t index);
+  size_t ReadBlocks(uint64_t block, uint64_t blocks);
+  Status Sync();
+
+  io::FileSystem& files_;
+  io::Reactor& reactor_;
+  Chain* chain_ = nullptr;
+  const BlockMap* map_ = nullptr;
+  uint64_t size_bytes_ = 0;
+  SumFile file_;
+  SumTable table_;
+  SumCounters counters_;
+  // Regions that the header lists, or will when the job is done.
+  std::vector<uint64_t> bad_regions_;
+
+  std::unique_ptr<Load[]> loads_;
+  size_t loads_busy_ = 0;
+  List load_waiters_;
+
+  io::Job job_;
+  Batch* batch_ = nullptr;  // in reserved memory that is taken by first use
+  bool job_running_ = false;
+  // Of the job that runs:
+  bool job_last_ = false;  // nothing is left of what it is for: all is synced
+  Status job_status_;
+  bool job_sync_failed_ = false;
+  SumCounters job_counters_;
+  uint64_t page_writes_ = 0;  // grows when a job begins and when it ends
+  IntrusiveList<SettleRequest, &SettleRequest::node> settles_;
+  SettleRequest* settle_running_ = nullptr;
+  List fixes_;
+  ReplicaOperation* fix_running_ = nullptr;
+};
+
+}  // namespace ankole::replica

@@ -1,0 +1,304 @@
+#include <algorithm>
+#include <cstring>
+
+#include "base/crc32c.h"
+#include "replica/block_sums.h"
+
+// The jobs that write the file of checksums: before regions become clean (Settle), and where a
+// block is or was bad (Fix). One runs at a time, on copies of what the table knows.
+namespace ankole::replica {
+namespace {
+
+bool Known(const SumTable::Copy& copy, uint64_t at) {
+  return (copy.known[at / 64] >> (at % 64) & 1) != 0;
+}
+
+void Learn(SumTable::Copy* copy, uint64_t at, uint32_t sum) {
+  copy->sums[at] = sum;
+  copy->known[at / 64] |= uint64_t{1} << (at % 64);
+}
+
+}  // namespace
+
+void BlockSums::Settle(SettleRequest* request) {
+  request->status = Status::Ok();
+  request->sync_failed = false;
+  request->next = request->first;
+  settles_.PushBack(request);
+  StartJob();
+}
+
+void BlockSums::StartJob() {
+  if (job_running_) return;
+  batch_->count = 0;
+  job_last_ = true;
+  // What a client waits for goes first; a Settle of many regions is interrupted between batches.
+  if ((fix_running_ = fixes_.front()) != nullptr) {
+    FillForFix();
+  } else if ((settle_running_ = settles_.front()) != nullptr) {
+    FillForSettle();
+  } else {
+    return;
+  }
+  job_running_ = true;
+  ++page_writes_;
+  job_counters_ = {};
+  reactor_.Run(&job_);
+}
+
+void BlockSums::AddCopy(uint64_t region) {
+  const size_t index = batch_->count++;
+  table_.CopyOut(region, &batch_->copies[index]);
+  batch_->holds_bad[index] = false;
+}
+
+void BlockSums::FillForSettle() {
+  SettleRequest* request = settle_running_;
+  for (; request->next < request->end && batch_->count < SumTable::kCopiesMax; ++request->next) {
+    const uint64_t region = request->next;
+    if (table_.settled(region)) continue;
+    if (request->wanted != nullptr && !request->wanted(request->owner, region)) continue;
+    const size_t index = batch_->count;
+    AddCopy(region);
+    if (!batch_->copies[index].stale) continue;
+    // The job must not look at the map, which is this thread's.
+    uint64_t* in_head = batch_->in_head[index];
+    std::memset(in_head, 0, sizeof(batch_->in_head[index]));
+    const uint64_t blocks =
+        std::min(kRegionBlocks, DivideUp(size_bytes_, kBlockBytes) - region * kRegionBlocks);
+    for (uint64_t at = 0; at < blocks; ++at) {
+      const bool here = map_->Layer(region * kRegionBlocks + at) == chain_->head_index();
+      if (here) in_head[at / 64] |= uint64_t{1} << (at % 64);
+    }
+    // What is computed reads the whole region: one at a time.
+    ++request->next;
+    break;
+  }
+  job_last_ = request->next >= request->end;
+}
+
+// Regions of which a block is marked, or was and is not any more.
+void BlockSums::FillForFix() {
+  ReplicaOperation* operation = fix_running_;
+  const uint64_t begin = operation->offset_bytes;
+  const uint64_t last = begin + operation->length_bytes - 1;
+  const auto concerned = [&](uint64_t region) {
+    return operation->kind == OperationKind::kBad || MayHoldBadRegion(region) ||
+           (operation->spoils_first && begin / kRegionBytes == region) ||
+           (operation->spoils_last && last / kRegionBytes == region);
+  };
+  for (; operation->sums_next <= last / kRegionBytes && batch_->count < SumTable::kCopiesMax;
+       ++operation->sums_next) {
+    const uint64_t region = operation->sums_next;
+    if (!concerned(region)) continue;
+    SumTable::Copy& copy = batch_->copies[batch_->count];
+    AddCopy(region);
+    const uint64_t from = std::max(begin / kBlockBytes, region * kRegionBlocks);
+    const uint64_t to = std::min(last / kBlockBytes + 1, (region + 1) * kRegionBlocks);
+    bool bad = false;
+    for (uint64_t block = from; block < to; ++block) {
+      const uint32_t sum = NewSum(*operation, block);
+      bad |= sum == kSumBad;
+      Learn(&copy, block % kRegionBlocks, sum);
+    }
+    // From now on nobody takes the region for one without bad blocks.
+    if (bad && !MayHoldBadRegion(region)) bad_regions_.push_back(region);
+  }
+  job_last_ = operation->sums_next > last / kRegionBytes;
+}
+
+void BlockSums::JobWork(io::Job* job) {
+  auto* self = static_cast<BlockSums*>(job->owner);
+  self->job_sync_failed_ = false;
+  self->job_status_ = Status::Ok();
+  const ReplicaOperation* fix = self->fix_running_;
+  if (fix != nullptr && fix->kind != OperationKind::kBad) {
+    // The data first: a block that is called good must be.
+    self->job_status_ = self->files_.SyncData(self->chain_->head().file);
+    self->job_sync_failed_ = !self->job_status_.ok();
+  }
+  if (self->job_status_.ok()) self->job_status_ = self->WriteBatch(fix == nullptr);
+  if (self->job_status_.ok() && (self->job_last_ || fix != nullptr)) {
+    self->job_status_ = self->Sync();
+  }
+  // Listed as long as a page that says so may be the durable one.
+  for (size_t i = 0; i < self->batch_->count && self->job_status_.ok(); ++i) {
+    const uint64_t region = self->batch_->copies[i].region;
+    if (!self->batch_->holds_bad[i] && self->file_.MayHoldBad(region)) {
+      self->job_status_ = self->file_.NoteBad(self->files_, region, false);
+      self->job_sync_failed_ = !self->job_status_.ok();
+    }
+  }
+}
+
+Status BlockSums::Sync() {
+  const Status status = file_.Sync(files_);
+  job_sync_failed_ = !status.ok();
+  return status;
+}
+
+Status BlockSums::WriteBatch(bool compute) {
+  for (size_t i = 0; i < batch_->count; ++i) {
+    SumTable::Copy& copy = batch_->copies[i];
+    RETURN_IF_ERROR(CompleteCopy(i, compute));
+    uint32_t* end = copy.sums + kRegionBlocks;
+    batch_->holds_bad[i] = std::find(copy.sums, end, kSumBad) != end;
+    if (batch_->holds_bad[i]) RETURN_IF_ERROR(file_.NoteBad(files_, copy.region, true));
+    std::memcpy(batch_->page.sums, copy.sums, sizeof(copy.sums));
+    const Status written = file_.WritePage(files_, copy.region, &batch_->page);
+    if (!written.ok() && written.code() == ErrorCode::kNoSpace && !batch_->holds_bad[i]) {
+      // The page is a hole, and says «none»: better than a region that cannot become clean.
+      std::fill_n(copy.sums, kRegionBlocks, kSumNone);
+      ++job_counters_.pages_dropped;
+      continue;
+    }
+    RETURN_IF_ERROR(written);
+  }
+  return Status::Ok();
+}
+
+// Fills in what the table does not know: from the file where it is believed, else by reading the
+// data, or as «none».
+Status BlockSums::CompleteCopy(size_t index, bool compute) {
+  SumTable::Copy& copy = batch_->copies[index];
+  if (std::all_of(std::begin(copy.known), std::end(copy.known),
+                  [](uint64_t word) { return word == ~uint64_t{0}; })) {
+    return Status::Ok();
+  }
+  SumPageState state = SumPageState::kDamaged;
+  // A page that cannot be read is as good as one that is not whole.
+  (void)file_.ReadPage(files_, copy.region, &batch_->page, &state).ok();
+  if (state == SumPageState::kDamaged && !copy.stale) ++job_counters_.pages_damaged;
+  for (size_t at = 0; at < kRegionBlocks; ++at) {
+    if (Known(copy, at)) continue;
+    const uint32_t sum = state == SumPageState::kWhole ? batch_->page.sums[at] : kSumNone;
+    if (!copy.stale || sum == kSumBad) Learn(&copy, at, sum);
+  }
+  if (copy.stale && compute) Compute(index);
+  for (size_t at = 0; at < kRegionBlocks; ++at) {
+    if (!Known(copy, at)) Learn(&copy, at, kSumNone);
+  }
+  return Status::Ok();
+}
+
+// Blocks from `block` on into the batch's memory; how many could be read.
+size_t BlockSums::ReadBlocks(uint64_t block, uint64_t blocks) {
+  const uint64_t begin = block * kBlockBytes;
+  const uint64_t bytes = std::min(blocks * kBlockBytes, size_bytes_ - begin);
+  const Result<size_t> got = files_.ReadAt(chain_->head().file, begin, batch_->data, bytes);
+  if (!got.ok()) return 0;
+  std::memset(batch_->data + got.value(), 0, bytes - got.value());
+  return blocks;
+}
+
+void BlockSums::Compute(size_t index) {
+  SumTable::Copy& copy = batch_->copies[index];
+  const uint64_t* in_head = batch_->in_head[index];
+  const uint64_t first = copy.region * kRegionBlocks;
+  const auto wanted = [&](size_t at) {
+    return at < kRegionBlocks && !Known(copy, at) && (in_head[at / 64] >> (at % 64) & 1) != 0;
+  };
+  constexpr size_t kBlocksAtATime = sizeof(batch_->data) / kBlockBytes;
+  for (size_t at = 0; at < kRegionBlocks;) {
+    if (!wanted(at)) {
+      ++at;
+      continue;
+    }
+    size_t count = 1;
+    while (count < kBlocksAtATime && wanted(at + count)) ++count;
+    if (ReadBlocks(first + at, count) == 0) {
+      // Block by block around what the medium does not give: that has no checksum, and no READ gets
+      // it either.
+      count = 1;
+      if (ReadBlocks(first + at, 1) == 0) {
+        Learn(&copy, at++, kSumNone);
+        continue;
+      }
+    }
+    for (size_t i = 0; i < count; ++i) {
+      const uint64_t length =
+          std::min<uint64_t>(kBlockBytes, size_bytes_ - (first + at + i) * kBlockBytes);
+      Learn(&copy, at + i, StoredSum(Crc32c(batch_->data + i * kBlockBytes, length)));
+    }
+    at += count;
+  }
+}
+
+void BlockSums::DropCopies(bool written) {
+  for (size_t i = 0; i < batch_->count; ++i) {
+    SumTable::Copy* copy = &batch_->copies[i];
+    if (!written) {
+      table_.Abandon(copy);
+      continue;
+    }
+    (void)table_.Settle(copy);  // where it was written meanwhile, it is not settled
+    if (!batch_->holds_bad[i]) std::erase(bad_regions_, copy->region);
+  }
+}
+
+void BlockSums::JobDone(io::Operation* job) {
+  auto* self = static_cast<BlockSums*>(job->owner);
+  self->job_running_ = false;
+  ++self->page_writes_;
+  self->counters_.pages_damaged += self->job_counters_.pages_damaged;
+  self->counters_.pages_dropped += self->job_counters_.pages_dropped;
+  if (self->fix_running_ != nullptr) {
+    self->EndFix();
+  } else {
+    self->EndSettle();
+  }
+}
+
+void BlockSums::EndSettle() {
+  SettleRequest* request = std::exchange(settle_running_, nullptr);
+  DropCopies(job_status_.ok());
+  const bool done = job_last_ || !job_status_.ok();
+  if (done) settles_.Remove(request);
+  request->status = job_status_;
+  request->sync_failed = job_sync_failed_;
+  StartJob();
+  if (done) request->done(request);
+}
+
+// The copies hold what is known and not written, too; the table stays the one that knows.
+void BlockSums::EndFix() {
+  ReplicaOperation* operation = std::exchange(fix_running_, nullptr);
+  for (size_t i = 0; i < batch_->count; ++i) {
+    SumTable::Copy* copy = &batch_->copies[i];
+    table_.Abandon(copy);
+    if (job_status_.ok() && !batch_->holds_bad[i]) std::erase(bad_regions_, copy->region);
+  }
+  const bool done = job_last_ || !job_status_.ok();
+  if (done) fixes_.Remove(operation);
+  if (done && job_status_.ok()) Apply(*operation);
+  if (!job_status_.ok()) {
+    NoteFailed(*operation);
+    operation->sync_failed = job_sync_failed_;
+    operation->status =
+        job_status_.code() == ErrorCode::kNoSpace ? ErrorCode::kNoSpace : ErrorCode::kIoError;
+  }
+  StartJob();
+  if (done) operation->finish(operation);
+}
+
+Status BlockSums::Persist(bool* sync_failed) {
+  *sync_failed = false;
+  if (!on()) return Status::Ok();
+  CHECK(!job_running_);
+  Status status;
+  uint64_t region = 0;
+  while (status.ok() && region < table_.regions()) {
+    batch_->count = 0;
+    for (; region < table_.regions() && batch_->count < SumTable::kCopiesMax; ++region) {
+      if (!table_.settled(region)) AddCopy(region);
+    }
+    status = WriteBatch(false);
+    DropCopies(status.ok());
+  }
+  job_sync_failed_ = false;
+  if (status.ok()) status = Sync();
+  *sync_failed = job_sync_failed_;
+  return status;
+}
+
+}  // namespace ankole::replica

@@ -1,0 +1,249 @@
+#include "replica/sum_table.h"
+
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+
+#include "base/check.h"
+
+namespace ankole::replica {
+namespace {
+
+constexpr uint64_t kWordBits = 64;
+constexpr size_t kWords = kRegionBlocks / kWordBits;
+
+bool Bit(const uint64_t* words, uint64_t bit) {
+  return (words[bit / kWordBits] >> (bit % kWordBits) & 1) != 0;
+}
+
+void SetBits(uint64_t* words, uint64_t first, uint64_t count, bool value) {
+  for (uint64_t bit = first; bit < first + count;) {
+    const uint64_t at = bit % kWordBits;
+    const uint64_t bits = std::min(kWordBits - at, first + count - bit);
+    const uint64_t ones = bits == kWordBits ? ~uint64_t{0} : ((uint64_t{1} << bits) - 1) << at;
+    uint64_t& word = words[bit / kWordBits];
+    word = value ? word | ones : word & ~ones;
+    bit += bits;
+  }
+}
+
+bool AllSet(const uint64_t* words) {
+  return std::all_of(words, words + kWords, [](uint64_t word) { return word == ~uint64_t{0}; });
+}
+
+}  // namespace
+
+SumTable::~SumTable() {
+  if (memory_ != nullptr) munmap(memory_, memory_bytes_);
+}
+
+Status SumTable::Reserve(uint64_t regions) {
+  CHECK(memory_ == nullptr && regions > 0);
+  const size_t frames_bytes = RoundUp(kFrames * sizeof(Frame), kBlockBytes);
+  const size_t metas_bytes = RoundUp(kFrames * sizeof(Meta), kBlockBytes);
+  const size_t stale_bytes = RoundUp(DivideUp(regions, kWordBits) * sizeof(uint64_t), kBlockBytes);
+  const size_t slots_bytes = RoundUp(regions * sizeof(uint16_t), kBlockBytes);
+  static_assert(kFrames < UINT16_MAX);
+  memory_bytes_ = frames_bytes + metas_bytes + stale_bytes + slots_bytes;
+  void* memory = mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE,
+                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+  if (memory == MAP_FAILED) return Status::FromErrno(errno, "cannot reserve the checksums");
+  regions_ = regions;
+  memory_ = static_cast<std::byte*>(memory);
+  frames_ = reinterpret_cast<Frame*>(memory_);
+  metas_ = reinterpret_cast<Meta*>(memory_ + frames_bytes);
+  stale_ = reinterpret_cast<uint64_t*>(memory_ + frames_bytes + metas_bytes);
+  slots_ = reinterpret_cast<uint16_t*>(memory_ + frames_bytes + metas_bytes + stale_bytes);
+  return Status::Ok();
+}
+
+void SumTable::SetStale(uint64_t region) {
+  SetBits(stale_, region, 1, true);
+  NoteChange(region);
+}
+
+void SumTable::NoteChange(uint64_t region) {
+  for (size_t i = 0; i < copies_out_; ++i) {
+    if (copies_[i]->region == region) copies_[i]->changed = true;
+  }
+}
+
+bool SumTable::dirty(uint64_t region) const {
+  const size_t index = Find(region);
+  return index != kNoFrame && metas_[index].dirty;
+}
+
+SumTable::Entry SumTable::Get(uint64_t block) const {
+  const uint64_t region = block / kRegionBlocks;
+  const uint64_t at = block % kRegionBlocks;
+  const size_t index = Find(region);
+  if (index == kNoFrame) {
+    return {stale(region) ? Knowledge::kUnknown : Knowledge::kAbsent, kSumNone};
+  }
+  metas_[index].recent = true;
+  const Frame& frame = frames_[index];
+  if (Bit(frame.known, at)) return {Knowledge::kKnown, frame.sums[at]};
+  return {metas_[index].loaded || stale(region) ? Knowledge::kUnknown : Knowledge::kAbsent,
+          kSumNone};
+}
+
+bool SumTable::Available(uint64_t region, bool bad) const {
+  const size_t index = Find(region);
+  if (index != kNoFrame && (metas_[index].loaded || AllSet(frames_[index].known))) return true;
+  return stale(region) && !bad;
+}
+
+// The frame of the region, its own or a free one, for change or use. kNoFrame when all are dirty.
+size_t SumTable::Take(uint64_t region) {
+  size_t index = Find(region);
+  if (index != kNoFrame) {
+    metas_[index].recent = true;
+    return index;
+  }
+  if (made_ < kFrames) {
+    index = made_++;
+  } else {
+    if (dirty_ == used_ && used_ == kFrames) return kNoFrame;
+    // The clock: one that was used since the hand passed is passed once more.
+    for (;;) {
+      index = hand_;
+      hand_ = (hand_ + 1) % kFrames;
+      Meta& meta = metas_[index];
+      if (!meta.in_use) break;
+      if (meta.dirty) continue;
+      if (!meta.recent) break;
+      meta.recent = false;
+    }
+    if (metas_[index].in_use) Drop(index);
+  }
+  ++used_;
+  metas_[index] = {
+      .region = region, .in_use = true, .dirty = false, .loaded = false, .recent = true};
+  std::memset(frames_[index].known, 0, sizeof(frames_[index].known));
+  slots_[region] = static_cast<uint16_t>(index + 1);
+  return index;
+}
+
+void SumTable::Drop(size_t index) {
+  Meta& meta = metas_[index];
+  CHECK(meta.in_use && !meta.dirty);
+  slots_[meta.region] = 0;
+  meta.in_use = false;
+  --used_;
+}
+
+void SumTable::SetRun(uint64_t block, uint64_t blocks, uint32_t sum) {
+  while (blocks > 0) {
+    const uint64_t region = block / kRegionBlocks;
+    const uint64_t at = block % kRegionBlocks;
+    const uint64_t count = std::min(blocks, kRegionBlocks - at);
+    const size_t index = Take(region);
+    if (index == kNoFrame) {
+      SetStale(region);
+    } else {
+      Frame& frame = frames_[index];
+      std::fill_n(frame.sums + at, count, sum);
+      SetBits(frame.known, at, count, true);
+      NoteChange(region);
+      if (!metas_[index].dirty) ++dirty_;
+      metas_[index].dirty = true;
+    }
+    block += count;
+    blocks -= count;
+  }
+}
+
+void SumTable::Forget(uint64_t block, uint64_t blocks) {
+  while (blocks > 0) {
+    const uint64_t region = block / kRegionBlocks;
+    const uint64_t at = block % kRegionBlocks;
+    const uint64_t count = std::min(blocks, kRegionBlocks - at);
+    const size_t index = Find(region);
+    if (index != kNoFrame) SetBits(frames_[index].known, at, count, false);
+    SetStale(region);
+    block += count;
+    blocks -= count;
+  }
+}
+
+void SumTable::Merge(uint64_t region, const uint32_t* sums) {
+  const size_t index = Take(region);
+  if (index == kNoFrame) return;
+  Frame& frame = frames_[index];
+  metas_[index].loaded = true;
+  const bool believed = !stale(region);
+  for (size_t word = 0; word < kWords; ++word) {
+    if (frame.known[word] == ~uint64_t{0}) continue;
+    if (frame.known[word] == 0 && believed) {
+      uint32_t* to = frame.sums + word * kWordBits;
+      if (sums == nullptr) {
+        std::fill_n(to, kWordBits, kSumNone);
+      } else {
+        std::memcpy(to, sums + word * kWordBits, kWordBits * sizeof(*to));
+      }
+      frame.known[word] = ~uint64_t{0};
+      continue;
+    }
+    for (uint64_t bit = 0; bit < kWordBits; ++bit) {
+      const size_t at = word * kWordBits + bit;
+      const uint32_t sum = sums == nullptr ? kSumNone : sums[at];
+      if (Bit(frame.known, at) || (!believed && sum != kSumBad)) continue;
+      frame.sums[at] = sum;
+      SetBits(frame.known, at, 1, true);
+    }
+  }
+}
+
+void SumTable::CopyOut(uint64_t region, Copy* copy) {
+  CHECK(copies_out_ < kCopiesMax);
+  copies_[copies_out_++] = copy;
+  copy->region = region;
+  copy->stale = stale(region);
+  copy->changed = false;
+  const size_t index = Find(region);
+  if (index == kNoFrame) {
+    std::memset(copy->known, 0, sizeof(copy->known));
+    return;
+  }
+  std::memcpy(copy->sums, frames_[index].sums, sizeof(copy->sums));
+  std::memcpy(copy->known, frames_[index].known, sizeof(copy->known));
+}
+
+void SumTable::Abandon(Copy* copy) {
+  size_t i = 0;
+  while (i < copies_out_ && copies_[i] != copy) ++i;
+  CHECK(i < copies_out_);
+  copies_[i] = copies_[--copies_out_];
+}
+
+bool SumTable::Settle(Copy* copy) {
+  CHECK(AllSet(copy->known));
+  Abandon(copy);
+  if (copy->changed) return false;
+  SetBits(stale_, copy->region, 1, false);
+  const size_t index = Find(copy->region);
+  if (index == kNoFrame) return true;
+  // Nothing was written since, so that the copy knows all that the frame does.
+  std::memcpy(frames_[index].sums, copy->sums, sizeof(copy->sums));
+  std::memcpy(frames_[index].known, copy->known, sizeof(copy->known));
+  if (metas_[index].dirty) --dirty_;
+  metas_[index].dirty = false;
+  metas_[index].loaded = true;
+  return true;
+}
+
+void SumTable::Trim() {
+  if (memory_ == nullptr) return;
+  for (size_t index = 0; index < made_; ++index) {
+    if (metas_[index].in_use && !metas_[index].dirty) Drop(index);
+  }
+  if (used_ > 0) return;
+  // The frames come first.
+  madvise(memory_, RoundUp(kFrames * sizeof(Frame), kBlockBytes), MADV_DONTNEED);
+  made_ = 0;
+  hand_ = 0;
+}
+
+}  // namespace ankole::replica
