@@ -1,0 +1,43 @@
+#pragma once
+
+#include <cstdint>
+#include <string>
+
+#include "base/result.h"
+#include "wire/record.h"
+
+namespace ankole::sim {
+
+// What the manager's store keeps of a volume (src/store/records.ts), as one step each: it gives
+// attachments with the record, and refuses records of lower ones from then on (rule 3).
+class Store {
+ public:
+  struct Attachment {
+    uint64_t number = 0;
+    wire::Record record;
+  };
+  Attachment Attach(const std::string& machine) {
+    machine_ = machine;
+    return {++attachment_, record_};
+  }
+  Status Put(const wire::Record& record) {
+    if (record.epoch.attachment != attachment_) {
+      return {ErrorCode::kFenced, "the volume is at attachment " + std::to_string(attachment_)};
+    }
+    if (wire::Newer(record_, record)) {
+      return {ErrorCode::kUnavailable, "the store has a newer record"};
+    }
+    record_ = record;
+    return Status::Ok();
+  }
+  uint64_t attachment() const { return attachment_; }
+  const wire::Record& record() const { return record_; }
+  const std::string& machine() const { return machine_; }
+
+ private:
+  uint64_t attachment_ = 0;
+  std::string machine_;
+  wire::Record record_;
+};
+
+}  // namespace ankole::sim
