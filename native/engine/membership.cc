@@ -1,5 +1,7 @@
 #include "engine/membership.h"
 
+#include "base/mutant.h"
+
 namespace ankole::engine {
 namespace {
 
@@ -25,7 +27,7 @@ StartDecision StartNew(const std::vector<Heard>& heard) {
 }  // namespace
 
 StartDecision DecideStart(const wire::Record& store, const std::vector<Heard>& heard) {
-  wire::Record newest = store;
+  wire::Record newest = Mutant("majority-alone-start") ? wire::Record{} : store;
   for (const Heard& replica : heard) {
     if (replica.answered && Newer(replica.state.records.current, newest)) {
       newest = replica.state.records.current;

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/limits.h"
+#include "base/mutant.h"
 #include "replica/replica.h"
 #include "replica/state_file.h"
 
@@ -204,7 +205,7 @@ Status Replica::Load() {
 
   // volume.meta says so as well where another program (Longhorn) had it open.
   unclean_ = !record_state_.clean || volume_meta_.dirty;
-  rebooted_ = unclean_ && record_state_.boot_id != boot_id_;
+  rebooted_ = unclean_ && record_state_.boot_id != boot_id_ && !Mutant("boot-id-ignored");
   dirty_ = record_state_.clean ? DirtyState::kClean : DirtyState::kDirty;
 
   Result<std::vector<LayerMeta>> layers = ReadChain(files_, directory_, volume_meta_);
@@ -276,6 +277,7 @@ Status Replica::MarkClean() {
 }
 
 Status Replica::WriteFailedMarker(const std::string& reason) {
+  if (Mutant("flush-retried")) return Status::Ok();
   Result<io::File> opened =
       files_.Open(Join(directory_, kFailedName), {.write = true, .create = true});
   if (!opened.ok()) return opened.status();

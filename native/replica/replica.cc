@@ -1,6 +1,7 @@
 #include "replica/replica.h"
 
 #include "base/limits.h"
+#include "base/mutant.h"
 #include "base/units.h"
 
 namespace ankole::replica {
@@ -123,7 +124,7 @@ void Replica::ReleaseScratch(ReplicaOperation* operation) {
 }
 
 void Replica::Latch(const std::string& reason) {
-  if (sync_failed_) return;
+  if (sync_failed_ || Mutant("flush-retried")) return;
   sync_failure_ = reason;
   sync_failed_ = true;
 }

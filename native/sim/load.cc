@@ -378,7 +378,11 @@ void Load::CheckLoss() {
   if (members_.count == 0) return;
   uint64_t before = UINT64_MAX;
   for (const wire::ReplicaId id : members_.all()) {
-    before = std::min(before, cluster_.MachineOf(id)->lost_tick);
+    const Machine& machine = *cluster_.MachineOf(id);
+    // Once suspect a replica stays so until it is resynchronized: it leaves when its connection
+    // breaks, however little it has lost since.
+    const bool suspect = machine.lost_tick != 0 && !kFeatures.resync;
+    before = std::min(before, suspect ? world_.Tick() : machine.lost_tick);
   }
   if (before <= lost_before_) return;
   lost_before_ = before;

@@ -55,16 +55,9 @@ void Nemesis::Strike() {
   Do(kinds_[random_.Below(kinds_.size())]);
 }
 
-// Else the sound members might be dropped for being late, and the one that stays has no disk.
-bool Nemesis::DamageSettles() const {
-  for (const wire::ReplicaId id : cluster_.complete().members.all()) {
-    const Machine& member = *cluster_.MachineOf(id);
-    if (member.faults.write_errors > 0 || member.faults.sync_errors > 0 || member.disk_failed) {
-      return true;
-    }
-  }
-  return false;
-}
+// While a disk begins to fail nothing else does, for long enough that the engine parts with it:
+// else the sound members might be dropped for being late, and the one that stays has no disk.
+bool Nemesis::DamageSettles() const { return world_.now_ns() < damage_settled_ns_; }
 
 Machine& Nemesis::AnyDisk() {
   return cluster_.replica_machine(random_.Below(cluster_.replica_count()));
@@ -204,7 +197,24 @@ void Nemesis::Damage(Kind kind) {
   if (kind == kReadError) machine.faults.read_errors += random_.Between(1, 3);
   if (kind == kWriteError) machine.faults.write_errors = 1;
   if (kind == kSyncError) machine.faults.sync_errors = 1;
-  machine.disk_failed |= kind != kReadError;
+  if (kind == kReadError) return;
+  machine.disk_failed = true;
+  damage_settled_ns_ = world_.now_ns() + kSettleNs;
+  world_.At(damage_settled_ns_ - kSettleNs / 2,
+            [&machine] { machine.faults.write_errors = machine.faults.sync_errors = 0; });
+  if (!random_.Chance(1, 2)) return;
+  // The answer may be lost on its way, and be asked for again on another connection, or from
+  // another process.
+  for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+    if (&cluster_.replica_machine(i) != &machine) continue;
+    const bool kill = random_.Chance(1, 4);
+    for (int times = 0; times < (kill ? 1 : 40); ++times) {
+      world_.After(random_.Below(kSettleNs / 4), [this, i, kill, &machine] {
+        if (kill) cluster_.KillDiskHost(i, 0);
+        if (!kill) cluster_.network.Break(cluster_.engine_machine()->name(), machine.name());
+      });
+    }
+  }
 }
 
 // The volume goes to another machine, or to the same again; the engine that had it may live on.

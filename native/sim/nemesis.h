@@ -49,7 +49,6 @@ class Nemesis {
   void Cut(const std::string& from, const std::string& to, uint64_t for_ns);
   void Damage(Kind kind);
   bool MayDamage(const Machine& machine) const;
-  // A member's disk is failing, and the engine has not parted with it yet.
   bool DamageSettles() const;
   Machine& AnyDisk();
   void CareForEngine();
@@ -64,6 +63,7 @@ class Nemesis {
   bool running_ = false;
   // When what was done so far has no effect any more; after that, a disk may be damaged.
   uint64_t troubled_until_ns_ = 0;
+  uint64_t damage_settled_ns_ = 0;
   uint64_t round_ = 0;  // faults of an earlier round do not end in this one
 };
 

@@ -173,13 +173,16 @@ void RegisterModel::Lost(uint64_t before, uint64_t now) {
       continue;
     }
     // One of these is what is there from now on.
+    bool loose = false;
     for (Write& write : sector.writes) {
       if (write.answered == kNever && write.by == kNever) continue;  // it is still under way
       if (write.answered != kNever && write.begin >= before) continue;
+      if (write.begin < sector.loose_before) loose = true;
       write.begin = write.seen = now;
       write.by = now + 1;
       write.certain = false;
     }
+    if (loose) sector.loose_before = now + 1;
   }
 }
 

@@ -11,10 +11,12 @@
 #include <string>
 #include <vector>
 
+#include "base/mutant.h"
 #include "sim/scenario.h"
 
 // sim --seeds N [--from S] [--jobs J]   runs seeds S to S + N - 1, each in a process of its own
 // sim --seed S                          runs one, with a trace
+// … --mutant NAME                       with that part broken (a build with ANKOLE_MUTANTS)
 namespace {
 
 // A run is a fraction of a second; one that goes round in circles is a finding.
@@ -43,6 +45,12 @@ bool Parse(int argc, char** argv, Arguments* arguments) {
       arguments->first = true;
       continue;
     }
+#ifdef ANKOLE_MUTANTS
+    if (name == "--mutant" && i + 1 < argc) {
+      ankole::mutant = argv[++i];
+      continue;
+    }
+#endif
     uint64_t number = 0;
     if (i + 1 == argc || !ParseNumber(argv[i + 1], &number)) return false;
     ++i;
