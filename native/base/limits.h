@@ -14,6 +14,8 @@ namespace ankole {
 inline constexpr uint64_t kVolumeBytesMax = 64 * kTiB;
 // Smaller volumes are useless to a file system and make alignment rules awkward.
 inline constexpr uint64_t kVolumeBytesMin = 1 * kMiB;
+// Regions of the largest volume: a byte each in memory and on disk (rule 5), 16 MiB.
+inline constexpr uint32_t kRegionsMax = static_cast<uint32_t>(kVolumeBytesMax / kRegionBytes);
 // A volume's name is a DNS label (RFC 1123), as Kubernetes wants it.
 inline constexpr size_t kVolumeNameBytesMax = 63;
 

@@ -13,6 +13,7 @@ struct IscsiOptions {
   io::Address address;
   iscsi::ServerOptions server;
   std::string serial;
+  uint32_t physical_block_bytes = kBlockBytes;
 };
 
 namespace {
@@ -185,6 +186,13 @@ Result<std::unique_ptr<IscsiOptions>> EngineService::ParseIscsi(const Json& conf
                                                    std::to_string(kSerialBytesMax) +
                                                    " printable characters of ASCII");
   }
+  Result<int64_t> physical =
+      json->Integer("physicalBlockBytes", kSectorBytes, kBlockBytes, kBlockBytes);
+  if (!physical.ok()) return physical.status().Within("iscsi");
+  options->physical_block_bytes = static_cast<uint32_t>(physical.value());
+  if (!scsi::IsPhysicalBlock(options->physical_block_bytes)) {
+    return Status(ErrorCode::kInvalidArgument, "iscsi: physicalBlockBytes must be 512 or 4096");
+  }
   const Json* chap = json->Find("chap");
   if (chap != nullptr && !chap->is_null()) {
     Result<iscsi::ChapSecrets> secrets = iscsi::ChapSecrets::Parse(*chap);
@@ -249,7 +257,8 @@ void EngineService::MakeIscsi(std::unique_ptr<IscsiOptions> options) {
   iscsi_options_ = std::move(options);
   unit_ = std::make_unique<scsi::LogicalUnit>(
       reactor_, *engine_, events_,
-      scsi::Identity{iscsi_options_->server.target, iscsi_options_->serial});
+      scsi::Identity{iscsi_options_->server.target, iscsi_options_->serial,
+                     iscsi_options_->physical_block_bytes});
   iscsi_ =
       std::make_unique<iscsi::Server>(reactor_, *engine_, *unit_, events_, iscsi_options_->server);
 }

@@ -192,6 +192,15 @@ bool Session::OnFrame(const wire::Header& header, const std::byte* payload, std:
     case wire::Opcode::kLoadState:
     case wire::Opcode::kStoreState:
       return OnData(header, payload, data);
+    case wire::Opcode::kMark:
+    case wire::Opcode::kClean:
+    case wire::Opcode::kSum:
+    case wire::Opcode::kMaps:
+    case wire::Opcode::kMap:
+    case wire::Opcode::kMissing:
+    case wire::Opcode::kRecent:
+      Breach(std::string(wire::OpcodeName(header.opcode)) + " is not served by this replica");
+      return true;
   }
   CHECK(false);  // the decoder knows no other
 }

@@ -29,7 +29,7 @@ constexpr Rule kRules[] = {
     {Opcode::kAuth, "AUTH", 0, false, 0, kControl, kControl},
     {Opcode::kInquire, "INQUIRE", 0, false, 0, 0, kControl},
     {Opcode::kWelcome, "WELCOME", 0, false, 0, kControl, kControl},
-    {Opcode::kRecord, "RECORD", 0, false, 0, kControl, 0},
+    {Opcode::kRecord, "RECORD", kFlagResynced, false, 0, kControl, 0},
     {Opcode::kRead, "READ", 0, true, kDataBytesMax, 0, kPayloadBytesMax, true},
     {Opcode::kWrite, "WRITE", kFlagForceUnitAccess, true, kDataBytesMax, kPayloadBytesMax, 0, true},
     {Opcode::kZero, "ZERO", kFlagForceUnitAccess | kFlagKeepAllocated, true, kAnyLength, 0, 0,
@@ -42,6 +42,13 @@ constexpr Rule kRules[] = {
     {Opcode::kShare, "SHARE", 0, false, 0, kControl, 0},
     {Opcode::kLoadState, "LOAD STATE", 0, true, kTargetStateBytes, 0, kPayloadBytesMax},
     {Opcode::kStoreState, "STORE STATE", 0, true, kTargetStateBytes, kPayloadBytesMax, 0},
+    {Opcode::kMark, "MARK", 0, false, 0, kControl, 0},
+    {Opcode::kClean, "CLEAN", 0, true, kAnyLength, kControl, 0},
+    {Opcode::kSum, "SUM", 0, true, kDataBytesMax, 0, kControl},
+    {Opcode::kMaps, "MAPS", 0, false, 0, 0, kControl},
+    {Opcode::kMap, "MAP", 0, false, 0, kControl, kControl},
+    {Opcode::kMissing, "MISSING", 0, false, 0, kControl, 0},
+    {Opcode::kRecent, "RECENT", 0, false, 0, 0, kControl},
 };
 
 const Rule* FindRule(uint8_t opcode) {
@@ -68,6 +75,13 @@ const char* Fault(const Header& header, const Rule& rule) {
     const bool state = rule.opcode == Opcode::kLoadState || rule.opcode == Opcode::kStoreState;
     if (state && (header.offset_bytes != 0 || header.length_bytes != kTargetStateBytes)) {
       return "a part of the target state";
+    }
+    if (rule.opcode == Opcode::kClean &&
+        (header.offset_bytes % kRegionBytes != 0 || header.length_bytes % kRegionBytes != 0)) {
+      return "a part of a region";
+    }
+    if (rule.opcode == Opcode::kSum && header.offset_bytes % kBlockBytes != 0) {
+      return "the range begins within a block";
     }
   } else if (header.offset_bytes != 0 || header.length_bytes != 0) {
     return "a range where there is none";

@@ -32,13 +32,21 @@ enum class Opcode : uint8_t {
   kShare = 14,       // brings one descriptor for frames through shared memory
   kLoadState = 15,   // what a SCSI target keeps with the volume
   kStoreState = 16,  // durable before the answer
+  kMark = 17,        // regions dirty, durable before the answer (rule 5)
+  kClean = 18,       // regions that are equal on all members
+  kSum = 19,         // checksums of blocks, computed where they lie
+  kMaps = 20,        // which missing maps there are
+  kMap = 21,         // the regions of one map
+  kMissing = 22,     // begins or frees the missing map of a replica
+  kRecent = 23,      // regions of writes that may not be complete (rule 7)
 };
 inline constexpr uint8_t kReplyBit = 0x80;
 
 // Header flags.
 inline constexpr uint16_t kFlagForceUnitAccess = 1;  // kWrite, kZero, kUnmap
 inline constexpr uint16_t kFlagKeepAllocated = 2;    // kZero
-inline constexpr uint16_t kFlagsKnown = 3;
+inline constexpr uint16_t kFlagResynced = 4;         // kRecord: the replica was made equal (rule 7)
+inline constexpr uint16_t kFlagsKnown = 7;
 
 // A header after Decode: every field within its bounds.
 struct Header {

@@ -8,6 +8,7 @@
 #include "base/crc32c.h"
 #include "wire/connection.h"
 #include "wire/hello.h"
+#include "wire/regions.h"
 #include "wire/scripted_reactor.h"
 
 using namespace ankole;
@@ -108,6 +109,47 @@ class Taker final : public Connection::Handler {
       uint64_t total = 0;
       for (const BlockExtent& extent : extents.value()) total += extent.length_bytes;
       CHECK(total <= header.length_bytes);
+    }
+    DecodeRegions(header, payload);
+  }
+
+  // What is taken encodes to the same bytes, reserved ones aside.
+  void DecodeRegions(const Header& header, std::span<const std::byte> payload) {
+    std::array<std::byte, kControlPayloadBytesMax> again;
+    if (const Result<RegionRuns> runs = RegionRuns::Decode(payload); runs.ok()) {
+      const std::vector<RegionRun> all = runs.value().ToVector();
+      CHECK(EncodeRegionRuns(all, again.data()) == payload.size());
+      CHECK(payload.empty() || std::memcmp(again.data(), payload.data(), payload.size()) == 0);
+      CHECK(runs.value().end() <= kRegionsMax);
+    }
+    if (const Result<RegionMaps> maps = DecodeRegionMaps(payload); maps.ok()) {
+      CHECK(EncodeRegionMaps(maps.value(), again.data()) == payload.size());
+      CHECK(DecodeRegionMaps({again.data(), payload.size()}).ok());
+    }
+    if (const Result<MapRequest> request = DecodeMapRequest(payload); request.ok()) {
+      CHECK(DecodeMapRequest(EncodeMapRequest(request.value())).value() == request.value());
+    }
+    if (const Result<DecodedMissing> missing = DecodeMissing(payload); missing.ok()) {
+      const std::vector<RegionRun> runs = missing.value().runs.ToVector();
+      CHECK(EncodeMissing(missing.value().request, runs, again.data()) == payload.size());
+      CHECK(DecodeMissing({again.data(), payload.size()}).ok());
+    }
+    if (const Result<CleanRequest> clean = DecodeClean(payload); clean.ok()) {
+      CHECK(EncodeClean(clean.value(), again.data()) == payload.size());
+      CHECK(std::memcmp(again.data(), payload.data(), payload.size()) == 0);
+    }
+    if (const Result<Recent> recent = DecodeRecent(payload); recent.ok()) {
+      const std::vector<RegionRun> runs = recent.value().runs.ToVector();
+      CHECK(EncodeRecent(recent.value().known, runs, again.data()) == payload.size());
+    }
+    if (header.length_bytes <= kDataBytesMax) {
+      const Result<Sums> sums = Sums::Decode(payload, header.length_bytes);
+      if (!sums.ok()) return;
+      SumsEncoder encoder(again.data(), sums.value().blocks());
+      for (uint32_t i = 0; i < sums.value().blocks(); ++i) {
+        encoder.Set(i, sums.value().crc32c(i), sums.value().hole(i), sums.value().bad(i));
+      }
+      CHECK(std::memcmp(again.data(), payload.data(), size_t{4} * sums.value().blocks()) == 0);
     }
   }
 

@@ -131,8 +131,33 @@ TEST(wire_frame, RefusesWhatItsRulesForbid) {
   EXPECT(!DecodeWith(load, kLengthAt, kTargetStateBytes + 512).ok());
   EXPECT(!DecodeWith(load, kPayloadBytesAt, uint32_t{4}).ok());
 
+  Header clean;
+  clean.opcode = Opcode::kClean;
+  clean.offset_bytes = kVolumeBytesMax - kRegionBytes;
+  clean.length_bytes = 0xffc00000;  // 4 GiB less a region; may reach beyond the volume
+  EXPECT(DecodeWith(clean, kPayloadBytesAt, uint32_t{24}).ok());
+  EXPECT(!DecodeWith(clean, kOffsetAt, kRegionBytes / 2).ok());
+  EXPECT(!DecodeWith(clean, kLengthAt, static_cast<uint32_t>(kRegionBytes) + 4096).ok());
+  Header sum;
+  sum.opcode = Opcode::kSum;
+  sum.length_bytes = kDataBytesMax;
+  EXPECT(DecodeWith(sum, kOffsetAt, uint64_t{4096}).ok());
+  EXPECT(!DecodeWith(sum, kOffsetAt, uint64_t{512}).ok());
+  EXPECT(DecodeWith(sum, kLengthAt, uint32_t{512}).ok());
+  EXPECT(!DecodeWith(sum, kLengthAt, kDataBytesMax + 512).ok());
+  EXPECT(!DecodeWith(sum, kPayloadBytesAt, uint32_t{1}).ok());
+  for (const Opcode opcode : {Opcode::kMark, Opcode::kMap, Opcode::kMissing}) {
+    Header about;
+    about.opcode = opcode;
+    EXPECT(DecodeWith(about, kPayloadBytesAt, kControlPayloadBytesMax).ok());
+    EXPECT(!DecodeWith(about, kLengthAt, uint32_t{512}).ok());
+    EXPECT(!DecodeWith(about, kFlagsAt, kFlagResynced).ok());
+  }
+
   Header record;
   record.opcode = Opcode::kRecord;
+  EXPECT(DecodeWith(record, kFlagsAt, kFlagResynced).ok());
+  EXPECT(!DecodeWith(write, kFlagsAt, kFlagResynced).ok());
   EXPECT(DecodeWith(record, kPayloadBytesAt, kControlPayloadBytesMax).ok());
   EXPECT(!DecodeWith(record, kPayloadBytesAt, kControlPayloadBytesMax + 1).ok());
 }

@@ -33,6 +33,8 @@ constexpr size_t kStateFlagsAt = kSizeAt + 8;  // u32, then u32 zero
 static_assert(kStateFlagsAt + 8 == kReplicaStateBytes);
 constexpr uint32_t kUnclean = 1;
 constexpr uint32_t kSuspectFlag = 2;
+constexpr uint32_t kRecentKnown = 4;
+constexpr uint32_t kFresh = 8;
 
 constexpr uint32_t kHole = 1;
 constexpr uint32_t kZero = 2;
@@ -124,7 +126,8 @@ std::array<std::byte, kReplicaStateBytes> EncodeReplicaState(const ReplicaState&
   StoreLittle(out + kWelcomedAt + 8, state.welcomed.run);
   StoreLittle(out + kSizeAt, state.size_bytes);
   StoreLittle(out + kStateFlagsAt,
-              (state.unclean ? kUnclean : 0U) | (state.suspect ? kSuspectFlag : 0U));
+              (state.unclean ? kUnclean : 0U) | (state.suspect ? kSuspectFlag : 0U) |
+                  (state.recent_known ? kRecentKnown : 0U) | (state.fresh ? kFresh : 0U));
   return bytes;
 }
 
@@ -141,6 +144,8 @@ Result<ReplicaState> DecodeReplicaState(std::span<const std::byte> from) {
   const auto flags = LoadLittle<uint32_t>(in + kStateFlagsAt);
   state.unclean = (flags & kUnclean) != 0;
   state.suspect = (flags & kSuspectFlag) != 0;
+  state.recent_known = (flags & kRecentKnown) != 0;
+  state.fresh = (flags & kFresh) != 0;
   return state;
 }
 

@@ -44,8 +44,10 @@ struct ReplicaState {
   RecordPair records;
   Epoch welcomed;
   uint64_t size_bytes = 0;
-  bool unclean = false;  // was not closed clean
-  bool suspect = false;  // a flush failed: what it holds may not be what was acknowledged
+  bool unclean = false;       // was not closed clean, or has a dirty region
+  bool suspect = false;       // what it holds may not be what was acknowledged (rule 7)
+  bool recent_known = false;  // RECENT can tell what the engine before had not completed
+  bool fresh = false;         // has no record and was never written
 };
 inline constexpr size_t kReplicaStateBytes = 352;
 

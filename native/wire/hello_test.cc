@@ -107,17 +107,19 @@ TEST(wire_hello, ChallengeAndStateRoundTrip) {
   state.records.current.members.Add(3);
   state.welcomed = {5, 1};
   state.size_bytes = kGiB;
-  for (const bool unclean : {false, true}) {
-    for (const bool suspect : {false, true}) {
-      state.unclean = unclean;
-      state.suspect = suspect;
-      const Result<ReplicaState> decoded = DecodeReplicaState(EncodeReplicaState(state));
-      ASSERT_OK(decoded);
-      EXPECT(decoded.value().records == state.records);
-      EXPECT(decoded.value().welcomed == state.welcomed);
-      EXPECT_EQ(decoded.value().size_bytes, kGiB);
-      EXPECT(decoded.value().unclean == unclean && decoded.value().suspect == suspect);
-    }
+  for (int flags = 0; flags < 16; ++flags) {
+    state.unclean = (flags & 1) != 0;
+    state.suspect = (flags & 2) != 0;
+    state.recent_known = (flags & 4) != 0;
+    state.fresh = (flags & 8) != 0;
+    const Result<ReplicaState> decoded = DecodeReplicaState(EncodeReplicaState(state));
+    ASSERT_OK(decoded);
+    EXPECT(decoded.value().records == state.records);
+    EXPECT(decoded.value().welcomed == state.welcomed);
+    EXPECT_EQ(decoded.value().size_bytes, kGiB);
+    EXPECT(decoded.value().unclean == state.unclean && decoded.value().suspect == state.suspect);
+    EXPECT_EQ(decoded.value().recent_known, state.recent_known);
+    EXPECT_EQ(decoded.value().fresh, state.fresh);
   }
   auto bytes = EncodeReplicaState(state);
   bytes[24] = std::byte{99};  // that many members

@@ -63,6 +63,7 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
         sizeBytes: parseSize(body.size),
         numberOfReplicas: body.numberOfReplicas ?? replicasDefault,
         cache: body.cache ?? 'buffered',
+        physicalBlockBytes: body.physicalBlockBytes,
         ...(body.chap === undefined ? {} : { chap: checkChap(body.chap) }),
       })
       const volume = await made(manager, metadata.name, milliseconds(body.timeoutSeconds))

@@ -1,7 +1,7 @@
 // What goes through REST: the single source of the types, of what is accepted and of the OpenAPI document. A field that
 // is not named here does not leave the process, the volumes' secrets above all.
 import { Type, type Static, type TProperties } from 'typebox'
-import { cacheModes, replicaStates, robustnesses, volumeStates } from '../store/index.js'
+import { cacheModes, physicalBlockSizes, replicaStates, robustnesses, volumeStates } from '../store/index.js'
 
 /** Unknown fields are refused: a misspelt one would otherwise be a wish that nobody heard. */
 function Strict<P extends TProperties>(properties: P, options: object = {}) {
@@ -51,6 +51,7 @@ export const VolumeView = Type.Object({
   sizeBytes: Type.Integer(),
   numberOfReplicas: Type.Integer(),
   cache: Type.Enum(cacheModes),
+  physicalBlockBytes: Type.Enum(physicalBlockSizes, { description: 'What iSCSI initiators are told' }),
   createdAt: Type.String(),
   state: Type.Enum(volumeStates),
   robustness: Type.Enum(robustnesses),
@@ -136,6 +137,12 @@ export const CreateVolume = Strict({
   }),
   numberOfReplicas: Type.Optional(Type.Integer({ description: '3 if not given' })),
   cache: Type.Optional(Type.Enum(cacheModes, { description: 'buffered if not given' })),
+  physicalBlockBytes: Type.Optional(
+    Type.Integer({
+      description:
+        'What iSCSI initiators are told: 4096 (if not given), or 512 for those that take no other disk. It cannot be changed later',
+    }),
+  ),
   chap: Type.Optional(
     Strict(
       {

@@ -1,12 +1,12 @@
 import { Command, Option } from 'commander'
 import type { AttachmentView, DeletionView, VolumeList, VolumeView } from '../api/index.js'
 import { iscsiUri } from '../manager/addresses.js'
-import { formatBytes, parseSize, replicasMax } from '../manager/volume-spec.js'
-import type { CacheMode } from '../store/index.js'
+import { formatBytes, parseSize, physicalBlockBytesDefault, replicasMax } from '../manager/volume-spec.js'
+import type { CacheMode, PhysicalBlockBytes } from '../store/index.js'
 import { readChap, type ChapOptions } from './chap.js'
 import { Client } from './client.js'
 import { print, printJson, table } from './output.js'
-import { parseCount, parseTimeoutSeconds } from './values.js'
+import { parseCount, parsePhysicalBlock, parseTimeoutSeconds } from './values.js'
 
 interface Shared {
   url: string
@@ -15,6 +15,13 @@ interface Shared {
 
 interface Waiting extends Shared {
   timeout: number
+}
+
+interface CreateOptions extends Waiting, ChapOptions {
+  size: string
+  replicas: number
+  cache: CacheMode
+  physicalBlockSize: PhysicalBlockBytes
 }
 
 export function volumeCommand(): Command {
@@ -51,6 +58,14 @@ function createCommand(): Command {
         .choices(['buffered', 'direct'] satisfies CacheMode[])
         .default('buffered'),
     )
+    .addOption(
+      new Option(
+        '--physical-block-size <bytes>',
+        'what iSCSI initiators are told: 4096, or 512 where one takes no other',
+      )
+        .argParser(parsePhysicalBlock)
+        .default(physicalBlockBytesDefault),
+    )
     .option('--chap-user <name>', 'who may log in by iSCSI; whoever reaches the portal if not given')
     .option('--chap-secret-file <file>', 'its secret: 12 to 64 printable characters')
     .option('--chap-mutual-user <name>', 'who the target proves to be in turn')
@@ -61,16 +76,17 @@ function createCommand(): Command {
       `
 Examples:
   ankole volume create data --size 10GiB --replicas 3
+  ankole volume create data --size 10GiB --physical-block-size 512
   ankole volume create data --size 10GiB --chap-user me --chap-secret-file secret`,
     )
     .action(async (name: string, _: object, command: Command) => {
-      const { url, json, size, replicas, cache, timeout, ...options } = command.optsWithGlobals<
-        Waiting & ChapOptions & { size: string; replicas: number; cache: CacheMode }
-      >()
+      const { url, json, size, replicas, cache, physicalBlockSize, timeout, ...options } =
+        command.optsWithGlobals<CreateOptions>()
       parseSize(size)
       const chap = readChap(options)
       const body = {
-        ...{ name, size, numberOfReplicas: replicas, cache, timeoutSeconds: timeout },
+        ...{ name, size, numberOfReplicas: replicas, cache, physicalBlockBytes: physicalBlockSize },
+        timeoutSeconds: timeout,
         ...(chap === undefined ? {} : { chap }),
       }
       const volume = await new Client(url).post<VolumeView>('/v1/volumes', body)

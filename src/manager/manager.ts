@@ -20,7 +20,7 @@ import { nodePlan, type PlanOptions } from './node-plan.js'
 import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './observation.js'
 import { count, place } from './placement.js'
 import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
-import { checkName, checkReplicas } from './volume-spec.js'
+import { checkName, checkPhysicalBlock, checkReplicas, physicalBlockBytesDefault } from './volume-spec.js'
 import { assess, type Assessment } from './volume-state.js'
 
 /** The part of a node's agent that the manager needs. */
@@ -50,6 +50,8 @@ export interface VolumeRequest {
   sizeBytes: number
   numberOfReplicas: number
   cache: CacheMode
+  /** 4096 if not given; it stays what it is. */
+  physicalBlockBytes?: number | undefined
   chap?: Chap
 }
 
@@ -201,9 +203,10 @@ export class Manager {
     return done
   }
 
-  async #create({ name, sizeBytes, numberOfReplicas, cache, chap }: VolumeRequest): Promise<Volume> {
+  async #create({ name, sizeBytes, numberOfReplicas, cache, chap, ...request }: VolumeRequest): Promise<Volume> {
     checkName(name)
     checkReplicas(numberOfReplicas)
+    const physicalBlockBytes = checkPhysicalBlock(request.physicalBlockBytes ?? physicalBlockBytesDefault)
     if (chap !== undefined) checkChap(chap)
     if (this.#volumes.get(name)?.metadata.deletionTimestamp !== undefined) throw deleting(name, 'created')
     if (this.#volumes.has(name)) throw new AnkoleError('already-exists', `Volume ${name} exists already.`)
@@ -218,7 +221,7 @@ export class Manager {
     const iscsiPort = await freePort(iscsi.listen.host, iscsiPortFirst, taken.add(nbdPort))
     const draft: Draft<'Volume'> = {
       metadata: { name },
-      spec: { sizeBytes, numberOfReplicas, cache, nodeID: null },
+      spec: { sizeBytes, numberOfReplicas, cache, physicalBlockBytes, nodeID: null },
       secret: randomBytes(32).toString('hex'),
       nbdPort,
       iscsiPort,

@@ -2,6 +2,7 @@ import type { DiskPlan, EnginePlan, NodePlan, PortalPlan } from '../agent/index.
 import type { HostPort } from '../native/index.js'
 import type { Node, Volume } from '../store/index.js'
 import { formatHostPort, iqnOf } from './addresses.js'
+import { physicalBlockBytesDefault } from './volume-spec.js'
 import { wantsEngine, wantsReplicasGone } from './volume-state.js'
 
 export interface PlanOptions {
@@ -81,6 +82,7 @@ function enginePlan(
       ...{ host: options.iscsi.listen.host, port: iscsiPort },
       target: iqnOf(volume.metadata.name),
       serial: volume.metadata.uid,
+      physicalBlockBytes: volume.spec.physicalBlockBytes ?? physicalBlockBytesDefault,
       ...(volume.chap === undefined ? {} : { chap: volume.chap }),
     },
     lateMs: options.lateMs,

@@ -50,6 +50,8 @@ export interface IscsiConfig extends HostPort {
   target: string
   /** As INQUIRY tells it: the same for as long as the volume is. */
   serial: string
+  /** 512 or 4096, as READ CAPACITY (16) tells it. */
+  physicalBlockBytes: number
   /** Absent: whoever reaches the port may log in. */
   chap?: Chap
 }

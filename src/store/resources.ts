@@ -49,6 +49,10 @@ export type MembershipRecord = Static<typeof MembershipRecord>
 export const cacheModes = ['buffered', 'direct'] as const
 export type CacheMode = (typeof cacheModes)[number]
 
+/** The first is the logical block: for initiators that take no disk with two sizes. */
+export const physicalBlockSizes = [512, 4096] as const
+export type PhysicalBlockBytes = (typeof physicalBlockSizes)[number]
+
 export const volumeStates = [
   'creating',
   'detached',
@@ -98,6 +102,8 @@ export const Volume = Type.Object({
     sizeBytes: Type.Integer({ minimum: 4096 }),
     numberOfReplicas: Type.Integer({ minimum: 1 }),
     cache: Type.Enum(cacheModes),
+    /** As initiators are told it. Absent in what was stored before there was a choice: 4096. */
+    physicalBlockBytes: Type.Optional(Type.Enum(physicalBlockSizes)),
     /** Where the volume should be attached; null: nowhere. */
     nodeID: Type.Union([Type.String(), Type.Null()]),
   }),

@@ -28,6 +28,7 @@ export interface PlanOptions {
   lateMs?: number
   /** For NBD. */
   port?: number
+  physicalBlockBytes?: number
   chap?: Chap
 }
 
@@ -129,7 +130,10 @@ export class TestNode {
     return await this.serving(volume)
   }
 
-  async plan(volume: string, { lateMs = 1000, port, chap }: PlanOptions = {}): Promise<void> {
+  async plan(
+    volume: string,
+    { lateMs = 1000, port, physicalBlockBytes = 4096, chap }: PlanOptions = {},
+  ): Promise<void> {
     const placed = this.#disks.flatMap((disk) =>
       disk.replicas
         .filter((replica) => replica.volume === volume)
@@ -141,7 +145,7 @@ export class TestNode {
     const nbd = { host: '127.0.0.1', port: port ?? this.#engines.get(volume)?.nbd.port ?? (await aFreePort()) }
     const iscsi = {
       ...{ host: '127.0.0.1', port: this.#engines.get(volume)?.iscsi.port ?? (await aFreePort()) },
-      ...{ target: `iqn.2026-11.io.ankole:${volume}`, serial: volume },
+      ...{ target: `iqn.2026-11.io.ankole:${volume}`, serial: volume, physicalBlockBytes },
       ...(chap === undefined ? {} : { chap }),
     }
     const none: MembershipRecord = { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' }

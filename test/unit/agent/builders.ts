@@ -199,7 +199,10 @@ export function anEnginePlan(parts: Partial<EnginePlan> = {}): EnginePlan {
     record: aRecord(0),
     replicas: [{ id: 'aa', address: 'unix:/run/disk-1.sock' }],
     nbd: { host: '127.0.0.1', port: 10810 },
-    iscsi: { host: '127.0.0.1', port: 20810, target: 'iqn.2026-11.io.ankole:demo', serial: 'a-uid' },
+    iscsi: {
+      ...{ host: '127.0.0.1', port: 20810, target: 'iqn.2026-11.io.ankole:demo', serial: 'a-uid' },
+      physicalBlockBytes: 4096,
+    },
     lateMs: 1000,
     ...parts,
   }

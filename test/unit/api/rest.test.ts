@@ -59,6 +59,7 @@ void t.test('a volume from creation to deletion', async (t) => {
       sizeBytes: 1024 ** 3,
       numberOfReplicas: 3,
       cache: 'buffered',
+      physicalBlockBytes: 4096,
       state: 'detached',
       nbd: null,
       iscsi: null,
@@ -118,6 +119,14 @@ void t.test('delete answers with the reason when a replica cannot be removed', a
   t.match(await call('DELETE', '/v1/volumes/demo'), { status: 200 })
 })
 
+void t.test('a volume keeps the physical block that it was created with', async (t) => {
+  const { call } = await anApi(t)
+  const created = await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB', physicalBlockBytes: 512 })
+  const expected = { physicalBlockBytes: 512, warnings: [/1 node/, /physical blocks of 512 bytes/] }
+  t.match(created, { status: 201, body: expected })
+  t.match(await call('GET', '/v1/volumes/demo'), { status: 200, body: expected })
+})
+
 void t.test('attach does not wait for what cannot become', async (t) => {
   const { call, agent } = await anApi(t)
   await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
@@ -139,6 +148,8 @@ void t.test('wrong input is refused with what is wrong', async (t) => {
     [{ name: 'demo', size: '1GiB', replicas: 3 }, 'invalid-argument', /additional properties/],
     [{ name: 'demo', size: '1GiB', cache: 'fast' }, 'invalid-argument', /cache/],
     [{ name: 'demo', size: '1GiB', chap: { user: 'me', secret: 'short' } }, 'invalid-chap', /5 bytes/],
+    [{ name: 'demo', size: '1GiB', physicalBlockBytes: 1024 }, 'invalid-argument', /512 or 4096 bytes, not 1024/],
+    [{ name: 'demo', size: '1GiB', physicalBlockBytes: 'small' }, 'invalid-argument', /physicalBlockBytes/],
     [{ name: 'demo', size: '1GiB', chap: { user: 'me' } }, 'invalid-argument', /secret/],
   ]
   for (const [body, code, message] of bad) {
