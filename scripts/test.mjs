@@ -102,7 +102,7 @@ function readNative(print) {
 }
 
 /** Lines «seed N: FINDING», and at the end «N seeds, M findings, …». */
-function readSimulator() {
+function readSimulator(print) {
   const result = { passed: 0, failed: 0, skips: [], done: false }
   const said = []
   result.line = (line) => {
@@ -113,7 +113,7 @@ function readSimulator() {
       result.done = true
       result.failed = Number(sum[2])
       result.passed = Number(sum[1]) - result.failed
-    } else console.log(`    ${line}`)
+    } else print(`    ${line}`)
   }
   result.rest = () => said
   return result
