@@ -33,6 +33,8 @@ enum class BlockOperation : uint8_t {
   // came before has ended, and later ones wait until Release. Meanwhile the requests that name it
   // in `hold` go on within it; so several of them are one atomic step for everybody else.
   kHold,
+  // The device's own: regions that are the same everywhere. Never submitted by others.
+  kClean,
 };
 // Those that are counted one by one: the first six.
 inline constexpr size_t kBlockOperations = 6;

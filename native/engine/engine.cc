@@ -13,9 +13,6 @@ namespace {
 
 constexpr uint64_t kFullRetryNs = kNsPerSecond;
 
-// The target state is locked as a block that no volume has.
-constexpr uint64_t kStateBlock = UINT64_MAX - 1;
-
 }  // namespace
 
 Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOptions options,
@@ -26,7 +23,14 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       options_(std::move(options)),
       buffers_(std::move(buffers)),
       pool_(kEngineOperationsMax),
-      locks_(kEngineOperationsMax),
+      locks_(kEngineOperationsMax + kCopiesMax + 1),
+      errands_(reactor),
+      regions_(options_.size_bytes),
+      copier_(*this, kCopiesMax),
+      cleaner_(*this, regions_),
+      equalizer_(*this, copier_, regions_),
+      joiner_(*this, copier_, regions_, cleaner_),
+      scrubber_(*this, copier_, regions_, equalizer_.unequal()),
       complete_(options_.record) {
   CHECK(options_.replicas.size() <= kReplicasMax);
   tick_.owner = answer_task_.owner = this;
@@ -71,6 +75,7 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
     links_.push_back(std::unique_ptr<Link>(new Link(reactor_, *this, log_, std::move(link))));
     heard_.push_back({replica.id, false, {}, "not connected yet"});
   }
+  SetResyncBandwidth(options_.resync_bandwidth);
 }
 
 Engine::~Engine() {
@@ -105,6 +110,7 @@ void Engine::Submit(BlockRequest* request) {
     return;
   }
   active_ = true;
+  client_ns_ = request->submitted_ns;
   if (!tick_fast_) ArmTick(true);
   const bool nested = request->hold != nullptr;
   RequestQueue& queue = nested ? nested_ : queue_;
@@ -116,7 +122,8 @@ void Engine::Submit(BlockRequest* request) {
 }
 
 bool Engine::HasSlot(bool nested) const {
-  return pool_.used() < (nested ? kEngineOperationsMax : kEngineOperationsMax - kEngineNestedSlots);
+  constexpr size_t kOthers = kEngineOperationsMax - kEngineOwnSlots;
+  return pool_.used() < (nested ? kOthers : kOthers - kEngineNestedSlots);
 }
 
 void Engine::AnswerLater(BlockRequest* request, ErrorCode status) {
@@ -133,6 +140,9 @@ void Engine::Begin(Operation* operation, BlockRequest* request) {
   operation->length_bytes = static_cast<uint32_t>(request->length_bytes);
   operation->status = ErrorCode::kOk;
   operation->table_bytes = 0;
+  operation->flush_ticket = 0;
+  operation->pinned = operation->own = operation->refused = false;
+  operation->repair = operation->repaired = false;
   if (operation->kind == BlockOperation::kFlush) {
     Dispatch(operation);
     return;
@@ -144,15 +154,13 @@ void Engine::Begin(Operation* operation, BlockRequest* request) {
     operation->table_bytes = BlocksTouched(operation->offset_bytes, operation->length_bytes) * 4;
     operation->table_crc32c = Crc32c(table, operation->table_bytes);
   }
-  if (request->hold == nullptr) {
-    Lock(operation);
-    return;
+  if (request->hold != nullptr) {
+    const auto* holder = static_cast<Operation*>(request->hold->held_by);
+    CHECK(holder != nullptr && operation->offset_bytes >= holder->offset_bytes &&
+          operation->offset_bytes + operation->length_bytes <=
+              holder->offset_bytes + holder->length_bytes);
   }
-  const auto* holder = static_cast<Operation*>(request->hold->held_by);
-  CHECK(holder != nullptr && operation->offset_bytes >= holder->offset_bytes &&
-        operation->offset_bytes + operation->length_bytes <=
-            holder->offset_bytes + holder->length_bytes);
-  Dispatch(operation);
+  Admit(operation);
 }
 
 void Engine::Lock(Operation* operation) {
@@ -163,7 +171,8 @@ void Engine::Lock(Operation* operation) {
     lock.begin_block = kStateBlock;
     lock.end_block = kStateBlock + 1;
   }
-  lock.exclusive = operation->is_write() || operation->kind == BlockOperation::kHold;
+  lock.exclusive = operation->is_write() || operation->kind == BlockOperation::kHold ||
+                   equalizer_.Concerns(*operation);
   lock.owner = operation;
   lock.granted = [](LockRequest* granted) {
     auto* waiter = static_cast<Operation*>(granted->owner);
@@ -174,6 +183,17 @@ void Engine::Lock(Operation* operation) {
 
 void Engine::Granted(Operation* operation) {
   operation->locked = true;
+  if (operation->kind == BlockOperation::kClean) {
+    GrantedClean(operation);
+  } else if (equalizer_.Concerns(*operation)) {
+    Prepared(operation);
+  } else {
+    Ready(operation);
+  }
+}
+
+// Nobody else is at its range, and the members have the same there.
+void Engine::Ready(Operation* operation) {
   if (operation->kind != BlockOperation::kHold) {
     Dispatch(operation);
     return;
@@ -187,6 +207,7 @@ void Engine::Release(BlockRequest* hold) {
   CHECK(operation != nullptr && operation->request == hold && operation->locked);
   operation->request = nullptr;
   operation->locked = false;
+  Unpin(operation);
   locks_.Release(&operation->lock);
   pool_.Release(operation);
   DispatchWaiting();
@@ -210,17 +231,23 @@ void Engine::Dispatch(Operation* operation) {
   }
   if (!operation->fans_out()) {
     CHECK(Route(operation));
+    // Beside the read, so that it costs no round trip of its own.
+    if (!HasLease(operation->last_answer_ns)) AskForLease();
     return;
   }
+  const bool to_joiner = GoesToJoiner(operation);
+  const auto takes = [this, to_joiner](size_t index) {
+    return IsTarget(index) || (to_joiner && index == joiner_.index());
+  };
   if (shared_ != nullptr) {
     int32_t answers = 0;
     for (const auto& link : links_) {
-      answers += IsTarget(link->index()) && link->shared() != nullptr ? 1 : 0;
+      answers += takes(link->index()) && link->shared() != nullptr ? 1 : 0;
     }
     shared_->Expect(operation->slot, answers);
   }
   for (size_t i = 0; i < links_.size(); ++i) {
-    if (IsTarget(i)) AddPart(operation, i, false);
+    if (takes(i)) AddPart(operation, i, false);
   }
   CHECK(operation->waiting > 0);
 }
@@ -243,7 +270,9 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
   const BlockRequest& request = *operation->request;
   wire::Header header;
   header.opcode = OpcodeOf(operation->kind);
-  if (operation->is_write() && request.force_unit_access && !IsState(operation->kind)) {
+  // A joiner is flushed before it counts: until then it need not be quick for nothing.
+  if (operation->is_write() && request.force_unit_access && !IsState(operation->kind) &&
+      (IsTarget(index) || joiner_.flushes())) {
     header.flags |= wire::kFlagForceUnitAccess;
   }
   if (operation->kind == BlockOperation::kZero && request.keep_allocated) {
@@ -253,7 +282,7 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
   header.slot = operation->slot;
   header.offset_bytes = operation->offset_bytes;
   header.length_bytes = operation->length_bytes;
-  header.complete_tag = in_flight_.front()->tag - 1;
+  header.complete_tag = CompleteTag();
   part.receiving = false;
   part.sent_ns = reactor_.NowNs();
   if (link.shared() != nullptr && SendShared(operation, link, header, alone)) return;
@@ -266,6 +295,8 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
     part.frame.table_bytes = operation->table_bytes;
     part.frame.data = request.data;
     part.frame.data_bytes = operation->length_bytes;
+  } else if (operation->kind == BlockOperation::kClean) {
+    EncodeClean(*operation, link, &header, &part.frame);
   }
   wire::EncodeHeader(header, part.frame.header);
   part.frame.owner = &part;
@@ -283,7 +314,8 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
 // Through shared memory, unless there is no room or what is asked does not go that way.
 bool Engine::SendShared(Operation* operation, Link& link, wire::Header header, bool alone) {
   SharedLink& shared = *link.shared();
-  if (!shared.HasRoom() || operation->kind == BlockOperation::kStatus || IsState(operation->kind)) {
+  if (!shared.HasRoom() || operation->kind == BlockOperation::kStatus ||
+      operation->kind == BlockOperation::kClean || IsState(operation->kind)) {
     return false;
   }
   MemberPart& part = operation->parts[link.index()];
@@ -335,8 +367,9 @@ bool Engine::Route(Operation* operation) {
     const bool tried =
         part.state == MemberPart::State::kWaiting || part.state == MemberPart::State::kFailed;
     // What was abandoned can be asked again, once its late answer has come.
-    if (tried || part.answer_due || part.frame_out || !IsTarget(i) || link.gone()) continue;
-    if (unclean_reader_ != SIZE_MAX && i != unclean_reader_) continue;
+    if (tried || part.answer_due || part.frame_out || !IsStaying(i) || link.gone()) continue;
+    // One that a record is about to make a member serves when nobody else can.
+    if (joiner_.IsResynced(i) && Staying().count > 1) continue;
     const bool better = best == SIZE_MAX || (link.up() && !best_up) ||
                         (link.up() == best_up && link.outstanding < best_outstanding);
     if (!better) continue;
@@ -354,6 +387,11 @@ void Engine::PartAnswered(Operation* operation, size_t index, ErrorCode status) 
   CHECK(part.state == MemberPart::State::kWaiting);
   --operation->waiting;
   operation->last_answer_ns = reactor_.NowNs();
+  if (operation->kind == BlockOperation::kClean && status == ErrorCode::kInvalidArgument) {
+    // Another record was written there meanwhile: the regions stay dirty, which is no fault.
+    operation->refused |= IsTarget(index);
+    status = ErrorCode::kOk;
+  }
   if (status == ErrorCode::kOk) {
     part.state = MemberPart::State::kAnswered;
     ++operation->answered;
@@ -363,6 +401,10 @@ void Engine::PartAnswered(Operation* operation, size_t index, ErrorCode status) 
     part.state = MemberPart::State::kFailed;
     part.error = status;
     ++operation->failed;
+    if (index == joiner_.index() && !IsTarget(index)) {
+      // Its part ends with its connection.
+      joiner_.LetGo({status, std::string("I/O failed: ") + ErrorCodeName(status)});
+    }
   }
   Judge(operation);
 }
@@ -410,6 +452,10 @@ void Engine::JudgeAll() {
 // Whether the operation has its outcome.
 void Engine::Judge(Operation* operation) {
   if (operation->waiting > 0) return;
+  if (operation->kind == BlockOperation::kClean && operation->answered + operation->failed == 0) {
+    Finish(operation, ErrorCode::kCancelled);  // it went to nobody
+    return;
+  }
   if (mode_ == Mode::kRefused) {
     Finish(operation, ErrorCode::kFenced);
     return;
@@ -420,6 +466,11 @@ void Engine::Judge(Operation* operation) {
   }
   // One good answer is all that a read needs, whoever failed before.
   if (operation->answered > 0 && (operation->failed == 0 || !operation->fans_out())) {
+    for (const MemberPart& part : operation->parts) {
+      if (part.state != MemberPart::State::kFailed || part.error != ErrorCode::kCorrupt) continue;
+      equalizer_.Repair(operation->offset_bytes, operation->length_bytes);
+      break;
+    }
     Finish(operation, ErrorCode::kOk);
     return;
   }
@@ -436,8 +487,9 @@ void Engine::Judge(Operation* operation) {
   // One whose answer was not wanted (another was coming in) can be asked again when that has gone.
   for (size_t i = 0; i < links_.size(); ++i) {
     const MemberPart& part = operation->parts[i];
-    if (part.state == MemberPart::State::kGone && part.answer_due && IsTarget(i)) return;
+    if (part.state == MemberPart::State::kGone && part.answer_due && IsStaying(i)) return;
   }
+  if (RepairFirst(operation, error)) return;
   Finish(operation, error);
 }
 
@@ -449,10 +501,10 @@ void Engine::JudgeFailures(Operation* operation) {
   bool stays = false;  // a member that has answered with success
   for (size_t i = 0; i < links_.size(); ++i) {
     const MemberPart& part = operation->parts[i];
-    stays |= part.state == MemberPart::State::kAnswered && IsTarget(i);
+    stays |= part.state == MemberPart::State::kAnswered && IsStaying(i);
     if (part.state != MemberPart::State::kFailed) continue;
     // On its way out already: judged again when it is gone.
-    if (!IsTarget(i)) return;
+    if (!IsStaying(i)) return;
     if (part.error == ErrorCode::kNoSpace) {
       full.Add(links_[i]->replica());
     } else {
@@ -461,11 +513,13 @@ void Engine::JudgeFailures(Operation* operation) {
     }
   }
   const std::string failure = std::string("I/O failed: ") + ErrorCodeName(error);
+  const bool sync = operation->kind == BlockOperation::kFlush || error == ErrorCode::kSuspect;
+  const Fault fault = sync ? Fault::kFlushFailed : Fault::kIoError;
   if (stays) {
     // Those that failed leave; that ends their parts, and gives this operation its outcome.
-    wire::Members leaving = broken;
-    for (const wire::ReplicaId id : full.all()) leaving.Add(id);
-    Drop(leaving, broken.count > 0 ? failure : "its disk is full");
+    MustLeave(broken, fault, failure);
+    MustLeave(full, Fault::kNoSpace, "its disk is full");
+    LetLeave({});
     return;
   }
   if (full.count > 0) {
@@ -473,18 +527,19 @@ void Engine::JudgeFailures(Operation* operation) {
     const bool news = out_of_space_ns_ == 0;
     out_of_space_ns_ = reactor_.NowNs();
     if (news) {
-      SetMessage("all members are out of space: writes wait until there is room on their disks");
+      SetMessage("all members are out of space: writes wait until there is room on their disks",
+                 WaitsFor::kSpace);
     }
     operation->retry_ns = out_of_space_ns_ + kFullRetryNs;
     full_.PushBack(operation);
-    if (broken.count > 0) Drop(broken, failure);
+    if (broken.count > 0) Drop(broken, fault, failure);
     return;
   }
   // Everybody failed. What they hold of this range may differ now, so one stays, and the client is
   // told.
   if (broken.count > 0) broken.Remove(broken.ids[0]);
   Finish(operation, error);
-  if (broken.count > 0) Drop(broken, failure);
+  if (broken.count > 0) Drop(broken, fault, failure);
 }
 
 // The outcome is known. While a record is proposed nothing that changed data is acknowledged.
@@ -497,6 +552,14 @@ void Engine::Finish(Operation* operation, ErrorCode status) {
     held_.PushBack(operation);
     return;
   }
+  // What a member answered was current when it did if no other engine can have acknowledged
+  // anything since.
+  if (!operation->fans_out() && status == ErrorCode::kOk && !HasLease(operation->last_answer_ns)) {
+    if (unproved_.empty()) unproved_since_ns_ = operation->last_answer_ns;
+    unproved_.PushBack(operation);
+    AskForLease();
+    return;
+  }
   Acknowledge(operation);
 }
 
@@ -505,6 +568,14 @@ void Engine::Acknowledge(Operation* operation) {
   in_flight_.Remove(operation);
   left_over_.PushBack(operation);
   operation->request = nullptr;
+  Unpin(operation);
+  if (operation->flush_ticket != 0 && operation->status == ErrorCode::kOk) {
+    regions_.FlushEnds(operation->flush_ticket);
+  }
+  if (operation->refused && operation->status == ErrorCode::kOk) {
+    operation->status = ErrorCode::kCancelled;
+  }
+  const bool own = operation->own;
   if (operation->locked) {
     operation->locked = false;
     locks_.Release(&operation->lock);
@@ -513,7 +584,8 @@ void Engine::Acknowledge(Operation* operation) {
   operation->waiting = operation->answered = operation->failed = 0;
   Recycle(operation);
   request->status = operation->status;
-  if (!IsState(request->operation)) {
+  if (joiner_.phase() == Joiner::Phase::kFinal) joiner_.OnQuiet(CompleteTag());
+  if (!IsState(request->operation) && !own) {
     counters_.Add(request->operation, request->length_bytes, request->status != ErrorCode::kOk,
                   reactor_.NowNs() - request->submitted_ns);
   }
@@ -549,9 +621,9 @@ void Engine::RetryFull(uint64_t now_ns) {
   }
 }
 
-// Those that are in nobody's hands but ours: held acknowledgements and retries.
+// Those that are in nobody's hands but ours: held acknowledgements, reads and retries.
 void Engine::FailWaiting(ErrorCode status) {
-  for (auto* list : {&held_, &full_}) {
+  for (auto* list : {&held_, &unproved_, &full_}) {
     while (Operation* operation = list->PopFront()) {
       operation->status = status;
       Acknowledge(operation);
@@ -581,21 +653,32 @@ void Engine::DetachPart(Operation* operation, size_t index) {
 
 Json Engine::CountersJson() const {
   Json replicas = Json::Array();
+  Json faults = Json::Object();
+  for (uint8_t i = 1; i < kFaults; ++i) faults.Set(FaultCode(static_cast<Fault>(i)), faults_[i]);
   for (const auto& link : links_) {
     const bool member = targets().Contains(link->replica());
+    const bool joins = joiner_.link() == link.get();
     replicas.Append(Json::Object()
                         .Set("id", wire::ReplicaIdText(link->replica()))
-                        .Set("state", link->gone()           ? "left"
-                                      : member && link->up() ? "member"
-                                                             : "connecting")
+                        .Set("state", !member      ? joins ? "resyncing" : "left"
+                                      : link->up() ? "member"
+                                                   : "connecting")
                         .Set("inFlight", link->outstanding)
+                        .Set("resync", ResyncJson(*link))
                         .Set("operations", link->counters.ToJson()));
   }
   return Json::Object()
       .Set("volume", options_.volume)
       .Set("ioBackend", io::BackendName(reactor_.backend().backend))
       .Set("inFlight", static_cast<uint64_t>(in_flight_.size()))
+      .Set("waitsFor", WaitsForCode(Report().waits_for))
+      .Set("faults", std::move(faults))
       .Set("heldBytes", static_cast<uint64_t>(buffers_->held_bytes()))
+      .Set("dirtyRegions", regions_.dirty())
+      .Set("unequalRegions", equalizer_.unequal().count())
+      .Set("resyncedBytes", copier_.copied_bytes())
+      .Set("repairedBlocks", equalizer_.repaired_blocks() + scrubber_.repaired_blocks())
+      .Set("scrub", scrubber_.ToJson())
       .Set("bucketBoundsSeconds", LatencyHistogram::BoundsSeconds())
       .Set("operations", counters_.ToJson())
       .Set("replicas", std::move(replicas));

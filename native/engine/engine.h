@@ -8,20 +8,32 @@
 #include "base/block_device.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "engine/ballot.h"
+#include "engine/cleaner.h"
+#include "engine/copier.h"
+#include "engine/equalizer.h"
+#include "engine/errand.h"
+#include "engine/fault.h"
+#include "engine/joiner.h"
 #include "engine/link.h"
 #include "engine/membership.h"
 #include "engine/operation.h"
 #include "engine/range_lock.h"
+#include "engine/region_table.h"
+#include "engine/resync_host.h"
+#include "engine/scrubber.h"
 #include "io/reactor.h"
 
 namespace ankole::engine {
 
-//   kStarting ─decided▶ kFencing ─welcomed▶ kRecording ─complete▶ kServing ◀─complete─ kChanging
-//        ▲                  │                                        └──member lost──────▲
-//        └──answers changed─┘        any ─fenced▶ kRefused     any ─Stop▶ kStopping ▶ kStopped
+//   kStarting ─decided▶ kFencing ─welcomed▶ kLearning ─known▶ kRecording ─complete▶ kServing
+//        ▲                  │                   │           kServing ─members change▶ kChanging
+//        └──answers changed─┴───────────────────┘           kChanging ─complete▶ kServing
+//                                any ─fenced▶ kRefused      any ─Stop▶ kStopping ▶ kStopped
 enum class Mode : uint8_t {
   kStarting,   // asks the replicas who they are (rule 6)
   kFencing,    // takes those it starts on (rule 3)
+  kLearning,   // asks them where they may differ, after an unclean stop (rule 7)
   kRecording,  // writes the first record of this epoch
   kServing,
   kChanging,  // a record is proposed and not complete: nothing new is acknowledged (rule 2)
@@ -39,10 +51,25 @@ struct EngineOptions {
   uint64_t size_bytes = 0;
   Secret secret = {};
   wire::Epoch epoch;
-  wire::Record record;  // the store's; generation 0: none
+  wire::Record record;  // the newest complete one that is known; generation 0: none
+  // The supervisor saw the engine before this one end and kept its membership: `record`, and what
+  // was proposed since. So the first record of this run needs no store (rule 6).
+  bool kept = false;
+  std::vector<wire::Record> proposals;
+  // No other engine can answer a read any more: all before this one are known to have ended, and
+  // the first of them waited as long as it had to (rule 4).
+  bool alone = false;
+  bool store_restored = false;  // as in StartBasis
+  bool clients_anew = false;    // as in StartBasis
   std::vector<Replica> replicas;
   uint64_t late_ns = kNsPerSecond;
   uint64_t start_wait_ns = 30 * kNsPerSecond;
+  // For what is copied between replicas: bytes a second; 0: as fast as it goes.
+  uint64_t resync_bandwidth = 0;
+  // Regions that writes may have dirty at a time (rule 5).
+  size_t dirty_regions_max = kDirtyRegionsMax;
+  // A volume of which clients want nothing for as long is flushed and its regions are cleaned.
+  uint64_t idle_ns = 5 * kNsPerSecond;
   // Shares memory with disk hosts that are reached by a Unix socket.
   bool shared_memory = true;
 };
@@ -52,19 +79,29 @@ struct EngineReport {
   const char* state;    // starting, serving, degraded, waiting, refused, stopping, stopped
   std::string message;  // for people; why, and for what it waits
   wire::Record record;  // the last complete one
+  WaitsFor waits_for = WaitsFor::kNothing;
 };
 
 // The controller of one attached volume: a block device that is replicated to all members and stays
 // one register for each block (rules 1 to 4, 6). One thread, the reactor's.
-class Engine final : public BlockDevice, Link::Owner {
+class Engine final : public BlockDevice, Link::Owner, ResyncHost {
  public:
   class Observer {
    public:
     virtual void OnReport(const EngineReport& report) = 0;
-    virtual void OnReplica(wire::ReplicaId replica, const char* state,
+    // `fault`: why it is no member; kNone for one that is, or that is only connecting.
+    virtual void OnReplica(wire::ReplicaId replica, const char* state, Fault fault,
                            const std::string& reason) = 0;
+    // Why it cannot start, and what each replica said. Again when that changed.
+    virtual void OnCannotStart(const StartDecision& decision, const std::vector<Heard>& heard) = 0;
+    // Before any replica gets it.
+    virtual void OnPropose(const wire::Record& record) = 0;
+    // The record counts. A hint for the store: nothing waits for it.
+    virtual void OnComplete(const wire::Record& record) = 0;
     // The store must hold this record before the engine goes on: AnswerStore with the same number.
     virtual void OnAskStore(uint64_t question, const wire::Record& record) = 0;
+    // Whether the store can be read and written: AnswerStore with the same number.
+    virtual void OnProbeStore(uint64_t question) = 0;
     // From now on requests are taken.
     virtual void OnReady() = 0;
     // All replicas were closed clean, or not.
@@ -93,6 +130,11 @@ class Engine final : public BlockDevice, Link::Owner {
   Mode mode() const { return mode_; }
   EngineReport Report() const;
   Json CountersJson() const;
+  // From now on; as in EngineOptions.
+  void SetResyncBandwidth(uint64_t bytes_per_second);
+  // Compares and repairs a range in the background, once; its progress is in the counters.
+  void Scrub(uint64_t offset_bytes, uint64_t length_bytes, uint64_t bytes_per_second);
+  void StopScrub() { scrubber_.Stop(); }
   size_t in_flight() const { return pool_.used(); }
   // Stopped, and nothing of it is in flight at the reactor any more: it may be destroyed, also
   // where the loop goes on.
@@ -104,6 +146,7 @@ class Engine final : public BlockDevice, Link::Owner {
   void Begin(Operation* operation, BlockRequest* request);
   void Lock(Operation* operation);
   void Granted(Operation* operation);
+  void Ready(Operation* operation);
   void Dispatch(Operation* operation);
   void DispatchWaiting();
   bool AddPart(Operation* operation, size_t index, bool alone);
@@ -126,6 +169,48 @@ class Engine final : public BlockDevice, Link::Owner {
   void FailWaiting(ErrorCode status);
   void DetachPart(Operation* operation, size_t index);
 
+  // --- engine_resync.cc: dirty regions, and what makes replicas equal ---
+  io::Reactor& reactor() override { return reactor_; }
+  LogSink& log() override { return log_; }
+  RangeLock& locks() override { return locks_; }
+  Errands& errands() override { return errands_; }
+  std::span<const std::unique_ptr<Link>> links() const override { return links_; }
+  const wire::Members& members() const override { return targets(); }
+  const wire::ReplicaState& StateOf(const Link& link) const override {
+    return heard_[link.index()].state;
+  }
+  const wire::Record& complete() const override { return complete_; }
+  bool Settled() const override;
+  bool Busy() const override;
+  uint64_t NewTag() override { return ++next_tag_; }
+  uint64_t CompleteTag() const override;
+  void SendErrand(Errand* errand) override;
+  bool SubmitOwn(OwnRequest* request) override;
+  void RegionsCleaned() override { AdmitWaiting(); }
+  void MemberFailed(Link& link, const Status& why) override;
+  void JoinerFailed(Link& link, const Status& why) override;
+  void ProposeWith(Link& joiner) override;
+  void TellReplica(const Link& link, const char* state, const std::string& reason) override;
+
+  void Admit(Operation* operation);
+  void AdmitWaiting();
+  void Proceed(Operation* operation);
+  void Unpin(Operation* operation);
+  void GrantedClean(Operation* operation);
+  void EncodeClean(const Operation& operation, Link& link, wire::Header* header,
+                   wire::OutgoingFrame* frame);
+  bool GoesToJoiner(Operation* operation);
+  bool RepairFirst(Operation* operation, ErrorCode error);
+  void Prepared(Operation* operation);
+  void LearnMaps();
+  void MembersChanged();
+  void LookAtResync(uint64_t now_ns);
+  void CheckErrands(uint64_t now_ns);
+  void ClearSuspects();
+  void StopResync();
+  bool ResyncIdle() const;
+  Json ResyncJson(const Link& link) const;
+
   // --- engine_replies.cc: what comes from the links ---
   void OnLinkAuthentic(Link& link) override;
   void OnLinkState(Link& link, bool welcomed, const wire::ReplicaState& state) override;
@@ -135,6 +220,7 @@ class Engine final : public BlockDevice, Link::Owner {
   std::byte* OnLinkLargeData(Link& link, const wire::Header& header) override;
   void OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcome) override;
   void OnLinkLost(Link& link, const Status& why) override;
+  void OnLinkAlive(Link& link) override;
   Operation* OperationOf(Link& link, const wire::Header& header);
   Status TakeAnswer(Operation* operation, const Link& link, const wire::Header& header,
                     const std::byte* payload, const std::byte* data);
@@ -147,35 +233,70 @@ class Engine final : public BlockDevice, Link::Owner {
 
   // --- engine_membership.cc: starting, changing, stopping, time ---
   void Evaluate();
+  StartDecision Decide(const std::vector<Heard>& heard) const;
+  bool EveryoneHad(uint64_t time_ns) const;
   void Fence(const StartDecision& decision);
   void AskAgain(const std::string& why);
   void FencedMember();
+  void FirstRecord();
+  void ServeWhenAlone();
   void Propose(const wire::Members& members);
   void WriteRecord(Link& link);
   void RecordWritten(Link& link);
   void AskStore();
+  void ProbeStore(uint64_t now_ns);
   void Complete();
-  // Lets members leave; CHECKs that one stays.
-  void Drop(const wire::Members& leaving, const std::string& reason);
+  // These members must leave, whatever they do from now on; CHECKs that one stays. They do at once
+  // where rule 2 needs no store, else when the store answers.
+  void Drop(const wire::Members& leaving, Fault fault, const std::string& reason);
+  void MustLeave(const wire::Members& leaving, Fault fault, const std::string& reason);
+  // Those that must leave, and those that are late and may still be back, as far as rule 2 lets
+  // them now.
+  void LetLeave(const wire::Members& late);
+  void PartWith(Link& link);
   void Refuse(const std::string& reason);
   void GiveUpBuffers();
   void SetMode(Mode mode, const std::string& message);
-  void SetMessage(const std::string& message);
+  void SetMessage(const std::string& message, WaitsFor waits_for = WaitsFor::kNothing);
   // What held I/O up is over.
   void GoesOn();
   std::string WhoLeft() const;
   void Tick();
   void ArmTick(bool fast);
-  void CheckLinks(uint64_t now_ns);
-  void CheckOperations(uint64_t now_ns);
-  void CheckProposal(uint64_t now_ns);
+  // Who is late: `first` after the time of a minority, `second` after that of a drop that needs
+  // the store.
+  struct Late {
+    wire::Members first;
+    wire::Members second;
+    wire::Members silent;  // those of `first` that do not even say that they work
+  };
+  bool IsSilent(const Link& link, uint64_t now_ns) const;
+  void CheckMembers(uint64_t now_ns);
+  void CheckLinks(uint64_t now_ns, Late* late);
+  void CheckOperations(uint64_t now_ns, Late* late);
+  void CheckProposal(uint64_t now_ns, Late* late);
+  void NoteLate(Late* late, const Link& link, uint64_t waited_ns, uint64_t limit_ns, Fault fault,
+                const std::string& reason);
+  void LeaveLate(Late late);
+  void AskAgainForRecord(uint64_t now_ns);
   void CloseWhenIdle();
   void CloseOf(Link& link, bool clean);
   void Closed(bool in_time);
 
+  // --- lease.cc: reads (rule 4) ---
+  bool HasLease(uint64_t now_ns) { return now_ns <= lease_until_ns_ || RenewLease(now_ns); }
+  bool RenewLease(uint64_t now_ns);
+  void AskForLease();
+  void AnswerHeldReads();
+  void CheckLease(uint64_t now_ns);
+
   const wire::Members& targets() const { return proposal_.record.members; }
+  // Without those that must leave.
+  wire::Members Staying() const;
+  bool IsStaying(size_t index) const {
+    return IsTarget(index) && !leaving_.Contains(links_[index]->replica());
+  }
   bool IsTarget(size_t index) const { return targets().Contains(links_[index]->replica()); }
-  Link* LinkOf(wire::ReplicaId id);
   io::Reactor& reactor_;
   Observer& observer_;
   LogSink& log_;
@@ -196,8 +317,10 @@ class Engine final : public BlockDevice, Link::Owner {
   IntrusiveList<Operation, &Operation::node> left_over_;  // answered, but not quiet
   IntrusiveList<Operation, &Operation::queue_node> to_judge_;
   bool judging_ = false;
-  IntrusiveList<Operation, &Operation::queue_node> held_;  // done; the record is not complete
-  IntrusiveList<Operation, &Operation::queue_node> full_;  // no member has space
+  IntrusiveList<Operation, &Operation::queue_node> held_;      // done; the record is not complete
+  IntrusiveList<Operation, &Operation::queue_node> full_;      // no member has space
+  IntrusiveList<Operation, &Operation::queue_node> unproved_;  // reads that wait for the lease
+  uint64_t unproved_since_ns_ = 0;
   uint64_t out_of_space_ns_ = 0;  // when a write last found no space anywhere; 0: there is some
   struct RequestQueue {
     BlockRequest* head = nullptr;
@@ -212,18 +335,35 @@ class Engine final : public BlockDevice, Link::Owner {
   RequestQueue nested_;
   RequestQueue answers_;  // to be answered at the end of this turn: refused ones, holds
   io::Task answer_task_;
-  std::byte* scratch_ = nullptr;      // where answers go that nobody wants any more
-  size_t unclean_reader_ = SIZE_MAX;  // after an unclean stop: the one that serves all reads
+  std::byte* scratch_ = nullptr;  // where answers go that nobody wants any more
   // The last member came back from a reboot: what was not flushed may be gone, so no flush can
   // succeed any more (rule 1).
   bool lost_writes_ = false;
   DeviceCounters counters_;
 
+  // What makes replicas equal, and keeps account of where they may not be (rules 5 and 7).
+  Errands errands_;
+  RegionTable regions_;
+  Copier copier_;
+  Cleaner cleaner_;
+  Equalizer equalizer_;
+  Joiner joiner_;
+  Scrubber scrubber_;
+  IntrusiveList<Operation, &Operation::queue_node> admission_;  // they wait for regions
+  uint64_t client_ns_ = 0;  // when a client last asked for something
+  wire::Members suspects_;  // started on, and not made equal yet
+
   // Membership.
   std::vector<Heard> heard_;  // by link
   StartDecision decision_;
+  std::string lacking_;  // as it was told last
   uint64_t start_deadline_ns_ = 0;
+  // An engine before this one may still answer reads until then.
+  uint64_t serve_from_ns_ = 0;
   wire::Record complete_;  // the last complete record
+  Ballot ballot_;          // what a record must carry to be complete without the store
+  // Until then reads may be answered without asking anybody; 0: not known.
+  uint64_t lease_until_ns_ = 0;
   struct Proposal {
     wire::Record record;
     wire::Members written;     // by these members, durably
@@ -235,6 +375,21 @@ class Engine final : public BlockDevice, Link::Owner {
     bool store_refused = false;  // asked again after a while
   } proposal_;
   std::array<uint64_t, kReplicasMax> record_sent_ = {};  // generation, by link
+  wire::Members leaving_;  // must leave, and are members of the proposal still
+  struct Departure {
+    Fault fault = Fault::kNone;
+    std::string reason;
+  };
+  std::array<Departure, kReplicasMax> departures_;  // of those that leave or are late, by link
+  std::array<uint32_t, kFaults> faults_ = {};       // departures since the start
+  struct Probe {
+    uint64_t question = 0;     // of the last one; 0: none
+    uint64_t asked_ns = 0;     // when it was
+    bool open = false;         // has no answer yet
+    uint64_t answered_ns = 0;  // when the store last said that it works; 0: never
+    bool wanted = false;       // somebody can only leave when it does
+  } probe_;
+  WaitsFor waits_for_ = WaitsFor::kNothing;
   uint64_t next_question_ = 0;
   io::Timer tick_;
   bool tick_fast_ = false;

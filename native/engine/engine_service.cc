@@ -93,6 +93,38 @@ Result<wire::Record> RecordFromJson(const Json& json) {
   return record;
 }
 
+namespace {
+
+// What a start goes on from beside the store's record: all of it may be left out.
+Status ParseBasis(const Json& config, EngineOptions* options) {
+  for (const auto& [name, to] : {std::pair{"alone", &options->alone},
+                                 {"storeRestored", &options->store_restored},
+                                 {"clientsAnew", &options->clients_anew}}) {
+    Result<bool> value = config.Bool(name, false);
+    if (!value.ok()) return value.status();
+    *to = value.value();
+  }
+  const Json* kept = config.Find("kept");
+  if (kept == nullptr || kept->is_null()) return Status::Ok();
+  const Json* complete = kept->Find("complete");
+  const Json* proposals = kept->Find("proposals");
+  if (complete == nullptr || proposals == nullptr || !proposals->is_array()) {
+    return {ErrorCode::kInvalidArgument, "kept must have complete and a list of proposals"};
+  }
+  Result<wire::Record> record = RecordFromJson(*complete);
+  if (!record.ok()) return record.status().Within("kept");
+  if (Newer(record.value(), options->record)) options->record = record.Take();
+  for (const Json& item : proposals->items()) {
+    Result<wire::Record> proposal = RecordFromJson(item);
+    if (!proposal.ok()) return proposal.status().Within("kept: proposals");
+    options->proposals.push_back(proposal.Take());
+  }
+  options->kept = true;
+  return Status::Ok();
+}
+
+}  // namespace
+
 Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   if (!config.is_object()) return Status(ErrorCode::kInvalidArgument, "config must be an object");
   EngineOptions options;
@@ -125,6 +157,8 @@ Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   Result<wire::Record> parsed_record = RecordFromJson(*record);
   if (!parsed_record.ok()) return parsed_record.status();
   options.record = parsed_record.Take();
+  const Status basis = ParseBasis(config, &options);
+  if (!basis.ok()) return basis;
   const Json* replicas = config.Find("replicas");
   if (replicas == nullptr || !replicas->is_array() || replicas->items().empty() ||
       replicas->items().size() > kReplicasMax) {
@@ -154,6 +188,9 @@ Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   Result<int64_t> wait_ms = config.Integer("startWaitMs", 0, 3'600'000, 30'000);
   if (!wait_ms.ok()) return wait_ms.status();
   options.start_wait_ns = static_cast<uint64_t>(wait_ms.value()) * kNsPerMs;
+  Result<int64_t> bandwidth = config.Integer("resyncBandwidth", 0, kIntegerMax, 0);
+  if (!bandwidth.ok()) return bandwidth.status();
+  options.resync_bandwidth = static_cast<uint64_t>(bandwidth.value());
   Result<bool> shared_memory = config.Bool("sharedMemory", true);
   if (!shared_memory.ok()) return shared_memory.status();
   options.shared_memory = shared_memory.value();
@@ -240,9 +277,10 @@ Result<std::unique_ptr<Service>> EngineService::Make(io::Reactor& reactor, const
   const size_t large = kConnectionsMax * (kConnectionBufferBytesMax / BufferPool::kLargeBytes);
   const size_t small_of_iscsi =
       with_iscsi ? kConnectionsMax * chunks_of_a_session + iscsi::kLoginsMax : 0;
+  // Chunks that are copied between replicas have a reserve of their own.
   Result<std::unique_ptr<BufferPool>> buffers =
       BufferPool::Create("ankole-buffers", small + small_of_iscsi, (with_iscsi ? 2 : 1) * medium,
-                         (with_iscsi ? 2 : 1) * large);
+                         (with_iscsi ? 2 : 1) * large + kCopiesMax);
   if (!buffers.ok()) return buffers.status();
   std::unique_ptr<EngineService> service(new EngineService(reactor, events));
   service->nbd_address_ = nbd_address.Take();
@@ -335,16 +373,52 @@ void EngineService::OnReport(const EngineReport& report) {
   events_.Emit(EventOf("state")
                    .Set("state", report.state)
                    .Set("message", report.message)
+                   .Set("waitsFor", WaitsForCode(report.waits_for))
                    .Set("members", std::move(members))
                    .Set("generation", report.record.generation));
 }
 
-void EngineService::OnReplica(wire::ReplicaId replica, const char* state,
+void EngineService::OnReplica(wire::ReplicaId replica, const char* state, Fault fault,
                               const std::string& reason) {
   events_.Emit(EventOf("replica")
                    .Set("id", wire::ReplicaIdText(replica))
                    .Set("state", state)
+                   .Set("fault", FaultCode(fault))
                    .Set("reason", reason));
+}
+
+void EngineService::OnCannotStart(const StartDecision& decision, const std::vector<Heard>& heard) {
+  Json replicas = Json::Array();
+  for (const Heard& replica : heard) {
+    Json one = Json::Object()
+                   .Set("id", wire::ReplicaIdText(replica.replica))
+                   .Set("answered", replica.answered);
+    if (replica.answered) {
+      one.Set("record", RecordToJson(replica.state.records.current))
+          .Set("welcomed", EpochToJson(replica.state.welcomed))
+          .Set("suspect", replica.state.suspect)
+          .Set("unclean", replica.state.unclean);
+    } else {
+      one.Set("reason", replica.why_not);
+    }
+    replicas.Append(std::move(one));
+  }
+  events_.Emit(EventOf("cannot-start")
+                   .Set("newest", RecordToJson(decision.newest))
+                   .Set("lacking", decision.lacking)
+                   .Set("replicas", std::move(replicas)));
+}
+
+void EngineService::OnPropose(const wire::Record& record) {
+  events_.Emit(EventOf("proposal").Set("record", RecordToJson(record)));
+}
+
+void EngineService::OnComplete(const wire::Record& record) {
+  events_.Emit(EventOf("complete").Set("record", RecordToJson(record)));
+}
+
+void EngineService::OnProbeStore(uint64_t question) {
+  events_.Emit(EventOf("probe").Set("question", question));
 }
 
 void EngineService::OnAskStore(uint64_t question, const wire::Record& record) {

@@ -37,6 +37,8 @@ wire::Opcode OpcodeOf(BlockOperation kind) {
       return wire::Opcode::kLoadState;
     case BlockOperation::kStoreState:
       return wire::Opcode::kStoreState;
+    case BlockOperation::kClean:
+      return wire::Opcode::kClean;
     case BlockOperation::kHold:
       break;
   }

@@ -54,6 +54,22 @@ struct Operation {
   uint8_t frames_out = 0;   // frame_out
   uint64_t last_answer_ns = 0;
   uint64_t retry_ns = 0;  // out of space: when it is tried again
+  // Its regions are pinned in the table of dirty ones (rule 5).
+  bool pinned = false;
+  uint64_t queued_ns = 0;  // since when it waits for regions to be cleaned
+  // kFlush: what RegionTable gave for it; 0: it does not go to all that matter.
+  uint64_t flush_ticket = 0;
+  // What a flush or write is to a joiner: it takes part from Dispatch on.
+  bool to_joiner = false;
+  bool own = false;      // an OwnRequest
+  bool refused = false;  // kClean: at a replica that holds another record by now
+  // Its range is made equal before it goes to the members (rule 7), or repaired (rule 9).
+  bool repair = false;
+  bool repaired = false;        // that was tried
+  uint64_t prepared_bytes = 0;  // how far
+  ErrorCode prepare_status = ErrorCode::kOk;
+  void* preparer = nullptr;
+  void (*ready)(Operation*) = nullptr;
   uint32_t table_bytes = 0;
   uint32_t table_crc32c = 0;
   std::byte* table = nullptr;  // room for the checksums of kDataBytesMax
@@ -72,7 +88,17 @@ struct Operation {
     return kind == BlockOperation::kWrite || kind == BlockOperation::kStoreState;
   }
   // To all members, rather than one.
-  bool fans_out() const { return is_write() || kind == BlockOperation::kFlush; }
+  bool fans_out() const {
+    return is_write() || kind == BlockOperation::kFlush || kind == BlockOperation::kClean;
+  }
+  // Changes data of regions of the volume.
+  bool dirties() const { return is_write() && kind != BlockOperation::kStoreState; }
+  // How long it takes is not for the replica to promise: it is waited for while that says that it
+  // works.
+  bool takes_its_time() const {
+    return kind == BlockOperation::kFlush || kind == BlockOperation::kUnmap ||
+           kind == BlockOperation::kZero;
+  }
   // Nothing outside refers to it: no frame on its way out, no answer due.
   bool quiet() const { return frames_out == 0 && answers_due == 0; }
 };
@@ -80,6 +106,9 @@ struct Operation {
 inline bool IsState(BlockOperation kind) {
   return kind == BlockOperation::kLoadState || kind == BlockOperation::kStoreState;
 }
+
+// The target state is locked as a block that no volume has.
+inline constexpr uint64_t kStateBlock = UINT64_MAX - 1;
 
 // The request that a member gets for it. Not for kHold.
 wire::Opcode OpcodeOf(BlockOperation kind);

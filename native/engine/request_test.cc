@@ -339,7 +339,7 @@ TEST(engine_request, MoreRequestsThanSlotsQueue) {
   };
   size_t finished = 0;
   std::vector<Request*> requests;
-  const size_t slots = kEngineOperationsMax - kEngineNestedSlots;
+  const size_t slots = kEngineOperationsMax - kEngineNestedSlots - kEngineOwnSlots;
   const size_t count = slots + 300;
   three.bench.On([&] {
     for (size_t i = 0; i < count; ++i) {

@@ -8,6 +8,7 @@
 #include <memory>
 #include <mutex>
 #include <optional>
+#include <set>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,6 +17,7 @@
 #include "io/reactor.h"
 #include "wire/connection.h"
 #include "wire/hello.h"
+#include "wire/regions.h"
 
 // For tests only: a replica in memory that speaks the protocol and misbehaves as it is told.
 namespace ankole::engine::testing {
@@ -124,6 +126,18 @@ class ScriptedReplica {
   std::vector<std::byte> data;
   std::vector<std::byte> target_state = std::vector<std::byte>(kTargetStateBytes);
   std::optional<Status> hello_refusal;
+  // The maps of rule 5.
+  struct Missing {
+    wire::Record record;
+    std::set<uint32_t> regions;
+  };
+  std::set<uint32_t> dirty;
+  std::map<wire::ReplicaId, Missing> missing;
+  std::optional<std::set<uint32_t>> recent;  // none: not known
+  std::set<uint64_t> bad;                    // blocks that do not match their checksums
+  std::set<uint64_t> written;                // blocks; all others are holes
+  uint64_t written_bytes = 0;                // by WRITE
+  uint64_t summed_bytes = 0;
 
  private:
   struct Out {
@@ -241,19 +255,33 @@ class ScriptedReplica {
             wire::DecodeRecordPair(std::span<const std::byte, wire::kEncodedRecordPairBytes>(
                 payload.data(), payload.size()));
         CHECK(pair.ok());
+        for (const wire::ReplicaId id : state.records.current.members.all())
+          Leaves(pair.value(), id);
+        for (const wire::ReplicaId id : pair.value().complete.members.all()) {
+          Leaves(pair.value(), id);
+        }
+        for (const wire::ReplicaId id : pair.value().current.members.all()) missing.erase(id);
+        if ((header.flags & wire::kFlagResynced) != 0) state.suspect = false;
         state.records = pair.value();
         note_("record " + std::to_string(state.records.current.generation) + " at " + name);
         break;
       }
       case wire::Opcode::kWrite:
         std::memcpy(data.data() + header.offset_bytes, payload.data(), payload.size());
-        state.unclean = true;
+        Touch(header);
+        written_bytes += payload.size();
         note_("write " + std::to_string(header.offset_bytes) + " at " + name);
         break;
       case wire::Opcode::kZero:
       case wire::Opcode::kUnmap:
         std::memset(data.data() + header.offset_bytes, 0, header.length_bytes);
-        state.unclean = true;
+        Touch(header);
+        if (header.opcode == wire::Opcode::kUnmap) {
+          for (uint64_t b = DivideUp(header.offset_bytes, kBlockBytes);
+               b < (header.offset_bytes + header.length_bytes) / kBlockBytes; ++b) {
+            written.erase(b);
+          }
+        }
         break;
       case wire::Opcode::kStatus: {
         std::vector<std::byte> extent(wire::kEncodedExtentBytes);
@@ -279,8 +307,18 @@ class ScriptedReplica {
         Answer(peer, header, ErrorCode::kOk, std::move(table), std::move(bytes), verdict_of.what);
         return;
       }
+      case wire::Opcode::kMark:
+      case wire::Opcode::kClean:
+      case wire::Opcode::kSum:
+      case wire::Opcode::kMaps:
+      case wire::Opcode::kMap:
+      case wire::Opcode::kMissing:
+      case wire::Opcode::kRecent:
+        ServeRegions(peer, header, payload);
+        return;
       case wire::Opcode::kClose:
         state.unclean = false;
+        dirty.clear();
         note_("close " + name);
         break;
       default:
@@ -288,6 +326,131 @@ class ScriptedReplica {
     }
     Answer(peer, header, ErrorCode::kOk, {}, {}, verdict_of.what);
     if (verdict_of.what == What::kTwice) Answer(peer, header, ErrorCode::kOk, {}, {});
+  }
+
+  void Touch(const wire::Header& header) {
+    state.unclean = true;
+    state.fresh = false;
+    const uint64_t end = header.offset_bytes + header.length_bytes;
+    for (uint64_t r = header.offset_bytes / kRegionBytes; r < DivideUp(end, kRegionBytes); ++r) {
+      MarkDirty(static_cast<uint32_t>(r));
+    }
+    for (uint64_t b = header.offset_bytes / kBlockBytes; b < DivideUp(end, kBlockBytes); ++b) {
+      bad.erase(b);
+      written.insert(b);
+    }
+  }
+  void MarkDirty(uint32_t region) {
+    dirty.insert(region);
+    for (auto& [id, map] : missing) map.regions.insert(region);
+  }
+  void Leaves(const wire::RecordPair& pair, wire::ReplicaId id) {
+    if (id == id_ || pair.current.members.Contains(id) || missing.contains(id)) return;
+    missing[id] = {pair.complete, dirty};
+  }
+  static std::vector<wire::RegionRun> RunsOf(const std::set<uint32_t>& regions, uint32_t from) {
+    std::vector<wire::RegionRun> runs;
+    for (auto at = regions.lower_bound(from); at != regions.end(); ++at) {
+      if (!runs.empty() && runs.back().first + runs.back().count == *at) {
+        ++runs.back().count;
+      } else if (runs.size() == wire::kRegionRunsMax) {
+        break;
+      } else {
+        runs.push_back({*at, 1});
+      }
+    }
+    return runs;
+  }
+  void ServeRegions(Peer& peer, const wire::Header& header, const std::vector<std::byte>& payload) {
+    std::vector<std::byte> answer(kControlPayloadBytesMax);
+    size_t bytes = 0;
+    switch (header.opcode) {
+      case wire::Opcode::kMark: {
+        auto runs = wire::RegionRuns::Decode(payload);
+        CHECK(runs.ok());
+        for (const wire::RegionRun& run : runs.value().ToVector()) {
+          for (uint32_t i = 0; i < run.count; ++i) MarkDirty(run.first + i);
+        }
+        state.unclean = true;
+        note_("mark at " + wire::ReplicaIdText(id_).substr(14));
+        break;
+      }
+      case wire::Opcode::kClean: {
+        auto clean = wire::DecodeClean(payload);
+        CHECK(clean.ok());
+        if (clean.value().epoch != state.records.current.epoch ||
+            clean.value().generation != state.records.current.generation) {
+          Answer(peer, header, ErrorCode::kInvalidArgument, {}, {});
+          return;
+        }
+        state.records.complete = state.records.current;
+        for (uint64_t i = 0; i < header.length_bytes / kRegionBytes; ++i) {
+          const auto region = static_cast<uint32_t>(header.offset_bytes / kRegionBytes + i);
+          dirty.erase(region);
+          for (const wire::ReplicaId id : clean.value().ids.all()) {
+            if (missing.contains(id)) missing[id].regions.erase(region);
+          }
+        }
+        note_("clean " + std::to_string(header.offset_bytes / kRegionBytes) + " at " +
+              wire::ReplicaIdText(id_).substr(14));
+        break;
+      }
+      case wire::Opcode::kSum: {
+        const auto blocks = static_cast<uint32_t>(DivideUp(header.length_bytes, kBlockBytes));
+        wire::SumsEncoder encoder(answer.data(), blocks);
+        const uint64_t first = header.offset_bytes / kBlockBytes;
+        for (uint32_t i = 0; i < blocks; ++i) {
+          const uint64_t at = (first + i) * kBlockBytes;
+          encoder.Set(i,
+                      Crc32c(data.data() + at, std::min<uint64_t>(kBlockBytes, data.size() - at)),
+                      !written.contains(first + i), bad.contains(first + i));
+        }
+        summed_bytes += header.length_bytes;
+        bytes = wire::SumsBytes(blocks);
+        break;
+      }
+      case wire::Opcode::kMaps: {
+        wire::RegionMaps maps;
+        maps.dirty_regions = dirty.size();
+        for (const auto& [id, map] : missing) maps.slots[maps.count++] = {id, map.record};
+        bytes = wire::EncodeRegionMaps(maps, answer.data());
+        break;
+      }
+      case wire::Opcode::kMap: {
+        auto request = wire::DecodeMapRequest(payload);
+        CHECK(request.ok());
+        if (request.value().id != 0 && !missing.contains(request.value().id)) {
+          Answer(peer, header, ErrorCode::kNotFound, {}, {});
+          return;
+        }
+        const auto& regions = request.value().id == 0 ? dirty : missing[request.value().id].regions;
+        bytes = wire::EncodeRegionRuns(RunsOf(regions, request.value().first), answer.data());
+        break;
+      }
+      case wire::Opcode::kMissing: {
+        auto asked = wire::DecodeMissing(payload);
+        CHECK(asked.ok());
+        const wire::MissingRequest& request = asked.value().request;
+        if (request.what == wire::MissingRequest::What::kFree) {
+          missing.erase(request.id);
+          break;
+        }
+        if (!missing.contains(request.id)) missing[request.id].regions = dirty;
+        missing[request.id].record = request.record;
+        for (const wire::RegionRun& run : asked.value().runs.ToVector()) {
+          for (uint32_t i = 0; i < run.count; ++i)
+            missing[request.id].regions.insert(run.first + i);
+        }
+        break;
+      }
+      default: {
+        const auto runs = recent ? RunsOf(*recent, 0) : std::vector<wire::RegionRun>();
+        bytes = wire::EncodeRecent(recent.has_value(), runs, answer.data());
+        break;
+      }
+    }
+    answer.resize(bytes);
+    Answer(peer, header, ErrorCode::kOk, std::move(answer), {});
   }
 
   void Answer(Peer& peer, const wire::Header& to, ErrorCode status, std::vector<std::byte> table,

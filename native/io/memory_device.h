@@ -151,6 +151,8 @@ class MemoryDevice final : public BlockDevice {
       case BlockOperation::kStoreState:
         std::memcpy(state_.data(), request->data, kTargetStateBytes);
         break;
+      case BlockOperation::kClean:
+        break;
       case BlockOperation::kHold:
         request->held_by = this;
         holds_.push_back(request);

@@ -96,6 +96,7 @@ void Cluster::KillDiskHost(size_t replica, uint64_t restart_ns) {
 void Cluster::LosePower(Machine& machine, uint64_t boot_ns) {
   if (!machine.up()) return;
   machine.LosePower();
+  memberships_.erase(&machine);  // of its supervisor
   for (ReplicaSlot& slot : replicas_) {
     if (slot.machine == &machine) slot.process = nullptr;
   }
@@ -128,13 +129,25 @@ void Cluster::Attach(Machine& machine) {
   if (engine_ != nullptr) old_engines_.push_back(std::exchange(engine_, nullptr));
   engine_machine_ = &machine;
   engine_boots_ = machine.boots();
-  const Store::Attachment given = store.Attach(machine.name());
+  const Store::Attachment given = store.Attach(machine.name(), machine.boot_id());
   attachment_ = given.number;
   known_record_ = given.record;
+  clients_anew_ = given.clients_anew;
   run_ = 0;
-  world.After(world.random.Skewed(kNsPerMs, 300 * kNsPerMs), [this, number] {
-    if (number == attaching_) StartEngine();
-  });
+  // A supervisor has one engine a volume: the one before is ended first.
+  auto left = std::make_shared<size_t>(1);
+  const auto start = [this, number, left] {
+    if (--*left > 0) return;
+    world.After(world.random.Skewed(kNsPerMs, 300 * kNsPerMs), [this, number] {
+      if (number == attaching_) StartEngine();
+    });
+  };
+  for (EngineProcess* old : std::vector<EngineProcess*>(old_engines_)) {
+    if (&old->reactor.machine() != &machine) continue;
+    ++*left;
+    EndEngine(old, start);
+  }
+  start();
 }
 
 void Cluster::StartEngine() {
@@ -145,7 +158,23 @@ void Cluster::StartEngine() {
   engine_options.secret = secret_;
   engine_options.epoch = {attachment_, ++run_};
   engine_options.record = known_record_;
+  engine_options.clients_anew = clients_anew_;
   engine_options.shared_memory = false;
+  // src/supervisor/memberships.ts
+  Membership& membership = memberships_[engine_machine_];
+  const Membership before = membership;
+  membership.attachment = attachment_;
+  if (before.attachment != attachment_) membership.kept = false;
+  const bool follows = before.attachment != 0 && attachment_ - before.attachment <= 1;
+  membership.alone = (attachment_ == 1 && run_ == 1) || (follows && before.alone);
+  engine_options.alone = membership.alone;
+  engine_options.kept = membership.kept;
+  if (membership.kept) {
+    if (wire::Newer(membership.complete, engine_options.record)) {
+      engine_options.record = membership.complete;
+    }
+    engine_options.proposals = membership.proposals;
+  }
   for (const ReplicaSlot& slot : replicas_) {
     io::Address address;
     address.host = slot.machine->name();
@@ -156,26 +185,71 @@ void Cluster::StartEngine() {
   Keep(process);
   engine_ = process.get();
   EngineProcess* const started = engine_;
+  const Machine* const machine = engine_machine_;
   process->on_ask_store = [this, started](uint64_t question, const wire::Record& record) {
-    AskStore(started, question, record);
+    Tell(started, [this, started, question, record] { AskStore(started, question, &record); });
   };
-  process->on_report = [this](const engine::EngineReport& report) {
-    if (!wire::Newer(report.record, complete_)) return;
-    complete_ = report.record;
-    if (on_members_changed) on_members_changed();
+  process->on_probe_store = [this, started](uint64_t question) {
+    Tell(started, [this, started, question] { AskStore(started, question, nullptr); });
   };
-  process->on_ready = [this, started] {
+  process->on_propose = [this, started, machine](const wire::Record& record) {
+    Tell(started, [this, machine, record] {
+      Membership& of = memberships_[machine];
+      if (of.kept && of.attachment == record.epoch.attachment) of.proposals.push_back(record);
+    });
+  };
+  process->on_complete = [this, started, machine](const wire::Record& record) {
+    Completed(record);
+    Tell(started, [this, started, machine, record] {
+      Membership& of = memberships_[machine];
+      if (of.attachment == record.epoch.attachment) {
+        of.kept = true;
+        of.complete = record;
+        of.proposals.clear();
+      }
+      GiveHint(started, record);
+    });
+  };
+  process->on_ready = [this, started, machine] {
+    Tell(started, [this, started, machine] {
+      Membership& of = memberships_[machine];
+      if (of.attachment == started->epoch().attachment) of.alone = true;
+    });
     if (on_engine_ready) on_engine_ready(started);
   };
   process->Start();
 }
 
-// By way of the agent, which keeps what the store has confirmed for the next run.
-void Cluster::AskStore(EngineProcess* engine, uint64_t question, const wire::Record& record) {
+void Cluster::Completed(const wire::Record& record) {
+  if (!wire::Newer(record, complete_)) return;
+  complete_ = record;
+  if (on_members_changed) on_members_changed();
+}
+
+void Cluster::Tell(EngineProcess* engine, std::function<void()> what) {
+  Channel& channel = channels_[engine];
+  channel.last_ns =
+      std::max(channel.last_ns, world.now_ns() + world.random.Skewed(20 * kNsPerUs, 5 * kNsPerMs));
+  const uint64_t boots = engine->reactor.machine().boots();
+  world.At(channel.last_ns, [this, engine, boots, what = std::move(what)] {
+    const Machine& machine = engine->reactor.machine();
+    // The supervisor is on the same machine.
+    if (!machine.up() || machine.boots() != boots) return;
+    Channel& told = channels_[engine];
+    told.silent |= !engine->reactor.alive() && world.random.Chance(1, 2);
+    if (!told.silent) what();
+  });
+}
+
+// By way of the agent, which keeps what the store has confirmed. No record: it is only asked
+// whether it answers.
+void Cluster::AskStore(EngineProcess* engine, uint64_t question, const wire::Record* record) {
   Machine& machine = engine->reactor.machine();
   const uint64_t asked_ns = world.now_ns() + world.random.Skewed(200 * kNsPerUs, 50 * kNsPerMs);
   store_answer_ns_ = std::max(store_answer_ns_, asked_ns);
-  world.At(store_answer_ns_, [this, engine, &machine, question, record] {
+  const bool probe = record == nullptr;
+  const wire::Record asked = probe ? wire::Record{} : *record;
+  world.At(store_answer_ns_, [this, engine, &machine, question, asked, probe] {
     if (!StoreReachable(machine) || !machine.up()) {
       // Sometimes the agent can tell, sometimes nothing comes.
       if (world.random.Chance(1, 2)) return;
@@ -187,22 +261,39 @@ void Cluster::AskStore(EngineProcess* engine, uint64_t question, const wire::Rec
       });
       return;
     }
-    const Status outcome = store.Put(record);
-    if (world.tracing()) {
-      world.Trace("store", wire::Describe(record) + ": " +
+    const Status outcome = probe ? store.Probe(engine->epoch().attachment) : store.Put(asked);
+    if (world.tracing() && !probe) {
+      world.Trace("store", wire::Describe(asked) + ": " +
                                (outcome.ok() ? "recorded" : "refused: " + outcome.message()));
     }
     world.After(world.random.Skewed(200 * kNsPerUs, 50 * kNsPerMs),
-                [this, engine, &machine, question, record, outcome] {
+                [this, engine, &machine, question, asked, outcome] {
                   if (!StoreReachable(machine)) return;
-                  if (outcome.ok() && record.epoch.attachment == attachment_ &&
-                      wire::Newer(record, known_record_)) {
-                    known_record_ = record;
+                  if (outcome.ok() && asked.epoch.attachment == attachment_ &&
+                      wire::Newer(asked, known_record_)) {
+                    known_record_ = asked;
                   }
                   engine->reactor.Inside([engine, question, outcome] {
                     engine->engine().AnswerStore(question, outcome);
                   });
                 });
+  });
+}
+
+// A complete record comes to the store when it can: nobody waits for it.
+void Cluster::GiveHint(EngineProcess* engine, const wire::Record& record) {
+  const Machine& machine = engine->reactor.machine();
+  const uint64_t boots = machine.boots();
+  world.After(world.random.Skewed(kNsPerMs, kNsPerSecond), [this, engine, &machine, boots, record] {
+    if (!machine.up() || machine.boots() != boots) return;
+    if (!StoreReachable(machine)) {
+      GiveHint(engine, record);
+      return;
+    }
+    if (store.Put(record).ok() && record.epoch.attachment == attachment_ &&
+        wire::Newer(record, known_record_)) {
+      known_record_ = record;
+    }
   });
 }
 
@@ -218,9 +309,9 @@ void Cluster::KillEngine(uint64_t restart_ns) {
   if (on_engine_gone) on_engine_gone(engine);
 }
 
-void Cluster::KillOldEngine(EngineProcess* engine) {
+void Cluster::EndEngine(EngineProcess* engine, std::function<void()> reaped) {
   std::erase(old_engines_, engine);
-  engine->reactor.Kill(nullptr);
+  engine->reactor.Kill(std::move(reaped));
   if (on_engine_gone) on_engine_gone(engine);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <set>
@@ -46,7 +47,7 @@ class Cluster {
   // kill -9; the supervisor starts it again after `restart_ns`.
   void KillDiskHost(size_t replica, uint64_t restart_ns);
   void KillEngine(uint64_t restart_ns);
-  void KillOldEngine(EngineProcess* engine);
+  void KillOldEngine(EngineProcess* engine) { EndEngine(engine, nullptr); }
   // Power is gone; it boots after `boot_ns`, and its disk host starts. An engine that ran there is
   // attached anew, there or elsewhere.
   void LosePower(Machine& machine, uint64_t boot_ns);
@@ -87,7 +88,13 @@ class Cluster {
   };
   void StartDiskHost(size_t replica, bool create);
   void StartEngine();
-  void AskStore(EngineProcess* engine, uint64_t question, const wire::Record& record);
+  void EndEngine(EngineProcess* engine, std::function<void()> reaped);
+  // What an engine tells its supervisor comes in order and late; the last words of one that is
+  // killed may be lost.
+  void Tell(EngineProcess* engine, std::function<void()> what);
+  void AskStore(EngineProcess* engine, uint64_t question, const wire::Record* record);
+  void GiveHint(EngineProcess* engine, const wire::Record& record);
+  void Completed(const wire::Record& record);
   void Watch();
 
   std::vector<std::unique_ptr<Machine>> machines_;
@@ -100,7 +107,22 @@ class Cluster {
   uint64_t attachment_ = 0;
   uint64_t attaching_ = 0;  // counts calls of Attach
   uint64_t run_ = 0;
+  bool clients_anew_ = false;
   wire::Record known_record_;
+  // The machines' supervisors: what each keeps of the engines that ran there (rule 6).
+  struct Membership {
+    uint64_t attachment = 0;
+    bool kept = false;
+    wire::Record complete;
+    std::vector<wire::Record> proposals;
+    bool alone = false;
+  };
+  std::map<const Machine*, Membership> memberships_;
+  struct Channel {
+    uint64_t last_ns = 0;
+    bool silent = false;
+  };
+  std::map<const EngineProcess*, Channel> channels_;
   uint64_t store_answer_ns_ = 0;  // answers come in the order of the questions
   EngineProcess* engine_ = nullptr;
   std::vector<EngineProcess*> old_engines_;

@@ -313,6 +313,30 @@ void Disk::Extents(const Inode& file, uint64_t offset_bytes, uint64_t length_byt
   }
 }
 
+io::FileRange Disk::NextData(const Inode& file, uint64_t offset_bytes, uint64_t end_bytes) const {
+  const uint64_t end = std::min(end_bytes, file.size_bytes);
+  for (auto page = file.pages.lower_bound(offset_bytes / kBlockBytes);
+       page != file.pages.end() && page->first * kBlockBytes < end; ++page) {
+    if (page->second.kind != PageKind::kData) continue;
+    io::FileRange range = {std::max(offset_bytes, page->first * kBlockBytes), 0};
+    uint64_t next = page->first;
+    while (page != file.pages.end() && page->first == next &&
+           page->second.kind == PageKind::kData) {
+      ++page;
+      ++next;
+    }
+    range.end_bytes = std::min(end, next * kBlockBytes);
+    return range;
+  }
+  return {};
+}
+
+void Disk::DropCache(Inode* file) {
+  for (auto& [number, page] : file->pages) {
+    if (page.differs && !page.dirty) Settle(&page, false);
+  }
+}
+
 uint64_t Disk::allocated_bytes(const Inode& file) const {
   uint64_t pages = 0;
   for (const auto& [number, page] : file.pages) pages += page.kind != PageKind::kHole ? 1 : 0;

@@ -74,6 +74,11 @@ class Disk {
   void Extents(const Inode& file, uint64_t offset_bytes, uint64_t length_bytes, size_t extents_max,
                std::vector<io::FileExtent>* extents) const;
 
+  // The first data, dirty or written, from the one to the other; empty where there is none.
+  io::FileRange NextData(const Inode& file, uint64_t offset_bytes, uint64_t end_bytes) const;
+  // What is read next is what the disk has, but for what waits to be written.
+  void DropCache(Inode* file);
+
   // A sync begins: part of what is dirty is written now, the pages returned when it ends.
   std::vector<uint64_t> SyncBegins(Inode* file);
   void SyncEnds(Inode* file, const std::vector<uint64_t>& pages);

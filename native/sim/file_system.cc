@@ -149,6 +149,23 @@ Status SimFileSystem::Extents(io::File file, uint64_t offset_bytes, uint64_t len
   });
 }
 
+Result<io::FileRange> SimFileSystem::NextData(io::File file, uint64_t offset_bytes,
+                                              uint64_t end_bytes) {
+  io::FileRange range;
+  RETURN_IF_ERROR(Quick(Name(file) + ": SEEK_DATA", [&] {
+    range = machine_.disk.NextData(*InodeOf(file), offset_bytes, end_bytes);
+    return 0;
+  }));
+  return range;
+}
+
+Status SimFileSystem::DropCache(io::File file) {
+  return Quick(Name(file) + ": drop the cache", [&] {
+    machine_.disk.DropCache(InodeOf(file));
+    return 0;
+  });
+}
+
 Status SimFileSystem::TryLock(io::File file) {
   const Status status = Quick(Name(file) + ": lock", [&] {
     Inode* const inode = InodeOf(file);
@@ -216,5 +233,10 @@ Result<io::SpaceInfo> SimFileSystem::Space(const std::string&) {
 }
 
 Result<std::string> SimFileSystem::BootId() { return machine_.boot_id(); }
+
+// Mounted at each boot, and only then.
+Result<std::string> SimFileSystem::MountId(const std::string&) {
+  return "mount-" + std::to_string(machine_.boots());
+}
 
 }  // namespace ankole::sim

@@ -31,6 +31,8 @@ class SimFileSystem final : public io::FileSystem {
   Status ZeroRange(io::File file, uint64_t offset_bytes, uint64_t length_bytes) override;
   Status Extents(io::File file, uint64_t offset_bytes, uint64_t length_bytes, size_t extents_max,
                  std::vector<io::FileExtent>* extents) override;
+  Result<io::FileRange> NextData(io::File file, uint64_t offset_bytes, uint64_t end_bytes) override;
+  Status DropCache(io::File file) override;
   Status TryLock(io::File file) override;
   Result<io::FileInfo> Info(const std::string& path) override;
   Result<io::FileInfo> Info(io::File file) override;
@@ -41,6 +43,7 @@ class SimFileSystem final : public io::FileSystem {
   Result<std::vector<std::string>> List(const std::string& path) override;
   Result<io::SpaceInfo> Space(const std::string& path) override;
   Result<std::string> BootId() override;
+  Result<std::string> MountId(const std::string& path) override;
 
  private:
   // A call that the page cache answers, and one that waits for the device.

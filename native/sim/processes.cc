@@ -82,10 +82,30 @@ void EngineProcess::OnReport(const engine::EngineReport& report) {
                                                       report.message + " (" +
                                                       wire::Describe(report.record) + ")");
   }
-  if (on_report) on_report(report);
 }
 
-void EngineProcess::OnReplica(wire::ReplicaId replica, const char* state,
+void EngineProcess::OnCannotStart(const engine::StartDecision&, const std::vector<engine::Heard>&) {
+}
+
+void EngineProcess::OnPropose(const wire::Record& record) {
+  if (reactor.world().tracing()) {
+    reactor.world().Trace(reactor.process_name(), "proposes " + wire::Describe(record));
+  }
+  if (on_propose) on_propose(record);
+}
+
+void EngineProcess::OnComplete(const wire::Record& record) {
+  if (reactor.world().tracing()) {
+    reactor.world().Trace(reactor.process_name(), "complete: " + wire::Describe(record));
+  }
+  if (on_complete) on_complete(record);
+}
+
+void EngineProcess::OnProbeStore(uint64_t question) {
+  if (on_probe_store) on_probe_store(question);
+}
+
+void EngineProcess::OnReplica(wire::ReplicaId replica, const char* state, engine::Fault,
                               const std::string& reason) {
   if (!reactor.world().tracing()) return;
   reactor.world().Trace(reactor.process_name(),

@@ -4,6 +4,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <vector>
 
 #include "engine/engine.h"
 #include "replica/disk_host.h"
@@ -60,12 +61,20 @@ class EngineProcess final : private engine::Engine::Observer, private LogSink {
   uint64_t ready_tick = 0;
   // On its turn.
   std::function<void(uint64_t question, const wire::Record& record)> on_ask_store;
-  std::function<void(const engine::EngineReport& report)> on_report;
+  std::function<void(uint64_t question)> on_probe_store;
+  std::function<void(const wire::Record& record)> on_propose;
+  std::function<void(const wire::Record& record)> on_complete;
   std::function<void()> on_ready;
 
  private:
   void OnReport(const engine::EngineReport& report) override;
-  void OnReplica(wire::ReplicaId replica, const char* state, const std::string& reason) override;
+  void OnReplica(wire::ReplicaId replica, const char* state, engine::Fault fault,
+                 const std::string& reason) override;
+  void OnCannotStart(const engine::StartDecision& decision,
+                     const std::vector<engine::Heard>& heard) override;
+  void OnPropose(const wire::Record& record) override;
+  void OnComplete(const wire::Record& record) override;
+  void OnProbeStore(uint64_t question) override;
   void OnAskStore(uint64_t question, const wire::Record& record) override;
   void OnReady() override;
   void OnStopped(bool clean) override;

@@ -16,10 +16,17 @@ class Store {
   struct Attachment {
     uint64_t number = 0;
     wire::Record record;
+    bool clients_anew = false;  // another machine, or one that booted since
   };
-  Attachment Attach(const std::string& machine) {
+  Attachment Attach(const std::string& machine, const std::string& boot_id) {
+    const bool anew = machine != machine_ || boot_id != boot_id_;
     machine_ = machine;
-    return {++attachment_, record_};
+    boot_id_ = boot_id;
+    return {++attachment_, record_, anew};
+  }
+  Status Probe(uint64_t attachment) const {
+    if (attachment == attachment_ || Mutant("store-not-fenced")) return Status::Ok();
+    return {ErrorCode::kFenced, "the volume is at attachment " + std::to_string(attachment_)};
   }
   Status Put(const wire::Record& record) {
     if (record.epoch.attachment != attachment_ && !Mutant("store-not-fenced")) {
@@ -33,11 +40,11 @@ class Store {
   }
   uint64_t attachment() const { return attachment_; }
   const wire::Record& record() const { return record_; }
-  const std::string& machine() const { return machine_; }
 
  private:
   uint64_t attachment_ = 0;
   std::string machine_;
+  std::string boot_id_;
   wire::Record record_;
 };
 

@@ -4,12 +4,15 @@
 import type {
   Address,
   CacheMode,
+  CannotStartEvent,
   ChosenIoBackend,
   EngineState,
   HostPort,
   IscsiConfig,
   MembershipRecord,
   PortalTarget,
+  ReplicaFault,
+  WaitCause,
 } from '../native/index.js'
 
 export type { MembershipRecord, EngineState, CacheMode } from '../native/index.js'
@@ -46,10 +49,15 @@ export interface EnginePlan {
   secret: string
   attachment: number
   record: MembershipRecord
+  /** No record of the volume was confirmed under the id that the store has now. */
+  storeRestored: boolean
+  /** The attachment is to another host than the one before, or to one that was booted anew since. */
+  clientsAnew: boolean
   replicas: { id: string; address: Address }[]
   nbd: HostPort
   iscsi: IscsiConfig
   lateMs: number
+  resyncBandwidth?: number
 }
 
 /** Of the whole cluster: every target has its way from every portal. */
@@ -64,6 +72,8 @@ export interface NodeReport {
   /** Of the plan that this report answers; 0 before the first. */
   version: number
   node: string
+  /** Another one after each boot of the machine; empty: not known. */
+  bootId: string
   disks: DiskReport[]
   engines: EngineReport[]
   portal?: PortalReport
@@ -95,13 +105,19 @@ export interface EngineReport {
   run: number
   state: EngineState
   message: string
+  /** What I/O waits for; empty: it does not wait. */
+  waitsFor: WaitCause | ''
+  /** Why it cannot start, and what each replica said. */
+  cannotStart?: CannotStart
   members: string[]
   generation: number
   nbd?: HostPort
   iscsi?: HostPort
   ioBackend?: ChosenIoBackend
-  replicas: { id: string; state: string; reason: string }[]
+  replicas: { id: string; state: string; fault: ReplicaFault | ''; reason: string }[]
 }
+
+export type CannotStart = Omit<CannotStartEvent, 'event'>
 
 export interface PortalReport {
   state: 'starting' | 'ready' | 'failed'

@@ -24,6 +24,8 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
     state: status.state,
     robustness: status.robustness,
     message: status.message,
+    waitsFor: status.waitsFor ?? '',
+    salvages: volume.salvages ?? [],
     warnings: warningsOf(volume),
     node: membership.node ?? spec.nodeID,
     attachment: membership.attachment,
@@ -37,6 +39,7 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
         ...{ id, node, disk },
         directory: seen?.directory ?? '',
         state: seen?.state ?? 'unknown',
+        fault: seen?.fault ?? '',
         message: seen?.message ?? '',
       }
     }),

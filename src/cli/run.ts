@@ -13,6 +13,7 @@ export async function up(options: UpOptions, version: string): Promise<void> {
   const node = new LocalNode({
     ...{ data, disks, http, iscsi, demo, ioBackend, replication, version, log },
     replicaGraceMs: replicaGrace,
+    resyncBandwidth: options.resyncBandwidth,
   })
   const signal = nextSignal()
   try {

@@ -2,7 +2,7 @@ import { Command, Option } from 'commander'
 import { portalPortDefault } from '../manager/addresses.js'
 import type { IoBackend } from '../native/index.js'
 import { logLevels, type LogLevel } from './log-level.js'
-import { formatHostPort, parseCount, parseGraceMs, parseHostPort, type HostPort } from './values.js'
+import { formatHostPort, parseCount, parseGraceMs, parseHostPort, type HostPort, parseBandwidth } from './values.js'
 
 export interface UpOptions {
   data: string
@@ -12,6 +12,7 @@ export interface UpOptions {
   demo: boolean
   ioBackend: IoBackend
   replicaGrace: number
+  resyncBandwidth: number
   replication: 'unix' | 'tcp'
   logLevel: LogLevel
   json?: true
@@ -50,6 +51,14 @@ export function upCommand(version: string): Command {
       new Option('--replica-grace <time>', 'how long a replica may be late before the volume goes on without it')
         .argParser(parseGraceMs)
         .default(1000, '1s'),
+    )
+    .addOption(
+      new Option(
+        '--resync-bandwidth <bytes>',
+        'how much a volume may copy between its replicas a second, such as 100MiB',
+      )
+        .argParser(parseBandwidth)
+        .default(0, 'no limit'),
     )
     .addOption(
       new Option('--replication <how>', 'how engines reach the disk hosts of this machine')

@@ -48,8 +48,27 @@ export function parseCount(max: number): (text: string) => number {
   }
 }
 
+export function parseReplicaIds(text: string): string[] {
+  const ids = text.split(',').map((id) => id.trim())
+  if (!ids.every((id) => /^[0-9a-f]{16}$/.test(id))) {
+    throw new InvalidArgumentError('Use ids of replicas as "ankole volume list --json" shows them, 16 hex digits each.')
+  }
+  return ids
+}
+
 export function parsePhysicalBlock(text: string): PhysicalBlockBytes {
   const size = physicalBlockSizes.find((size) => String(size) === text)
   if (size !== undefined) return size
   throw new InvalidArgumentError(`Use ${physicalBlockSizes.join(' or ')}, in bytes.`)
+}
+
+const unitBytes: Record<string, number> = { '': 1, ki: 2 ** 10, mi: 2 ** 20, gi: 2 ** 30, k: 1e3, m: 1e6, g: 1e9 }
+
+/** «100MiB», «1.5GiB», «50MB»; 0 is no limit. Bytes a second. */
+export function parseBandwidth(text: string): number {
+  const match = /^(\d{1,9}(?:\.\d{1,3})?)(|[kmg]i?)b?$/i.exec(text.trim())
+  const bytes = Math.round(Number(match?.[1]) * (unitBytes[match?.[2]?.toLowerCase() ?? ''] ?? 0))
+  // Less than a chunk of 1 MiB in some seconds would hold up what waits for it.
+  if (match && (bytes === 0 || bytes >= 2 ** 20)) return bytes
+  throw new InvalidArgumentError('Use bytes a second, such as 100MiB; 1MiB is the least, and 0 is no limit.')
 }

@@ -1,12 +1,12 @@
 import { Command, Option } from 'commander'
-import type { AttachmentView, DeletionView, VolumeList, VolumeView } from '../api/index.js'
+import type { AttachmentView, DeletionView, SalvageView, VolumeList, VolumeView } from '../api/index.js'
 import { iscsiUri } from '../manager/addresses.js'
 import { formatBytes, parseSize, physicalBlockBytesDefault, replicasMax } from '../manager/volume-spec.js'
 import type { CacheMode, PhysicalBlockBytes } from '../store/index.js'
 import { readChap, type ChapOptions } from './chap.js'
 import { Client } from './client.js'
 import { print, printJson, table } from './output.js'
-import { parseCount, parsePhysicalBlock, parseTimeoutSeconds } from './values.js'
+import { parseCount, parsePhysicalBlock, parseReplicaIds, parseTimeoutSeconds } from './values.js'
 
 interface Shared {
   url: string
@@ -25,11 +25,12 @@ interface CreateOptions extends Waiting, ChapOptions {
 }
 
 export function volumeCommand(): Command {
-  const volume = new Command('volume').description('Create, list, attach, detach and delete volumes')
+  const volume = new Command('volume').description('Create, list, attach, detach, salvage and delete volumes')
   volume.addCommand(createCommand())
   volume.addCommand(listCommand())
   volume.addCommand(attachCommand())
   volume.addCommand(detachCommand())
+  volume.addCommand(salvageCommand())
   volume.addCommand(deleteCommand())
   return volume
 }
@@ -138,6 +139,39 @@ function detachCommand(): Command {
       const volume = await new Client(url).post<VolumeView>(`${pathOf(name)}/detach`, { timeoutSeconds: timeout })
       if (json) printJson(volume)
       else print(`Volume ${name} is detached.`)
+    })
+}
+
+function salvageCommand(): Command {
+  return aCommand('salvage', 'Start a volume that refuses to start, with the replicas that are left; data may be lost')
+    .argument('<name>')
+    .option(
+      '--replicas <ids>',
+      'which, separated by commas; those with the newest record if not given',
+      parseReplicaIds,
+    )
+    .option('--yes', 'do it; without this it only says what would be done')
+    .addHelpText(
+      'after',
+      `
+First bring back what "ankole volume list" says is lacking: nothing is lost then.
+
+Examples:
+  ankole volume salvage data
+  ankole volume salvage data --replicas 00000000000000aa --yes`,
+    )
+    .action(async (name: string, _: object, command: Command) => {
+      const { url, json, replicas, yes } = command.optsWithGlobals<Shared & { replicas?: string[]; yes?: true }>()
+      const body = { confirm: yes ?? false, ...(replicas === undefined ? {} : { replicas }) }
+      const salvage = await new Client(url).post<SalvageView>(`${pathOf(name)}/salvage`, body)
+      if (json) printJson(salvage)
+      else {
+        const { done, replicas, reason, mayLose } = salvage
+        print(`Volume ${name} ${done ? 'is salvaged' : 'would be salvaged'} with ${replicas.join(', ')}.`)
+        print(`  It cannot start as: ${reason}`)
+        print(`  May be lost: ${mayLose}.`)
+        print(done ? 'It starts now: ankole volume list' : 'Nothing was done. Repeat with --yes to do it.')
+      }
     })
 }
 

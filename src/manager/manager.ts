@@ -6,6 +6,7 @@ import { AnkoleError, messageOf } from '../api/errors.js'
 import {
   giveAttachment,
   modify,
+  salvageVolume,
   type CacheMode,
   type Chap,
   type Draft,
@@ -20,6 +21,7 @@ import { nodePlan, type PlanOptions } from './node-plan.js'
 import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './observation.js'
 import { count, place } from './placement.js'
 import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
+import { planSalvage, type SalvagePlan } from './salvage.js'
 import { checkName, checkPhysicalBlock, checkReplicas, physicalBlockBytesDefault } from './volume-spec.js'
 import { assess, type Assessment } from './volume-state.js'
 
@@ -146,6 +148,20 @@ export class Manager {
     })
   }
 
+  /** What salvage would do, and with `confirmed` does; see planSalvage for what it throws. */
+  async salvage(name: string, replicas: readonly string[], confirmed: boolean): Promise<SalvagePlan> {
+    const volume = this.volume(name)
+    const plan = planSalvage(volume, this.engine(volume), replicas)
+    if (!confirmed) return plan
+    await salvageVolume(this.#options.store, name, volume.membership.attachment, plan)
+    const { attachment, record, reason, mayLose } = plan
+    this.#options.log.warn(
+      { volume: name, attachment, replicas: record.members, reason, mayLose },
+      `volume is salvaged with replicas ${record.members.join(', ')}: it could not start as ${reason}; may be lost: ${mayLose}`,
+    )
+    return plan
+  }
+
   detach(name: string): Promise<Volume> {
     return this.#change(name, (volume) => {
       if (volume.spec.nodeID === null) return false
@@ -231,6 +247,7 @@ export class Manager {
         attachment: 0,
         node: null,
         record: { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' },
+        ...(this.#options.plan.storeId === undefined ? {} : { storeId: this.#options.plan.storeId }),
       },
       status: { state: 'creating', robustness: 'unknown', message: '', replicas: [] },
     }
@@ -377,7 +394,7 @@ export class Manager {
       case 'none':
         break
       case 'give-attachment':
-        if (node !== null) next = giveAttachment(next, node)
+        if (node !== null) next = giveAttachment(next, node, this.report(node)?.bootId ?? '')
         break
       case 'release-attachment':
         next = { ...next, membership: { ...next.membership, node: null } }

@@ -12,6 +12,10 @@ export interface PlanOptions {
   nbdHost: string
   iscsi: IscsiAddresses
   lateMs: number
+  /** Bytes a second that an engine copies between replicas; absent: as fast as it goes. */
+  resyncBandwidth?: number
+  /** Of the store as it is now; absent: it cannot have been restored. */
+  storeId?: string
 }
 
 export interface IscsiAddresses {
@@ -66,13 +70,15 @@ function enginePlan(
   addresses: ReadonlyMap<string, string>,
   options: PlanOptions,
 ): EnginePlan {
-  const { attachment, record } = volume.membership
+  const { attachment, record, storeId, clientsAnew = false } = volume.membership
   return {
     volume: volume.metadata.name,
     sizeBytes: volume.spec.sizeBytes,
     secret: volume.secret,
     attachment,
     record,
+    storeRestored: options.storeId !== undefined && storeId !== undefined && storeId !== options.storeId,
+    clientsAnew,
     replicas: volume.replicas.flatMap(({ id, disk }) => {
       const address = addresses.get(disk)
       return address === undefined ? [] : [{ id, address }]
@@ -86,6 +92,7 @@ function enginePlan(
       ...(volume.chap === undefined ? {} : { chap: volume.chap }),
     },
     lateMs: options.lateMs,
+    ...(options.resyncBandwidth === undefined ? {} : { resyncBandwidth: options.resyncBandwidth }),
   }
 }
 

@@ -27,6 +27,12 @@ export interface HostPort {
   port: number
 }
 
+/** What the engine before this one said of its members: the last complete record, and what it proposed since. */
+export interface KeptMembership {
+  complete: MembershipRecord
+  proposals: MembershipRecord[]
+}
+
 export interface EngineConfig {
   volume: string
   sizeBytes: number
@@ -34,11 +40,21 @@ export interface EngineConfig {
   secret: string
   epoch: Epoch
   record: MembershipRecord
+  /** Absent: the supervisor keeps nothing of an engine before this one, and the first record needs the store. */
+  kept?: KeptMembership
+  /** No engine before this one can answer reads any more, as far as the supervisor saw. */
+  alone: boolean
+  /** The store was restored from a copy, and no record of the volume was confirmed under it yet. */
+  storeRestored: boolean
+  /** The attachment is to another host than the one before, or to one that was booted anew since. */
+  clientsAnew: boolean
   replicas: { id: string; address: Address }[]
   nbd: HostPort
   iscsi: IscsiConfig
   ioBackend: IoBackend
   lateMs: number
+  /** Bytes a second that are copied between replicas; absent or 0: as fast as it goes. */
+  resyncBandwidth?: number
   startWaitMs: number
   /** Where the io back end is probed with one real read and fsync. */
   dataDirectory: string
@@ -114,12 +130,71 @@ export interface RecordEvent {
   record: MembershipRecord
 }
 
+/** Whether the store can be read: a minority is proposed only then. Answered as a record is. */
+export interface ProbeEvent {
+  event: 'probe'
+  question: number
+}
+
+/** Said before any replica gets the record. */
+export interface ProposalEvent {
+  event: 'proposal'
+  record: MembershipRecord
+}
+
+/** The record counts. For the store it is a hint: nothing waits for it. */
+export interface CompleteEvent {
+  event: 'complete'
+  record: MembershipRecord
+}
+
+/** What a replica said to an engine that cannot start. */
+export interface HeardReplica {
+  id: string
+  answered: boolean
+  /** Of one that answered. */
+  record?: MembershipRecord
+  welcomed?: Epoch
+  suspect?: boolean
+  unclean?: boolean
+  /** Why it did not. */
+  reason?: string
+}
+
+export interface CannotStartEvent {
+  event: 'cannot-start'
+  newest: MembershipRecord
+  lacking: string
+  replicas: HeardReplica[]
+}
+
+/** Why a replica is no member: docs/reference/faults.md. */
+export const replicaFaults = [
+  'connection-lost',
+  'no-answer',
+  'io-error',
+  'flush-failed',
+  'no-space',
+  'record-failed',
+  'suspect',
+  'older-record',
+  'refused',
+  'wrong-size',
+  'not-heard',
+] as const
+export type ReplicaFault = (typeof replicaFaults)[number]
+
+/** What I/O waits for: docs/reference/faults.md. */
+export const waitCauses = ['members', 'majority', 'store', 'space'] as const
+export type WaitCause = (typeof waitCauses)[number]
+
 export type EngineState = 'starting' | 'serving' | 'degraded' | 'waiting' | 'refused' | 'stopping' | 'stopped'
 
 export interface EngineStateEvent {
   event: 'state'
   state: EngineState
   message: string
+  waitsFor: WaitCause | ''
   members: string[]
   generation: number
 }
@@ -130,12 +205,13 @@ export interface ServingEvent {
   iscsi?: HostPort
 }
 
-export type ReplicaConnectionState = 'connecting' | 'member' | 'left' | 'suspect'
+export type ReplicaConnectionState = 'connecting' | 'member' | 'left' | 'resyncing' | 'suspect'
 
 export interface ReplicaStateEvent {
   event: 'replica'
   id: string
   state: ReplicaConnectionState
+  fault: ReplicaFault | ''
   reason: string
 }
 
@@ -152,7 +228,17 @@ export interface FailedEvent {
 }
 
 export type EngineEvent =
-  IoBackendEvent | LogEvent | RecordEvent | EngineStateEvent | ServingEvent | ReplicaStateEvent | StoppedEvent
+  | IoBackendEvent
+  | LogEvent
+  | RecordEvent
+  | ProbeEvent
+  | ProposalEvent
+  | CompleteEvent
+  | CannotStartEvent
+  | EngineStateEvent
+  | ServingEvent
+  | ReplicaStateEvent
+  | StoppedEvent
 
 export type DiskHostEvent = IoBackendEvent | LogEvent | ListeningEvent | FailedEvent | StoppedEvent
 
@@ -183,6 +269,8 @@ export interface DiskReplica {
   directory: string
   sizeBytes: number
   allocatedBytes: number
+  /** Of 4 MiB: written, and not known to be equal on all members. */
+  dirtyRegions: number
   state: 'open' | 'closed' | 'failed'
   error: string
 }
@@ -232,20 +320,53 @@ export interface EngineCounters {
   volume: string
   ioBackend: ChosenIoBackend
   inFlight: number
+  waitsFor: WaitCause | ''
+  /** How often a replica left, by why; since the engine's process started. */
+  faults: Record<ReplicaFault, number>
   /** NBD. */
   connections: number
   iscsiSessions: number
   heldBytes: number
   bucketBoundsSeconds: number[]
   operations: OperationTable
-  replicas: { id: string; state: ReplicaConnectionState; inFlight: number; operations: OperationTable }[]
+  /** Regions of 4 MiB that are dirty at some member, and of these those that members may differ in. */
+  dirtyRegions: number
+  unequalRegions: number
+  /** Copied between replicas, and blocks that were corrupt at one and written anew; since the process started. */
+  resyncedBytes: number
+  repairedBlocks: number
+  replicas: ReplicaCounters[]
+}
+
+export interface ReplicaCounters {
+  id: string
+  state: ReplicaConnectionState
+  inFlight: number
+  /** How far one that is no member is on its way to become one; null for members. */
+  resync: ResyncProgress | null
+  operations: OperationTable
+}
+
+export interface ResyncProgress {
+  state: 'waiting' | 'held-off' | 'copying' | 'joining'
+  /** That were to be compared when it began, and since. */
+  regions: number
+  regionsToGo: number
+  copiedBytes: number
+  bytesPerSecond: number
 }
 
 export interface DiskCounters {
   disk: string
   ioBackend: ChosenIoBackend
   bucketBoundsSeconds: number[]
-  replicas: { volume: string; id: string; operations: OperationTable }[]
+  replicas: {
+    volume: string
+    id: string
+    operations: OperationTable
+    /** Of 4 MiB: how many are dirty, and how many each replica that is away misses. Of open replicas only. */
+    regions?: { dirty: number; missing: { replica: string; regions: number }[] }
+  }[]
 }
 
 /** Since its process started, but for the connections: those that are open. */

@@ -151,10 +151,13 @@ export class TestNode {
     const none: MembershipRecord = { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' }
     const record = this.records.get(volume) ?? none
     const replicas = placed.map(({ id, address }) => ({ id, address }))
-    this.#engines.set(volume, { volume, sizeBytes, secret, attachment, record, replicas, nbd, iscsi, lateMs })
+    const basis = { attachment, record, storeRestored: false, clientsAnew: false }
+    this.#engines.set(volume, { volume, sizeBytes, secret, ...basis, replicas, nbd, iscsi, lateMs })
     this.#planTargets()
     this.apply()
   }
+
+  storeAway = false
 
   /** Detaches; the portal still knows the target. */
   rest(volume: string): void {
@@ -220,7 +223,9 @@ export class TestNode {
       node: 'node-1',
       supervisor,
       recordStore: {
+        probe: () => (this.storeAway ? Promise.reject(new Error('the store is away')) : Promise.resolve()),
         store: (volume, record) => {
+          if (this.storeAway) return Promise.reject(new Error('the store is away'))
           if (record.epoch.attachment < (this.#attachments.get(volume) ?? 0)) {
             const error = new Error(`attachment ${record.epoch.attachment} is stale`)
             return Promise.reject(Object.assign(error, { code: 'stale-attachment' }))

@@ -235,6 +235,7 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}',
     '/v1/volumes/{name}/attach',
     '/v1/volumes/{name}/detach',
+    '/v1/volumes/{name}/salvage',
   ])
 })
 
@@ -270,4 +271,26 @@ void t.test('secrets leave neither by the API nor by the log', async (t) => {
   t.notMatch(created.text, /secret of (mine|yours|more|nobody|☃)/)
   t.notOk(logged.join('').includes(secret))
   t.notMatch(logged.join(''), /secret of (mine|yours|more|nobody|☃)/)
+})
+
+void t.test('salvage says what it would do, and does it only when told to', async (t) => {
+  const { call, manager, agent, untilState } = await anApi(t)
+  agent.engineState = 'starting'
+  t.equal((await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })).status, 201)
+  await manager.attach('demo')
+  const { replicas } = await untilState('demo', 'attaching')
+  const url = '/v1/volumes/demo/salvage'
+  t.match(await call('POST', url, {}), { status: 409, body: { error: { code: 'salvage-not-needed' } } })
+  const [first, second] = replicas.map(({ id }) => id) as [string, string]
+  const newest = { epoch: { attachment: 1, run: 1 }, generation: 5, members: [first, second], snapshot: '' }
+  agent.cannotStart = {
+    ...{ newest, lacking: 'the second does not answer' },
+    replicas: [{ id: first, answered: true, record: newest, welcomed: { attachment: 1, run: 1 } }],
+  }
+  const plan = { volume: 'demo', attachment: 2, replicas: [first], reason: 'the second does not answer' }
+  t.match(await call('POST', url, {}), { status: 200, body: { ...plan, done: false } })
+  t.match(await call('POST', url, { confirm: true }), { status: 200, body: { ...plan, done: true } })
+  const { body } = await call('GET', '/v1/volumes/demo')
+  t.match(body, { attachment: 2, salvages: [{ attachment: 2, replicas: [first] }] })
+  t.match(await call('POST', url, { replicas: ['x'] }), { status: 400 })
 })

@@ -66,6 +66,8 @@ export function anEngine(volume: string, attachment = 1): EngineSpec {
       ioBackend: 'auto',
       lateMs: 1000,
       startWaitMs: 1000,
+      storeRestored: false,
+      clientsAnew: false,
       dataDirectory: '/tmp',
     },
   }

@@ -1,0 +1,527 @@
+#include "engine/joiner.h"
+
+#include <algorithm>
+
+namespace ankole::engine {
+namespace {
+
+// The background leaves so much of the table of dirty regions to clients.
+constexpr size_t kOpenMax = kDirtyRegionsMax - 256;
+// One that was lost within this time of the last loss flaps, and is held off for longer each time.
+constexpr uint64_t kFlapNs = 60 * kNsPerSecond;
+constexpr uint64_t kHoldOffMaxNs = 60 * kNsPerSecond;
+constexpr uint64_t kTellNs = kNsPerSecond;
+
+}  // namespace
+
+Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cleaner)
+    : host_(host),
+      table_(table),
+      cleaner_(cleaner),
+      copier_(copier),
+      walker_(host, copier, *this, CopyKind::kFill),
+      lacks_(table.regions()),
+      virgin_(table.regions()),
+      reader_(host),
+      map_(table.regions()),
+      state_copier_(host) {
+  reader_.owner = this;
+  state_lock_.begin_block = kStateBlock;
+  state_lock_.end_block = kStateBlock + 1;
+  state_lock_.exclusive = true;
+  state_lock_.owner = this;
+  state_lock_.granted = [](LockRequest* granted) {
+    static_cast<Joiner*>(granted->owner)->CopyState();
+  };
+}
+
+bool Joiner::idle() const {
+  return walker_.idle() && !reader_.busy() && !state_copier_.busy() && !state_locked_;
+}
+
+// --- which one
+// --------------------------------------------------------------------------------------------
+
+void Joiner::OnLost(Link& link) {
+  // Once a record has it, it is for its members to leave by another one.
+  if (&link == link_ && phase_ != Phase::kProposed) {
+    LetGo({ErrorCode::kConnectionLost, link.why_down()});
+  }
+}
+
+void Joiner::OnLeft(const Link& link) { HoldOff(link); }
+
+void Joiner::HoldOff(const Link& link) {
+  Standing& standing = standing_[link.index()];
+  const uint64_t now_ns = host_.reactor().NowNs();
+  const bool again = standing.lost_ns != 0 && now_ns - standing.lost_ns < kFlapNs;
+  standing.losses = again ? standing.losses + 1 : 0;
+  standing.lost_ns = now_ns;
+  const uint64_t hold_ns =
+      standing.losses == 0
+          ? 0
+          : std::min(kHoldOffMaxNs, kNsPerSecond << std::min(standing.losses - 1, 6U));
+  standing.hold_until_ns = now_ns + hold_ns;
+}
+
+// The next that can be brought in.
+void Joiner::Next() {
+  if (stopped_ || phase_ != Phase::kNone || !host_.Settled() || !idle()) return;
+  const uint64_t now_ns = host_.reactor().NowNs();
+  for (const auto& link : host_.links()) {
+    const Standing& standing = standing_[link->index()];
+    if (host_.IsMember(link->index()) || standing.hold_until_ns > now_ns) continue;
+    if (link->up()) {
+      // It was welcomed at the start, when all were.
+      link_ = link.get();
+      phase_ = Phase::kWelcoming;
+      if (Admits(host_.StateOf(*link))) OnState(*link, true, host_.StateOf(*link));
+      return;
+    }
+    if (link->mode() != LinkMode::kAuthentic) continue;
+    link_ = link.get();
+    phase_ = Phase::kAsking;
+    link_->Ask();
+    return;
+  }
+}
+
+void Joiner::Reset() {
+  link_ = nullptr;
+  phase_ = Phase::kNone;
+  lacks_.Clear();
+  virgin_.Clear();
+  map_.Clear();
+  descends_ = flush_due_ = false;
+  copied_regions_ = total_ = copied_bytes_ = told_bytes_ = rate_ = told_ns_ = 0;
+}
+
+void Joiner::LetGo(const Status& why) {
+  if (link_ == nullptr) return;
+  Link& link = *link_;
+  const bool told = phase_ > Phase::kWelcoming;
+  HoldOff(link);
+  Reset();
+  copier_.CancelFills(link);
+  walker_.Cancel();
+  if (told) {
+    host_.log().Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) +
+                                         " does not join for now: " + why.message());
+    host_.TellReplica(link, "left", why.message());
+  }
+  host_.JoinerFailed(link, why);
+}
+
+void Joiner::Stop() {
+  stopped_ = true;
+  LetGo({ErrorCode::kCancelled, "the engine stops"});
+  walker_.Cancel();
+}
+
+// Whether it may become a member at all; lets it go if not.
+bool Joiner::Admits(const wire::ReplicaState& state) {
+  if (state.size_bytes != host_.size_bytes()) {
+    LetGo({ErrorCode::kInvalidArgument, "it has " + std::to_string(state.size_bytes) +
+                                            " bytes, the volume has " +
+                                            std::to_string(host_.size_bytes())});
+    return false;
+  }
+  if (Newer(state.records.current, host_.complete())) {
+    LetGo({ErrorCode::kFenced, "it holds a newer record: " + Describe(state.records.current)});
+    return false;
+  }
+  return true;
+}
+
+void Joiner::OnState(Link& link, bool welcomed, const wire::ReplicaState& state) {
+  if (&link != link_) return;
+  state_ = state;
+  if (!welcomed) {
+    if (phase_ != Phase::kAsking || !Admits(state)) return;
+    phase_ = Phase::kWelcoming;
+    link_->Fence();
+    return;
+  }
+  if (phase_ != Phase::kWelcoming) return;
+  AskMaps();
+}
+
+void Joiner::OnRefused(Link& link, const Status& why) {
+  if (&link == link_) LetGo(why);
+}
+
+// --- what it lacks
+// --------------------------------------------------------------------------------------------
+
+// From now on what is written is noted here, by Takes; what is on its way was not. All else is in
+// the maps.
+void Joiner::AskMaps() {
+  phase_ = Phase::kMaps;
+  lacks_.Clear();
+  map_.Clear();
+  table_.AddPinned(&lacks_);
+  descends_ = map_found_ = false;
+  map_link_ = 0;
+  told_ns_ = host_.reactor().NowNs();
+  host_.TellReplica(*link_, "resyncing", "asking what it lacks");
+  NextMap();
+}
+
+// Its own dirty regions first, then what each member says that it misses. Any of the members' maps
+// has it all; more than one costs little.
+void Joiner::NextMap() {
+  const auto own = [](MapReader* self, ErrorCode status) {
+    auto* of = static_cast<Joiner*>(self->owner);
+    if (of->phase_ != Phase::kMaps) return of->Next();
+    if (status != ErrorCode::kOk) {
+      return of->LetGo({status, "it did not tell its dirty regions"});
+    }
+    of->BeginBulk();
+  };
+  const auto links = host_.links();
+  while (map_link_ < links.size() && (!host_.IsMember(map_link_) || !links[map_link_]->up())) {
+    ++map_link_;
+  }
+  if (map_link_ == links.size()) {
+    reader_.ReadMap(link_, 0, &map_, own);
+    return;
+  }
+  reader_.ReadMaps(links[map_link_].get(), &maps_, [](MapReader* self, ErrorCode status) {
+    auto* of = static_cast<Joiner*>(self->owner);
+    if (of->phase_ != Phase::kMaps) return of->Next();
+    const wire::RecordPair& holds = of->state_.records;
+    if (status == ErrorCode::kOk) {
+      for (const wire::MissingSlot& slot : of->maps_.used()) {
+        if (slot.id != of->link_->replica()) continue;
+        const bool descends = holds.current.exists() &&
+                              (holds.current == slot.record || holds.complete == slot.record);
+        of->map_found_ |= descends;
+        of->descends_ |= holds.current.exists() && holds.current == slot.record;
+        Link* member = of->host_.links()[of->map_link_].get();
+        if (!member->up()) break;
+        self->ReadMap(member, slot.id, &of->map_, [](MapReader* again, ErrorCode outcome) {
+          static_cast<Joiner*>(again->owner)->OnMap(outcome);
+        });
+        return;
+      }
+    }
+    of->OnMap(ErrorCode::kOk);
+  });
+}
+
+void Joiner::OnMap(ErrorCode status) {
+  if (phase_ != Phase::kMaps) return Next();
+  if (status != ErrorCode::kOk) map_found_ = descends_ = false;  // half of it is none
+  ++map_link_;
+  NextMap();
+}
+
+void Joiner::BeginBulk() {
+  if (!map_found_) lacks_.AddAll();
+  for (uint64_t region = map_.Next(0); region != RegionSet::kNone; region = map_.Next(region + 1)) {
+    lacks_.Add({static_cast<uint32_t>(region), 1});
+  }
+  map_.Clear();
+  if (state_.fresh) virgin_.AddAll();
+  total_ = lacks_.count();
+  bulk_next_ = 0;
+  phase_ = Phase::kBulk;
+  host_.log().Log(LogLevel::kInfo,
+                  "replica " + wire::ReplicaIdText(link_->replica()) +
+                      " is brought up to date: " + std::to_string(total_) + " of " +
+                      std::to_string(table_.regions()) + " regions are to be compared" +
+                      (map_found_ ? "" : ", as it descends from no record that is known here"));
+  Tell(host_.reactor().NowNs());
+  walker_.Pump();
+  if (copying_ == 0) AfterRegions();
+}
+
+// --- what it gets
+// --------------------------------------------------------------------------------------------
+
+bool Joiner::Takes(const Operation& operation) {
+  if (phase_ < Phase::kMaps || phase_ == Phase::kProposed) return false;
+  if (operation.kind == BlockOperation::kFlush) return operation.own ? attached() : flushes();
+  if (operation.kind == BlockOperation::kStoreState) return phase_ >= Phase::kState;
+  if (!operation.dirties()) return false;
+  const RegionRun run = RegionsOf(operation.offset_bytes, operation.length_bytes);
+  if (live()) return !lacks_.ContainsAll(run);
+  const uint64_t before = lacks_.count();
+  lacks_.Add(run);
+  total_ += lacks_.count() - before;
+  return false;
+}
+
+bool Joiner::NextRegion(Walker::Region* region) {
+  const bool bulk = phase_ == Phase::kBulk;
+  if (!bulk && phase_ != Phase::kLive) return false;
+  const uint64_t next = lacks_.Next(bulk ? bulk_next_ : 0);
+  if (next == RegionSet::kNone) return false;
+  const RegionRun run = {static_cast<uint32_t>(next), 1};
+  if (!table_.Pin(run, host_.reactor().NowNs(), kOpenMax)) return false;
+  bulk_next_ = next + 1;
+  lacks_.Remove(next);
+  region->number = run.first;
+  region->virgin = virgin_.Contains(next);
+  region->joiner = link_;
+  virgin_.Remove(next);
+  ++copying_;
+  return true;
+}
+
+void Joiner::RegionDone(const Walker::Region& region, ErrorCode status,
+                        const Walker::Totals& totals) {
+  --copying_;
+  table_.Unpin({region.number, 1}, host_.reactor().NowNs());
+  if (region.joiner != link_) {
+    Next();
+    return;
+  }
+  copied_bytes_ += totals.copied_bytes;
+  if (status != ErrorCode::kOk) {
+    lacks_.Add({region.number, 1});
+    LetGo({status, "region " + std::to_string(region.number) +
+                       " cannot be copied: " + ErrorCodeName(status)});
+    return;
+  }
+  ++copied_regions_;
+  walker_.Pump();
+  if (copying_ == 0) AfterRegions();
+}
+
+// Nothing is being copied.
+void Joiner::AfterRegions() {
+  if (phase_ == Phase::kBulk && lacks_.Next(bulk_next_) == RegionSet::kNone) {
+    Flush(Phase::kSettling);
+  } else if (phase_ == Phase::kLive && lacks_.empty()) {
+    Flush(Phase::kFlushing);
+  }
+}
+
+void Joiner::Flush(Phase phase) {
+  phase_ = phase;
+  flush_due_ = !cleaner_.Flush(
+      [](void* owner, bool ok) { static_cast<Joiner*>(owner)->OnFlushed(ok); }, this);
+}
+
+void Joiner::OnFlushed(bool ok) {
+  if (!ok) {
+    flush_due_ = link_ != nullptr;
+    return;
+  }
+  copied_regions_ = 0;
+  switch (phase_) {
+    case Phase::kSettling:
+      phase_ = Phase::kLive;
+      walker_.Pump();
+      if (copying_ == 0) AfterRegions();
+      return;
+    case Phase::kFlushing:
+      BeginFinal();
+      return;
+    case Phase::kLastFlush:
+      phase_ = Phase::kReady;
+      Propose();
+      return;
+    default:
+      return;
+  }
+}
+
+// --- the last steps
+// --------------------------------------------------------------------------------------------
+
+void Joiner::BeginFinal() {
+  phase_ = Phase::kFinal;
+  barrier_tag_ = host_.NewTag();
+  OnQuiet(host_.CompleteTag());
+}
+
+void Joiner::OnQuiet(uint64_t complete_tag) {
+  if (phase_ != Phase::kFinal || complete_tag < barrier_tag_) return;
+  phase_ = Phase::kState;
+  LockState();
+}
+
+void Joiner::LockState() {
+  state_locked_ = true;
+  if (host_.locks().Acquire(&state_lock_)) CopyState();
+}
+
+void Joiner::CopyState() {
+  Link* source = nullptr;
+  for (const auto& link : host_.links()) {
+    if (host_.IsMember(link->index()) && link->up()) source = link.get();
+  }
+  if (phase_ != Phase::kState || source == nullptr) {
+    OnStateCopied(ErrorCode::kConnectionLost);
+    return;
+  }
+  state_copier_.Start(
+      source, {link_},
+      [](void* owner, ErrorCode status) { static_cast<Joiner*>(owner)->OnStateCopied(status); },
+      this);
+}
+
+void Joiner::OnStateCopied(ErrorCode status) {
+  state_locked_ = false;
+  host_.locks().Release(&state_lock_);
+  if (phase_ != Phase::kState) return Next();
+  if (status != ErrorCode::kOk) {
+    LetGo({status, std::string("its target state cannot be copied: ") + ErrorCodeName(status)});
+    return;
+  }
+  phase_ = Phase::kMissing;
+  missing_step_ = MissingStep::kList;
+  NextMissing();
+}
+
+// For each replica that is away: its map is begun at the joiner, which from then on takes in what
+// is written, and then gets all that a member's map has.
+void Joiner::NextMissing() {
+  const auto done = [](MapReader* self, ErrorCode status) {
+    static_cast<Joiner*>(self->owner)->OnMissing(status);
+  };
+  Link* member = nullptr;
+  for (const auto& link : host_.links()) {
+    if (host_.IsMember(link->index()) && link->up()) member = link.get();
+  }
+  if (member == nullptr || !link_->up()) {
+    LetGo({ErrorCode::kConnectionLost, "no member can be asked for the missing maps"});
+    return;
+  }
+  if (missing_step_ == MissingStep::kList) {
+    generation_ = host_.complete().generation;
+    other_ = 0;
+    reader_.ReadMaps(member, &other_maps_, done);
+    return;
+  }
+  while (other_ < other_maps_.count) {
+    const wire::ReplicaId id = other_maps_.slots[other_].id;
+    if (id != link_->replica() && !host_.members().Contains(id)) break;
+    ++other_;
+  }
+  if (other_ == other_maps_.count) {
+    map_.Clear();
+    Flush(Phase::kLastFlush);
+    return;
+  }
+  const wire::MissingSlot& slot = other_maps_.slots[other_];
+  switch (missing_step_) {
+    case MissingStep::kBegin:
+      map_.Clear();
+      [[fallthrough]];
+    case MissingStep::kSend:
+      reader_.BeginMissing(link_, {slot.id, wire::MissingRequest::What::kSet, slot.record}, &map_,
+                           done);
+      return;
+    case MissingStep::kRead:
+      reader_.ReadMap(member, slot.id, &map_, done);
+      return;
+    case MissingStep::kList:
+      return;
+  }
+}
+
+void Joiner::OnMissing(ErrorCode status) {
+  if (phase_ != Phase::kMissing) return Next();
+  const bool gone = missing_step_ == MissingStep::kRead && status == ErrorCode::kNotFound;
+  if (status != ErrorCode::kOk && !gone) {
+    LetGo({status,
+           std::string("the missing maps of others cannot be copied: ") + ErrorCodeName(status)});
+    return;
+  }
+  switch (missing_step_) {
+    case MissingStep::kList:
+      missing_step_ = MissingStep::kBegin;
+      break;
+    case MissingStep::kBegin:
+      missing_step_ = MissingStep::kRead;
+      break;
+    case MissingStep::kRead:
+      missing_step_ = MissingStep::kSend;
+      break;
+    case MissingStep::kSend:
+      missing_step_ = MissingStep::kBegin;
+      ++other_;
+      break;
+  }
+  NextMissing();
+}
+
+void Joiner::Propose() {
+  if (phase_ != Phase::kReady || !host_.Settled()) return;  // again by OnMembers
+  if (generation_ != host_.complete().generation) {
+    // Others left meanwhile: their maps are to be had as well.
+    phase_ = Phase::kMissing;
+    missing_step_ = MissingStep::kList;
+    if (!reader_.busy()) NextMissing();
+    return;
+  }
+  phase_ = Phase::kProposed;
+  host_.ProposeWith(*link_);
+}
+
+void Joiner::OnMembers() {
+  if (phase_ == Phase::kProposed) {
+    if (!host_.members().Contains(link_->replica())) {
+      Reset();  // it left again, by a record
+    } else if (host_.Settled()) {
+      host_.log().Log(LogLevel::kInfo, "replica " + wire::ReplicaIdText(link_->replica()) +
+                                           " is a member again: " + std::to_string(copied_bytes_) +
+                                           " bytes were copied");
+      host_.TellReplica(*link_, "member", "");
+      Reset();
+    }
+  } else {
+    Propose();
+  }
+  Next();
+}
+
+// --- time
+// --------------------------------------------------------------------------------------------
+
+void Joiner::Look(uint64_t now_ns) {
+  if (link_ == nullptr) {
+    Next();
+    return;
+  }
+  if (flush_due_) Flush(phase_);
+  Propose();
+  if (phase_ == Phase::kBulk || phase_ == Phase::kLive) {
+    walker_.Pump();
+    if (copying_ == 0) AfterRegions();
+  }
+  if (phase_ >= Phase::kBulk && now_ns - told_ns_ >= kTellNs) Tell(now_ns);
+}
+
+void Joiner::Tell(uint64_t now_ns) {
+  const uint64_t took_ns = now_ns - told_ns_;
+  if (took_ns > 0) {
+    rate_ = static_cast<uint64_t>(static_cast<double>(copied_bytes_ - told_bytes_) * kNsPerSecond /
+                                  static_cast<double>(took_ns));
+  }
+  told_ns_ = now_ns;
+  told_bytes_ = copied_bytes_;
+  host_.TellReplica(*link_, "resyncing",
+                    std::to_string(lacks_.count() + copying_) + " of " + std::to_string(total_) +
+                        " regions to go");
+}
+
+JoinProgress Joiner::Progress(const Link& link) const {
+  JoinProgress progress;
+  if (&link != link_ || phase_ < Phase::kMaps) {
+    const Standing& standing = standing_[link.index()];
+    if (standing.hold_until_ns > host_.reactor().NowNs()) progress.state = "held-off";
+    return progress;
+  }
+  progress.state = phase_ <= Phase::kLive ? "copying" : "joining";
+  progress.regions_total = total_;
+  progress.regions_to_go = lacks_.count() + copying_;
+  progress.copied_bytes = copied_bytes_;
+  progress.bytes_per_second = rate_;
+  return progress;
+}
+
+}  // namespace ankole::engine

@@ -1,0 +1,173 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <string>
+
+#include "engine/cleaner.h"
+#include "engine/map_reader.h"
+#include "engine/operation.h"
+#include "engine/region_table.h"
+#include "engine/state_copier.h"
+#include "engine/walker.h"
+
+namespace ankole::engine {
+
+// How far a replica is on its way to become a member; for status and metrics.
+struct JoinProgress {
+  const char* state = "waiting";  // waiting, held-off, comparing, joining
+  uint64_t regions_total = 0;     // that were to be compared when it began, and since
+  uint64_t regions_to_go = 0;
+  uint64_t copied_bytes = 0;      // since it began
+  uint64_t bytes_per_second = 0;  // of late
+};
+
+// Brings replicas that are no members up to date and back (rule 7), one after the other. The one
+// that it is at:
+//
+//   kAsking ─▶ kWelcoming ─▶ kMaps ─▶ kBulk ─▶ kSettling ─▶ kLive ─▶ kFlushing ─▶ kFinal … kReady
+//   ─▶ kProposed ─▶ a member                                                any ─lost, late,
+//   failed▶ kNone
+//
+// kBulk: what it lacks is copied, and what clients write meanwhile is added to that; no client
+// waits for it. kLive: what clients write goes to it as well, but for regions that are to be copied
+// yet, so that these become fewer. kFinal: flushes include it.
+class Joiner final : Walker::Client {
+ public:
+  enum class Phase : uint8_t {
+    kNone,
+    kAsking,     // INQUIRE
+    kWelcoming,  // WELCOME
+    kMaps,       // asks it and the members what it lacks
+    kBulk,
+    kSettling,  // what was copied is flushed, before anybody waits for it
+    kLive,
+    kFlushing,  // again, as all was copied
+    kFinal,     // what was sent to it before flushes included it is waited for
+    kState,     // the target state
+    kMissing,   // the missing maps of others
+    kLastFlush,
+    kReady,     // but another record is not complete yet
+    kProposed,  // the record with it
+  };
+
+  Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cleaner);
+
+  // --- news from the engine ----------------------------------------------------------------------
+  // A replica that is no member can be asked, and is no longer.
+  void OnAuthentic() { Next(); }
+  void OnState(Link& link, bool welcomed, const wire::ReplicaState& state);
+  void OnRefused(Link& link, const Status& why);
+  void OnLost(Link& link);
+  // A member left: it may come back after a while.
+  void OnLeft(const Link& link);
+  // Records were completed, or proposed.
+  void OnMembers();
+  void Look(uint64_t now_ns);
+  // All operations with this tag and below are done.
+  void OnQuiet(uint64_t complete_tag);
+  void Stop();
+
+  // --- what goes to it ---------------------------------------------------------------------------
+  // An operation that changes data or flushes is about to go to the members: whether it goes to the
+  // joiner as well, which is at this link.
+  bool Takes(const Operation& operation);
+  size_t index() const { return link_ != nullptr ? link_->index() : SIZE_MAX; }
+  Link* link() const { return link_; }
+  // Flushes that are to make regions cleanable must include it.
+  bool attached() const { return phase_ >= Phase::kBulk && phase_ != Phase::kProposed; }
+  // Whether a write with FUA is one there.
+  bool flushes() const { return phase_ >= Phase::kFinal; }
+  // It has these regions, so that they can be cleaned as missing there.
+  bool Has(RegionRun run) const { return attached() && !lacks_.ContainsAny(run); }
+  // The record that it holds, when that is the one that it was left at; null: it does not clean.
+  const wire::Record* CleansUnder() const { return descends_ ? &state_.records.current : nullptr; }
+  // A write may wait for it.
+  bool live() const { return phase_ >= Phase::kLive; }
+  Phase phase() const { return phase_; }
+  // A record that is proposed has it, and it was made equal.
+  bool IsResynced(size_t index) const {
+    return phase_ == Phase::kProposed && index == this->index();
+  }
+  bool copied_since_flush() const { return copied_regions_ > 0; }
+  JoinProgress Progress(const Link& link) const;
+  bool idle() const;
+  void SetRate(uint64_t bytes_per_second) { walker_.SetRate(bytes_per_second); }
+  // Lets it go; nothing of its connection counts from now on.
+  void LetGo(const Status& why);
+
+ private:
+  struct Standing {
+    uint64_t hold_until_ns = 0;
+    uint64_t lost_ns = 0;  // when it was last lost
+    uint32_t losses = 0;   // in a row, each within a minute of the one before
+  };
+
+  void Next();
+  bool Admits(const wire::ReplicaState& state);
+  void AskMaps();
+  void NextMap();
+  void OnMap(ErrorCode status);
+  void BeginBulk();
+  bool NextRegion(Walker::Region* region) override;
+  void RegionDone(const Walker::Region& region, ErrorCode status,
+                  const Walker::Totals& totals) override;
+  void AfterRegions();
+  void Flush(Phase phase);
+  void OnFlushed(bool ok);
+  void BeginFinal();
+  void LockState();
+  void CopyState();
+  void OnStateCopied(ErrorCode status);
+  void NextMissing();
+  void OnMissing(ErrorCode status);
+  void Propose();
+  void HoldOff(const Link& link);
+  void Reset();
+  void Tell(uint64_t now_ns);
+
+  ResyncHost& host_;
+  RegionTable& table_;
+  Cleaner& cleaner_;
+  Copier& copier_;
+  Walker walker_;
+  std::array<Standing, kReplicasMax> standing_;
+
+  Phase phase_ = Phase::kNone;
+  bool stopped_ = false;
+  Link* link_ = nullptr;
+  wire::ReplicaState state_;
+  RegionSet lacks_;   // and nothing of it is being copied
+  RegionSet virgin_;  // it has nothing but holes there
+  bool descends_ = false;
+  size_t copying_ = 0;           // regions
+  uint64_t bulk_next_ = 0;       // kBulk goes through the volume once: from here on
+  uint64_t copied_regions_ = 0;  // since the last flush
+  uint64_t barrier_tag_ = 0;
+  uint64_t generation_ = 0;  // of the members that kMissing began with
+
+  // Conversations about maps: with one link after the other.
+  MapReader reader_;
+  wire::RegionMaps maps_;
+  size_t map_link_ = 0;
+  bool map_found_ = false;  // a member has its map, and it holds the record that this names
+  RegionSet map_;
+  wire::RegionMaps other_maps_;  // of a member: those that the joiner must have as well
+  size_t other_ = 0;
+  enum class MissingStep : uint8_t { kList, kBegin, kRead, kSend };
+  MissingStep missing_step_ = MissingStep::kList;
+  StateCopier state_copier_;
+  LockRequest state_lock_;
+  bool state_locked_ = false;  // held, or waited for
+  bool flush_due_ = false;     // another one was under way
+
+  // Progress.
+  uint64_t total_ = 0;
+  uint64_t copied_bytes_ = 0;
+  uint64_t told_bytes_ = 0;
+  uint64_t told_ns_ = 0;
+  uint64_t rate_ = 0;
+};
+
+}  // namespace ankole::engine

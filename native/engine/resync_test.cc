@@ -1,0 +1,455 @@
+#include "engine/engine_testing.h"
+
+// Making replicas equal: rules 5 and 7 on the real engine.
+namespace ankole::engine::testing {
+namespace {
+
+using What = Verdict::What;
+
+constexpr uint64_t kSize = Bench::kSizeBytes;
+constexpr uint32_t kMiB32 = static_cast<uint32_t>(kMiB);
+
+template <size_t kCount>
+struct Scripted {
+  Scripted() {
+    bench.options.late_ns = 300 * kNsPerMs;
+    for (ScriptedReplica*& replica : replicas) replica = &bench.AddScripted();
+  }
+  ScriptedReplica& operator[](size_t i) { return *replicas[i]; }
+  size_t Members() { return bench.Complete().members.count; }
+  bool WaitForMembers(size_t count, int limit_ms = 10'000) {
+    return bench.Until([&] { return bench.engine->Report().record.members.count == count; },
+                       limit_ms);
+  }
+  void Leave(size_t i) {
+    bench.On([&] { replicas[i]->Unlisten(); });
+    if (!WaitForMembers(kCount - 1)) test::Fail(__FILE__, __LINE__, "it does not leave");
+  }
+  void Return(size_t i) {
+    bench.On([&] {
+      replicas[i]->written_bytes = replicas[i]->summed_bytes = 0;
+      replicas[i]->Listen();
+    });
+  }
+  bool Same() {
+    bool same = true;
+    bench.On([&] {
+      for (ScriptedReplica* replica : replicas) same &= replica->data == replicas[0]->data;
+    });
+    return same;
+  }
+  Bench bench;
+  std::array<ScriptedReplica*, kCount> replicas;
+};
+using Two = Scripted<2>;
+using Three = Scripted<3>;
+
+TEST(engine_resync, AReplicaThatWasAwayGetsWhatChanged) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  three.bench.options.idle_ns = 0;
+  three.Leave(2);
+  ASSERT(three.bench.Write(kRegionBytes + 8192, 4096, 2) == ErrorCode::kOk);
+  ASSERT(three.bench.Write(2 * kRegionBytes, 12288, 3) == ErrorCode::kOk);
+  ASSERT(three.bench.Do(BlockOperation::kUnmap, 3 * kRegionBytes, 8192) == ErrorCode::kOk);
+  EXPECT(!three.Same());
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  three.bench.On([&] {
+    EXPECT_EQ(three[2].written_bytes, 4U * 4096);
+    EXPECT(!three[2].written.contains(3 * kRegionBytes / kBlockBytes));
+    EXPECT(three[0].missing.empty() && three[1].missing.empty());
+    EXPECT(three[2].state.records == three[0].state.records ||
+           three[2].state.records.current == three[0].state.records.current);
+  });
+  // It is a member like all others.
+  ASSERT(three.bench.Write(0, 4096, 9) == ErrorCode::kOk);
+  EXPECT(three.Same());
+}
+
+TEST(engine_resync, OnlyTheRegionsThatMayDifferAreCompared) {
+  Three three;
+  three.bench.options.idle_ns = 100 * kNsPerMs;
+  ASSERT(three.bench.StartAndWait());
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  // Idle: flushed and cleaned.
+  ASSERT(three.bench.Until([&] { return three[0].dirty.empty() && three[2].dirty.empty(); }));
+  three.Leave(2);
+  ASSERT(three.bench.Write(kRegionBytes, 4096, 2) == ErrorCode::kOk);
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  three.bench.On([&] { EXPECT_EQ(three[2].summed_bytes, kRegionBytes); });
+}
+
+TEST(engine_resync, OneThatDescendsFromNoKnownRecordIsComparedWhole) {
+  Three three;
+  three.bench.options.idle_ns = 100 * kNsPerMs;
+  ASSERT(three.bench.StartAndWait());
+  ASSERT(three.bench.Write(2 * kRegionBytes, 4096, 1) == ErrorCode::kOk);
+  ASSERT(three.bench.Until([&] { return three[2].dirty.empty(); }));
+  three.Leave(2);
+  three.bench.On([&] {
+    three[2].state.records.current.generation = 77;
+    three[2].state.records.current.epoch.attachment = 0;
+    three[2].state.records.complete = three[2].state.records.current;
+    std::memset(three[2].data.data() + 2 * kRegionBytes, 5, 4096);
+  });
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  three.bench.On([&] {
+    EXPECT_EQ(three[2].summed_bytes, kSize);
+    EXPECT_EQ(three[2].written_bytes, 4096U);
+  });
+}
+
+TEST(engine_resync, AReplicaThatIsLostInTheMiddleIsResumed) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  int writes = 0;
+  three[2].verdict = [&](const wire::Header& header) {
+    const bool breaks = header.opcode == wire::Opcode::kWrite && ++writes == 6;
+    return Verdict{breaks ? What::kHalfAndBreak : What::kServe, ErrorCode::kOk};
+  };
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  // What it had received was compared, and not sent again: the one that broke may have been.
+  three.bench.On([&] { EXPECT(three[2].written_bytes <= kSize + 4 * kMiB); });
+}
+
+TEST(engine_resync, ASourceThatIsLostInTheMiddleIsReplacedByAnother) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  int reads = 0;
+  three[0].verdict = [&](const wire::Header& header) {
+    return Verdict{header.opcode == wire::Opcode::kRead && ++reads > 2 ? What::kFail : What::kServe,
+                   ErrorCode::kIoError};
+  };
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+}
+
+TEST(engine_resync, AnotherEngineGoesOnWithIt) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  int writes = 0;
+  three[2].verdict = [&](const wire::Header& header) {
+    return Verdict{
+        header.opcode == wire::Opcode::kWrite && ++writes > 5 ? What::kHold : What::kServe,
+        ErrorCode::kOk};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return writes > 5; }));
+  three[2].verdict = nullptr;
+  ASSERT(three.bench.TakeOver());
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+}
+
+TEST(engine_resync, WritesGoOnMeanwhile) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  three.Return(2);
+  uint8_t fill = 2;
+  for (int i = 0; three.Members() < 3 && i < 3000; ++i) {
+    fill = static_cast<uint8_t>(fill % 250 + 1);
+    const uint64_t at = static_cast<uint64_t>(i) * 7919 % (kSize / 4096 - 4) * 4096;
+    ASSERT(three.bench.Write(at, 8192 + i % 2 * 512, fill) == ErrorCode::kOk);
+    ASSERT(three.bench.Reads(at, 8192, fill));
+    if (i % 16 == 0) ASSERT(three.bench.Flush() == ErrorCode::kOk);
+  }
+  EXPECT_EQ(three.Members(), 3U);
+  EXPECT(three.Same());
+}
+
+TEST(engine_resync, AJoinerThatHangsHoldsNobodyUp) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  ASSERT(three.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  std::atomic<bool> holds = true;
+  // All that is copied is served; what clients write is not answered.
+  three[2].verdict = [&](const wire::Header& header) {
+    const bool client = header.opcode == wire::Opcode::kWrite && header.length_bytes == 512;
+    return Verdict{client && holds ? What::kHold : What::kServe, ErrorCode::kOk};
+  };
+  three.Return(2);
+  std::vector<Request*> requests;
+  three.bench.Until([&] {
+    requests.push_back(three.bench.SubmitHere(BlockOperation::kWrite, 0, 512, 3));
+    return three[2].held() > 0 || requests.size() > 5000;
+  });
+  for (Request* request : requests) {
+    ASSERT(three.bench.Wait(request));
+    EXPECT(request->status == ErrorCode::kOk);
+  }
+  holds = false;
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+}
+
+TEST(engine_resync, MissingMapsOfOthersAreCopiedBeforeItJoins) {
+  Three three;
+  three.bench.options.idle_ns = 100 * kNsPerMs;
+  ASSERT(three.bench.StartAndWait());
+  ASSERT(three.bench.Until([&] { return three[0].dirty.empty(); }));
+  three.Leave(2);
+  ASSERT(three.bench.Write(kRegionBytes, 4096, 1) == ErrorCode::kOk);
+  ASSERT(three.bench.Until([&] { return three[0].dirty.empty() && three[1].dirty.empty(); }));
+  three.bench.On([&] { three[1].Unlisten(); });
+  ASSERT(three.WaitForMembers(1));
+  ASSERT(three.bench.Write(2 * kRegionBytes, 4096, 2) == ErrorCode::kOk);
+  three.bench.On([&] { three[1].missing.clear(); });  // as if it had never known
+  three.Return(1);
+  ASSERT(three.WaitForMembers(2));
+  three.bench.On([&] {
+    ASSERT(three[1].missing.contains(three[2].id()));
+    EXPECT(three[1].missing[three[2].id()].regions.contains(1));
+    EXPECT(three[1].missing[three[2].id()].regions.contains(2));
+    EXPECT(three[1].missing[three[2].id()].record == three[0].missing[three[2].id()].record);
+  });
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+}
+
+// --- after an unclean stop ---
+
+// Both have the same but for one block in a dirty region, as when the engine died in the middle of
+// a write.
+struct Unequal : Two {
+  Unequal() {
+    ok = bench.StartAndWait();
+    ok &= bench.Write(0, kMiB32, 1) == ErrorCode::kOk;
+    ok &= bench.Stop();
+    bench.On([&] {
+      for (ScriptedReplica* replica : replicas) {
+        replica->state.unclean = true;
+        replica->dirty = {0, 2};
+        replica->summed_bytes = 0;
+      }
+      std::memset(replicas[1]->data.data() + 8192, 2, 4096);
+      replicas[1]->dirty = {0, 3};
+    });
+  }
+  bool ok = false;
+};
+
+TEST(engine_resync, WhatMayDifferIsMadeEqualAfterAnUncleanStop) {
+  Unequal two;
+  ASSERT(two.ok);
+  ASSERT(two.bench.StartAndWait());
+  two.bench.On([&] {
+    // The union is dirty on both.
+    EXPECT(two[0].dirty == (std::set<uint32_t>{0, 2, 3}));
+    EXPECT(two[1].dirty == (std::set<uint32_t>{0, 2, 3}));
+  });
+  ASSERT(two.bench.Until([&] { return two[0].data == two[1].data; }));
+  two.bench.On([&] { EXPECT(two[0].written_bytes + two[1].written_bytes >= 4096); });
+  EXPECT(two.bench.Reads(8192, 4096, 1));
+  EXPECT(two.bench.Stop());
+}
+
+TEST(engine_resync, AReadMakesItsRangeEqualFirst) {
+  Unequal two;
+  ASSERT(two.ok);
+  // Nothing is compared but what the read needs: the background's questions are held.
+  std::atomic<bool> background = false;
+  const auto verdict = [&](const wire::Header& header) {
+    const bool whole = header.opcode == wire::Opcode::kSum && header.length_bytes == kDataBytesMax;
+    return Verdict{whole && header.offset_bytes > 0 && !background ? What::kHold : What::kServe,
+                   ErrorCode::kOk};
+  };
+  two[0].verdict = verdict;
+  two[1].verdict = verdict;
+  ASSERT(two.bench.StartAndWait());
+  for (int i = 0; i < 8; ++i) {
+    Request* request = two.bench.Submit(BlockOperation::kRead, 8192 + 512, 1024);
+    ASSERT(two.bench.Wait(request));
+    EXPECT(request->status == ErrorCode::kOk);
+    bool equal = false;
+    two.bench.On([&] {
+      equal = std::memcmp(two[0].data.data() + 8192, two[1].data.data() + 8192, 4096) == 0;
+    });
+    EXPECT(equal);
+  }
+  background = true;
+  two.bench.On([&] {
+    two[0].Release();
+    two[1].Release();
+  });
+  ASSERT(two.bench.Until([&] { return two[0].data == two[1].data; }));
+}
+
+TEST(engine_resync, WhereAllKeptRunningOnlyTheRecentIsCompared) {
+  Unequal two;
+  ASSERT(two.ok);
+  two.bench.On([&] {
+    for (ScriptedReplica* replica : two.replicas) {
+      replica->state.recent_known = true;
+      replica->recent = std::set<uint32_t>{0};
+      replica->dirty = {0, 1, 2, 3};
+    }
+  });
+  two.bench.options.idle_ns = 100 * kNsPerMs;
+  ASSERT(two.bench.StartAndWait());
+  ASSERT(two.bench.Until([&] { return two[0].data == two[1].data; }));
+  ASSERT(two.bench.Until([&] { return two[0].dirty.empty() && two[1].dirty.empty(); }));
+  two.bench.On([&] { EXPECT_EQ(two[0].summed_bytes, kRegionBytes); });
+}
+
+TEST(engine_resync, SuspectMembersAreGoodAgainWhenTheyAreEqual) {
+  Unequal two;
+  ASSERT(two.ok);
+  two.bench.On([&] { two[0].state.suspect = two[1].state.suspect = true; });
+  ASSERT(two.bench.StartAndWait());
+  ASSERT(two.bench.Until([&] { return !two[0].state.suspect && !two[1].state.suspect; }));
+  EXPECT(two.Same());
+}
+
+// --- dirty regions ---
+
+TEST(engine_resync, RegionsAreCleanedWhenTheVolumeIsIdle) {
+  Two two;
+  two.bench.options.idle_ns = 100 * kNsPerMs;
+  ASSERT(two.bench.StartAndWait());
+  ASSERT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  ASSERT(two.bench.Write(2 * kRegionBytes, 4096, 1) == ErrorCode::kOk);
+  ASSERT(two.bench.Until([&] { return two[0].dirty.empty() && two[1].dirty.empty(); }));
+  EXPECT(two[0].asked(wire::Opcode::kFlush) > 0);
+}
+
+TEST(engine_resync, NothingIsCleanedWhileARecordIsProposed) {
+  Three three;
+  three.bench.options.idle_ns = 100 * kNsPerMs;
+  ASSERT(three.bench.StartAndWait());
+  ASSERT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  for (ScriptedReplica* replica : three.replicas) {
+    replica->verdict = [&](const wire::Header& header) {
+      return Verdict{header.opcode == wire::Opcode::kRecord ? What::kHold : What::kServe,
+                     ErrorCode::kOk};
+    };
+  }
+  three.bench.options.late_ns = 20 * kNsPerSecond;
+  three.bench.On([&] { three[2].Unlisten(); });
+  ASSERT(three.bench.Until([&] { return three[0].held() > 0 && three[1].held() > 0; }));
+  const int cleans = three[0].asked(wire::Opcode::kClean);
+  EXPECT(three.bench.Never(
+      [&] {
+        return three[0].asked(wire::Opcode::kClean) > cleans ||
+               three.bench.engine->Report().record.members.count == 2;
+      },
+      600));
+  for (ScriptedReplica* replica : three.replicas) replica->verdict = nullptr;
+  three.bench.On([&] {
+    three[0].Release();
+    three[1].Release();
+  });
+  ASSERT(three.bench.Until([&] { return three[0].dirty.empty() && three[1].dirty.empty(); }));
+  // What the one that left has not heard of is clean as well, and it misses nothing.
+  three.bench.On([&] { EXPECT(three[0].missing.contains(three[2].id())); });
+}
+
+TEST(engine_resync, AWriteToOneRegionTooManyWaitsUntilAnotherIsClean) {
+  Two two;
+  two.bench.options.dirty_regions_max = 2;
+  ASSERT(two.bench.StartAndWait());
+  ASSERT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  ASSERT(two.bench.Write(kRegionBytes, 4096, 1) == ErrorCode::kOk);
+  int flushes = 0;
+  two.bench.On([&] { flushes = two[0].asked(wire::Opcode::kFlush); });
+  for (uint64_t region : {2, 3, 0, 1}) {
+    ASSERT(two.bench.Write(region * kRegionBytes, 4096, 2) == ErrorCode::kOk);
+    two.bench.On([&] { EXPECT(two[0].dirty.size() <= 2 && two[1].dirty.size() <= 2); });
+  }
+  two.bench.On([&] { EXPECT(two[0].asked(wire::Opcode::kFlush) > flushes); });
+}
+
+// --- corruption ---
+
+TEST(engine_resync, ScrubbingRepairsWhatIsCorruptAndCountsWhatDiffers) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(two.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  two.bench.On([&] {
+    two[1].bad = {7, 1500};
+    std::memset(two[1].data.data() + 7 * kBlockBytes, 0x77, 4096);
+    std::memset(two[1].data.data() + 1500 * kBlockBytes, 0x77, 4096);
+    std::memset(two[0].data.data() + 3000 * kBlockBytes, 0x77, 4096);  // and nobody knows which
+    two.bench.engine->Scrub(0, kSize, 0);
+  });
+  Json scrub;
+  ASSERT(two.bench.Until([&] {
+    scrub = *two.bench.engine->CountersJson().Find("scrub");
+    return !scrub.Bool("running", true).Take();
+  }));
+  EXPECT_EQ(scrub.Integer("repairedBlocks", 0, 100).Take(), 2);
+  EXPECT_EQ(scrub.Integer("differingBlocks", 0, 100).Take(), 1);
+  EXPECT_EQ(scrub.Integer("corruptBlocks", 0, 100).Take(), 0);
+  two.bench.On([&] { EXPECT(two[1].bad.empty()); });
+  EXPECT(two.bench.Reads(7 * kBlockBytes, 4096, 1));
+}
+
+TEST(engine_resync, ACorruptBlockIsReadElsewhereAndRepaired) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  ASSERT(two.bench.Write(0, 65536, 1) == ErrorCode::kOk);
+  two.bench.On([&] {
+    for (size_t i = 0; i < 2; ++i) {
+      // Another one at each: no member has all of the range.
+      two[i].bad.insert(3 + i);
+      std::memset(two[i].data.data() + (3 + i) * kBlockBytes, 0x77, 100);
+    }
+  });
+  for (ScriptedReplica* replica : two.replicas) {
+    replica->verdict = [replica](const wire::Header& header) {
+      bool corrupt = false;
+      for (const uint64_t block : replica->bad) {
+        corrupt |= header.opcode == wire::Opcode::kRead &&
+                   block * kBlockBytes < header.offset_bytes + header.length_bytes &&
+                   (block + 1) * kBlockBytes > header.offset_bytes;
+      }
+      return Verdict{corrupt ? What::kFail : What::kServe, ErrorCode::kCorrupt};
+    };
+  }
+  EXPECT(two.bench.Reads(0, 65536, 1));
+  ASSERT(two.bench.Until([&] { return two[0].bad.empty() && two[1].bad.empty(); }));
+  EXPECT(two.Same());
+  two.bench.On([&] {
+    EXPECT_EQ(two.bench.engine->CountersJson().Integer("repairedBlocks", 0, 100).Take(), 2);
+    // One that only one of them has.
+    two[0].bad.insert(3);
+  });
+  EXPECT(two.bench.Reads(3 * kBlockBytes, 4096, 1));
+  EXPECT(two.bench.Until([&] { return two[0].bad.empty(); }));
+}
+
+}  // namespace
+}  // namespace ankole::engine::testing

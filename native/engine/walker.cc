@@ -1,0 +1,137 @@
+#include "engine/walker.h"
+
+#include <algorithm>
+
+namespace ankole::engine {
+namespace {
+
+// Chunks in flight at a time: enough to keep a disk and a network busy. While clients are at work
+// half as many, so that none of their requests stands behind much.
+constexpr size_t kCopies = 4;
+constexpr size_t kCopiesWhileBusy = 2;
+// What a walk that was held up may make up for at once.
+constexpr uint64_t kBurstNs = 250 * kNsPerMs;
+
+}  // namespace
+
+Walker::Walker(ResyncHost& host, Copier& copier, Client& client, CopyKind kind)
+    : host_(host), copier_(copier), client_(client), kind_(kind) {
+  for (Job& job : jobs_) job.walker = this;
+  timer_.owner = this;
+  timer_.done = [](io::Operation* operation) { static_cast<Walker*>(operation->owner)->Pump(); };
+}
+
+void Walker::Cancel() {
+  host_.reactor().Cancel(&timer_);
+  for (Job& job : jobs_) {
+    if (!job.used) continue;
+    if (job.status == ErrorCode::kOk) job.status = ErrorCode::kCancelled;
+    if (job.copies > 0) continue;
+    job.used = false;
+    client_.RegionDone(job.region, job.status, job.totals);
+  }
+}
+
+bool Walker::idle() const {
+  return std::none_of(jobs_.begin(), jobs_.end(), [](const Job& job) { return job.used; });
+}
+
+void Walker::SetRate(uint64_t bytes_per_second) {
+  rate_ = bytes_per_second;
+  budget_bytes_ = 0;
+  budget_ns_ = host_.reactor().NowNs();
+  Pump();
+}
+
+bool Walker::MayStart() {
+  if (rate_ == 0) return true;
+  const uint64_t now_ns = host_.reactor().NowNs();
+  const double earned =
+      static_cast<double>(now_ns - budget_ns_) / kNsPerSecond * static_cast<double>(rate_);
+  if (earned >= 1) {
+    const double burst = static_cast<double>(rate_) * kBurstNs / kNsPerSecond;
+    budget_bytes_ =
+        static_cast<int64_t>(std::min(static_cast<double>(budget_bytes_) + earned, burst));
+    budget_ns_ = now_ns;
+  }
+  if (budget_bytes_ > 0) return true;
+  const double lacking = static_cast<double>(1 - budget_bytes_) / static_cast<double>(rate_);
+  host_.reactor().Arm(
+      &timer_,
+      now_ns + std::max<uint64_t>(static_cast<uint64_t>(lacking * kNsPerSecond), kNsPerMs));
+  return false;
+}
+
+void Walker::Spend(uint64_t bytes) {
+  if (rate_ != 0) budget_bytes_ -= static_cast<int64_t>(bytes);
+}
+
+// The one that has chunks left to start; else the next region's.
+Walker::Job* Walker::NextJob() {
+  Job* unused = nullptr;
+  for (Job& job : jobs_) {
+    if (!job.used) {
+      unused = &job;
+    } else if (job.next_bytes < job.end_bytes && job.status == ErrorCode::kOk) {
+      return &job;
+    }
+  }
+  Region region;
+  if (unused == nullptr || !client_.NextRegion(&region)) return nullptr;
+  unused->used = true;
+  unused->region = region;
+  unused->next_bytes = region.number * kRegionBytes;
+  unused->end_bytes = std::min(unused->next_bytes + kRegionBytes, host_.size_bytes());
+  unused->status = ErrorCode::kOk;
+  unused->totals = {};
+  return unused;
+}
+
+void Walker::Pump() {
+  if (pumping_) return;
+  pumping_ = true;
+  while (copies_ < (host_.Busy() ? kCopiesWhileBusy : kCopies) && MayStart()) {
+    Copy* copy = copier_.Acquire();
+    if (copy == nullptr) break;
+    Job* job = NextJob();
+    if (job == nullptr) {
+      copier_.Release(copy);
+      break;
+    }
+    copy->kind = kind_;
+    copy->offset_bytes = job->next_bytes;
+    copy->length_bytes =
+        static_cast<uint32_t>(std::min<uint64_t>(kDataBytesMax, job->end_bytes - job->next_bytes));
+    copy->virgin = job->region.virgin;
+    copy->joiner = job->region.joiner;
+    copy->owner = job;
+    copy->done = [](Copy* done) { static_cast<Job*>(done->owner)->walker->OnCopy(done); };
+    job->next_bytes += copy->length_bytes;
+    ++job->copies;
+    ++copies_;
+    if (kind_ == CopyKind::kScrub) Spend(copy->length_bytes);
+    copier_.Start(copy);
+  }
+  pumping_ = false;
+}
+
+void Walker::OnCopy(Copy* copy) {
+  auto* job = static_cast<Job*>(copy->owner);
+  if (job->status == ErrorCode::kOk) job->status = copy->status;
+  job->totals.copied_bytes += copy->copied_bytes;
+  job->totals.repaired_blocks += copy->repaired_blocks;
+  job->totals.corrupt_blocks += copy->corrupt_blocks;
+  job->totals.differing_blocks += copy->differing_blocks;
+  if (kind_ != CopyKind::kScrub) Spend(copy->copied_bytes);
+  copier_.Release(copy);
+  --job->copies;
+  --copies_;
+  const bool ended = job->next_bytes >= job->end_bytes || job->status != ErrorCode::kOk;
+  if (job->copies == 0 && ended) {
+    job->used = false;
+    client_.RegionDone(job->region, job->status, job->totals);
+  }
+  Pump();
+}
+
+}  // namespace ankole::engine

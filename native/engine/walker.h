@@ -1,0 +1,81 @@
+#pragma once
+
+#include <array>
+#include <cstddef>
+#include <cstdint>
+
+#include "engine/copier.h"
+
+namespace ankole::engine {
+
+// Goes through regions of the volume in the background, some chunks of kDataBytesMax at a time, at
+// a bounded rate.
+class Walker {
+ public:
+  struct Region {
+    uint32_t number = 0;
+    bool virgin = false;     // as in Copy
+    Link* joiner = nullptr;  // likewise
+    uint64_t round = 0;      // the client's
+  };
+  struct Totals {
+    uint64_t copied_bytes = 0;
+    uint64_t repaired_blocks = 0;
+    uint64_t corrupt_blocks = 0;
+    uint64_t differing_blocks = 0;
+  };
+  class Client {
+   public:
+    // The next region to go through; false: none now (Pump asks again).
+    virtual bool NextRegion(Region* region) = 0;
+    // All chunks of the region ended; `status` is the first that was not kOk.
+    virtual void RegionDone(const Region& region, ErrorCode status, const Totals& totals) = 0;
+
+   protected:
+    ~Client() = default;
+  };
+
+  Walker(ResyncHost& host, Copier& copier, Client& client, CopyKind kind);
+
+  // Starts what may be started.
+  void Pump();
+  // 0: as fast as it goes. Of bytes that are written (kScrub: compared).
+  void SetRate(uint64_t bytes_per_second);
+  bool idle() const;
+  // The regions that it is at end, as soon as their copies do, with kCancelled. Those are cancelled
+  // at the copier. Until the next Pump nothing is begun.
+  void Cancel();
+
+ private:
+  struct Job {
+    Walker* walker = nullptr;
+    bool used = false;
+    Region region;
+    uint64_t next_bytes = 0;  // of the volume
+    uint64_t end_bytes = 0;
+    uint32_t copies = 0;  // in flight
+    ErrorCode status = ErrorCode::kOk;
+    Totals totals;
+  };
+  // Two, so that the next region's first chunks go on beside the last ones of the one before.
+  static constexpr size_t kJobs = 2;
+
+  Job* NextJob();
+  bool MayStart();
+  void Spend(uint64_t bytes);
+  void OnCopy(Copy* copy);
+
+  ResyncHost& host_;
+  Copier& copier_;
+  Client& client_;
+  const CopyKind kind_;
+  std::array<Job, kJobs> jobs_;
+  size_t copies_ = 0;
+  bool pumping_ = false;
+  uint64_t rate_ = 0;
+  int64_t budget_bytes_ = 0;  // what may be spent now; below 0: it has to wait
+  uint64_t budget_ns_ = 0;    // when it was filled up last
+  io::Timer timer_;
+};
+
+}  // namespace ankole::engine
