@@ -52,6 +52,12 @@ const suites = {
     reader: readNative,
     limitMs: 15 * minutes,
   },
+  sim: {
+    what: 'the data path in 200 simulated worlds',
+    command: [process.execPath, 'scripts/sim.mjs', '--seeds', '200'],
+    reader: readSimulator,
+    limitMs: 10 * minutes,
+  },
   conformance: {
     what: "other people's clients against the whole",
     command: [process.execPath, 'test/conformance/run.mjs'],
@@ -102,6 +108,24 @@ function readNative(print) {
       return
     }
     said = []
+  }
+  result.rest = () => said
+  return result
+}
+
+/** Lines «seed N: FINDING», and at the end «N seeds, M findings, …». */
+function readSimulator(print) {
+  const result = { passed: 0, failed: 0, skips: [], done: false }
+  const said = []
+  result.line = (line) => {
+    said.push(line)
+    if (said.length > 40) said.shift()
+    const sum = /^(\d+) seeds, (\d+) findings/.exec(line)
+    if (sum) {
+      result.done = true
+      result.failed = Number(sum[2])
+      result.passed = Number(sum[1]) - result.failed
+    } else print(`    ${line}`)
   }
   result.rest = () => said
   return result

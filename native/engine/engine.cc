@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "base/crc32c.h"
+#include "base/mutant.h"
 
 namespace ankole::engine {
 namespace {
@@ -633,6 +634,11 @@ void Engine::FailWaiting(ErrorCode status) {
 // The connection is gone and with it the frames and the answers.
 void Engine::DetachPart(Operation* operation, size_t index) {
   MemberPart& part = operation->parts[index];
+  if (Mutant("lock-released") && part.answer_due && operation->locked &&
+      operation->kind != BlockOperation::kHold) {
+    operation->locked = false;
+    locks_.Release(&operation->lock);
+  }
   if (part.frame_out) {
     part.frame_out = false;
     --operation->frames_out;

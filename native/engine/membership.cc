@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/mutant.h"
+
 namespace ankole::engine {
 namespace {
 
@@ -108,8 +110,9 @@ bool IsSalvage(const wire::Record& record) { return record.exists() && record.ep
 }  // namespace
 
 StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& heard) {
-  wire::Record newest = basis.record;
-  wire::Record complete = basis.record;
+  const bool alone = Mutant("majority-alone-start");
+  wire::Record newest = alone ? wire::Record{} : basis.record;
+  wire::Record complete = newest;
   for (const Heard& replica : heard) {
     if (!replica.answered) continue;
     const wire::RecordPair& records = replica.state.records;

@@ -1,6 +1,7 @@
 #include <algorithm>
 
 #include "base/limits.h"
+#include "base/mutant.h"
 #include "replica/replica.h"
 #include "replica/state_file.h"
 
@@ -222,7 +223,8 @@ Status Replica::Load() {
   unclean_ = !record_state_.clean || volume_meta_.dirty;
   // A record of before mounts were noted has none.
   const bool mounted_anew = !record_state_.mount_id.empty() && record_state_.mount_id != mount_id_;
-  rebooted_ = unclean_ && (record_state_.boot_id != boot_id_ || mounted_anew);
+  rebooted_ = unclean_ && (record_state_.boot_id != boot_id_ || mounted_anew) &&
+              !Mutant("boot-id-ignored");
   dirty_ = record_state_.clean ? DirtyState::kClean : DirtyState::kDirty;
   RETURN_IF_ERROR(LoadRegions(record_state_.clean && volume_meta_.dirty));
 
@@ -380,6 +382,7 @@ Status Replica::MarkClean() {
 }
 
 Status Replica::WriteFailedMarker(const std::string& reason) {
+  if (Mutant("flush-retried")) return Status::Ok();
   Result<io::File> opened =
       files_.Open(Join(directory_, kFailedName), {.write = true, .create = true});
   if (!opened.ok()) return opened.status();

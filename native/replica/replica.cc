@@ -5,6 +5,7 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "base/mutant.h"
 #include "base/units.h"
 
 namespace ankole::replica {
@@ -217,7 +218,7 @@ ErrorCode Replica::OutcomeOf(const Status& status) {
 }
 
 void Replica::Latch(const std::string& reason) {
-  if (sync_failed_) return;
+  if (sync_failed_ || Mutant("flush-retried")) return;
   sync_failure_ = reason;
   sync_failed_ = true;
 }

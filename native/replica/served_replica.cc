@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/mutant.h"
 #include "replica/control_job.h"
 
 namespace ankole::replica {
@@ -234,11 +235,13 @@ void ServedReplica::AdvanceWelcome() {
        session = sessions_.Next(session)) {
     // An engine of a later epoch may look on; it will fence this one off when it wants to.
     if (session == welcomer_ || session->epoch() > epoch) continue;
+    if (Mutant("old-connection-let-through")) continue;
     session->Close({ErrorCode::kFenced, "a connection of epoch " + EpochText(epoch) + " from " +
                                             welcomer_->peer() + " took over " + Name()});
   }
-  CHECK(current_ == nullptr);  // its epoch is the highest welcomed one, so it was closed
-  if (in_flight_ > 0) return;
+  // Its epoch is the highest welcomed one, so it was closed.
+  CHECK(current_ == nullptr || Mutant("old-connection-let-through"));
+  if (in_flight_ > 0 && !Mutant("welcome-without-drain")) return;
   if (replica_->sync_failed()) {
     // It must be written to be made equal: opened anew it takes writes, and its files are read from
     // the disk. It stays suspect.

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "base/bytes.h"
+#include "base/mutant.h"
 
 namespace ankole::wire {
 namespace {
@@ -65,7 +66,7 @@ void Members::Remove(ReplicaId id) {
 }
 
 bool Newer(const Record& a, const Record& b) {
-  if (a.epoch != b.epoch) return a.epoch > b.epoch;
+  if (a.epoch != b.epoch && !Mutant("order-by-generation")) return a.epoch > b.epoch;
   return a.generation > b.generation;
 }
 

@@ -1,0 +1,338 @@
+#include "sim/cluster.h"
+
+#include <algorithm>
+#include <utility>
+
+#include "replica/disk_directory.h"
+#include "sim/features.h"
+
+namespace ankole::sim {
+namespace {
+
+constexpr uint64_t kMakeNs = 30 * kNsPerSecond;
+constexpr uint64_t kWatchNs = 250 * kNsPerMs;
+constexpr uint64_t kStoreRetryNs = 500 * kNsPerMs;
+
+}  // namespace
+
+Cluster::Cluster(World& simulated, const Options& given)
+    : world(simulated), network(simulated), options(given) {
+  world.random.Fill(secret_.data(), secret_.size());
+  for (size_t i = 0; i < options.replicas; ++i) {
+    machines_.push_back(std::make_unique<Machine>(world, network, "disk" + std::to_string(i)));
+    Machine& machine = *machines_.back();
+    machine.disk.drops_at_once = kFeatures.checksums_at_rest;
+    CHECK(machine.disk.MakeDirectory("/disk") == 0);
+    machine.disk.SyncDirectory(machine.disk.root().get());
+    replicas_.push_back({&machine, 0x10 + i, nullptr, 0});
+  }
+  for (size_t i = 0; i < options.hosts; ++i) {
+    machines_.push_back(std::make_unique<Machine>(world, network, "host" + std::to_string(i)));
+  }
+  Watch();
+}
+
+Machine* Cluster::MachineOf(wire::ReplicaId id) {
+  for (const ReplicaSlot& slot : replicas_) {
+    if (slot.id == id) return slot.machine;
+  }
+  return nullptr;
+}
+
+std::string Cluster::HeadPath(size_t replica) const {
+  return replica::ReplicaDirectory("/disk", kVolumeName, replicas_[replica].id) +
+         "/volume-head-000.img";
+}
+
+// --- disk hosts
+// -----------------------------------------------------------------------------------
+
+bool Cluster::MakeReplicas() {
+  for (size_t i = 0; i < replicas_.size(); ++i) StartDiskHost(i, true);
+  const bool made = world.RunUntil(world.now_ns() + kMakeNs, [this] {
+    return std::all_of(replicas_.begin(), replicas_.end(), [](const ReplicaSlot& slot) {
+      return slot.process != nullptr && slot.process->ready();
+    });
+  });
+  if (!made) world.Finding("the replicas could not be made");
+  return made;
+}
+
+void Cluster::StartDiskHost(size_t replica, bool create) {
+  ReplicaSlot& slot = replicas_[replica];
+  if (!slot.machine->up() || slot.process != nullptr) return;
+  auto process = std::make_shared<DiskHostProcess>(*slot.machine, slot.id);
+  Keep(process);
+  slot.process = process.get();
+  process->create = create;
+  process->size_bytes = options.size_bytes;
+  process->direct = options.direct;
+  process->secret = secret_;
+  process->on_ended = [this, replica, create, started = process.get()] {
+    // It could not use the disk, and says so by ending: tried again, later each time.
+    ReplicaSlot& ended = replicas_[replica];
+    if (ended.process != started) return;
+    started->reactor.Kill(nullptr);
+    ended.process = nullptr;
+    const uint64_t delay_ns = std::min<uint64_t>(
+        5 * kNsPerSecond, (100 * kNsPerMs) << std::min<uint64_t>(6, ended.failures++));
+    world.After(delay_ns, [this, replica, create] { StartDiskHost(replica, create); });
+  };
+  process->Start();
+}
+
+void Cluster::KillDiskHost(size_t replica, uint64_t restart_ns) {
+  ReplicaSlot& slot = replicas_[replica];
+  if (slot.process == nullptr || !slot.machine->up()) return;
+  slot.failures = 0;
+  DiskHostProcess* const process = slot.process;
+  // The supervisor starts another one when this one is reaped.
+  process->reactor.Kill([this, replica, process, restart_ns] {
+    if (replicas_[replica].process == process) replicas_[replica].process = nullptr;
+    world.After(restart_ns, [this, replica] { StartDiskHost(replica, false); });
+  });
+}
+
+void Cluster::LosePower(Machine& machine, uint64_t boot_ns) {
+  if (!machine.up()) return;
+  machine.LosePower();
+  memberships_.erase(&machine);  // of its supervisor
+  for (ReplicaSlot& slot : replicas_) {
+    if (slot.machine == &machine) slot.process = nullptr;
+  }
+  std::vector<EngineProcess*> gone;
+  for (EngineProcess* old : old_engines_) {
+    if (&old->reactor.machine() == &machine) gone.push_back(old);
+  }
+  std::erase_if(old_engines_,
+                [&](EngineProcess* old) { return &old->reactor.machine() == &machine; });
+  if (engine_ != nullptr && engine_machine_ == &machine)
+    gone.push_back(std::exchange(engine_, nullptr));
+  for (EngineProcess* engine : gone) {
+    if (on_engine_gone) on_engine_gone(engine);
+  }
+  world.After(boot_ns, [this, &machine] {
+    machine.Boot();
+    for (size_t i = 0; i < replicas_.size(); ++i) {
+      if (replicas_[i].machine != &machine) continue;
+      world.After(world.random.Below(200 * kNsPerMs), [this, i] { StartDiskHost(i, false); });
+    }
+  });
+}
+
+// --- engines
+// --------------------------------------------------------------------------------------
+
+void Cluster::Attach(Machine& machine) {
+  const uint64_t number = ++attaching_;
+  if (world.tracing()) world.Trace("manager", "attaches the volume to " + machine.name());
+  if (engine_ != nullptr) old_engines_.push_back(std::exchange(engine_, nullptr));
+  engine_machine_ = &machine;
+  engine_boots_ = machine.boots();
+  const Store::Attachment given = store.Attach(machine.name(), machine.boot_id());
+  attachment_ = given.number;
+  known_record_ = given.record;
+  clients_anew_ = given.clients_anew;
+  run_ = 0;
+  // A supervisor has one engine a volume: the one before is ended first.
+  auto left = std::make_shared<size_t>(1);
+  const auto start = [this, number, left] {
+    if (--*left > 0) return;
+    world.After(world.random.Skewed(kNsPerMs, 300 * kNsPerMs), [this, number] {
+      if (number == attaching_) StartEngine();
+    });
+  };
+  for (EngineProcess* old : std::vector<EngineProcess*>(old_engines_)) {
+    if (&old->reactor.machine() != &machine) continue;
+    ++*left;
+    EndEngine(old, start);
+  }
+  start();
+}
+
+void Cluster::StartEngine() {
+  if (engine_ != nullptr || EngineLost()) return;
+  engine::EngineOptions engine_options;
+  engine_options.volume = kVolumeName;
+  engine_options.size_bytes = options.size_bytes;
+  engine_options.secret = secret_;
+  engine_options.epoch = {attachment_, ++run_};
+  engine_options.record = known_record_;
+  engine_options.clients_anew = clients_anew_;
+  engine_options.shared_memory = false;
+  // src/supervisor/memberships.ts
+  Membership& membership = memberships_[engine_machine_];
+  const Membership before = membership;
+  membership.attachment = attachment_;
+  if (before.attachment != attachment_) membership.kept = false;
+  const bool follows = before.attachment != 0 && attachment_ - before.attachment <= 1;
+  membership.alone = (attachment_ == 1 && run_ == 1) || (follows && before.alone);
+  engine_options.alone = membership.alone;
+  engine_options.kept = membership.kept;
+  if (membership.kept) {
+    if (wire::Newer(membership.complete, engine_options.record)) {
+      engine_options.record = membership.complete;
+    }
+    engine_options.proposals = membership.proposals;
+  }
+  for (const ReplicaSlot& slot : replicas_) {
+    io::Address address;
+    address.host = slot.machine->name();
+    address.port = kDiskHostPort;
+    engine_options.replicas.push_back({slot.id, address});
+  }
+  auto process = std::make_shared<EngineProcess>(*engine_machine_, std::move(engine_options));
+  Keep(process);
+  engine_ = process.get();
+  EngineProcess* const started = engine_;
+  const Machine* const machine = engine_machine_;
+  process->on_ask_store = [this, started](uint64_t question, const wire::Record& record) {
+    Tell(started, [this, started, question, record] { AskStore(started, question, &record); });
+  };
+  process->on_probe_store = [this, started](uint64_t question) {
+    Tell(started, [this, started, question] { AskStore(started, question, nullptr); });
+  };
+  process->on_propose = [this, started, machine](const wire::Record& record) {
+    Tell(started, [this, machine, record] {
+      Membership& of = memberships_[machine];
+      if (of.kept && of.attachment == record.epoch.attachment) of.proposals.push_back(record);
+    });
+  };
+  process->on_complete = [this, started, machine](const wire::Record& record) {
+    Completed(record);
+    Tell(started, [this, started, machine, record] {
+      Membership& of = memberships_[machine];
+      if (of.attachment == record.epoch.attachment) {
+        of.kept = true;
+        of.complete = record;
+        of.proposals.clear();
+      }
+      GiveHint(started, record);
+    });
+  };
+  process->on_ready = [this, started, machine] {
+    Tell(started, [this, started, machine] {
+      Membership& of = memberships_[machine];
+      if (of.attachment == started->epoch().attachment) of.alone = true;
+    });
+    if (on_engine_ready) on_engine_ready(started);
+  };
+  process->Start();
+}
+
+void Cluster::Completed(const wire::Record& record) {
+  if (!wire::Newer(record, complete_)) return;
+  complete_ = record;
+  if (on_members_changed) on_members_changed();
+}
+
+void Cluster::Tell(EngineProcess* engine, std::function<void()> what) {
+  Channel& channel = channels_[engine];
+  channel.last_ns =
+      std::max(channel.last_ns, world.now_ns() + world.random.Skewed(20 * kNsPerUs, 5 * kNsPerMs));
+  const uint64_t boots = engine->reactor.machine().boots();
+  world.At(channel.last_ns, [this, engine, boots, what = std::move(what)] {
+    const Machine& machine = engine->reactor.machine();
+    // The supervisor is on the same machine.
+    if (!machine.up() || machine.boots() != boots) return;
+    Channel& told = channels_[engine];
+    told.silent |= !engine->reactor.alive() && world.random.Chance(1, 2);
+    if (!told.silent) what();
+  });
+}
+
+// By way of the agent, which keeps what the store has confirmed. No record: it is only asked
+// whether it answers.
+void Cluster::AskStore(EngineProcess* engine, uint64_t question, const wire::Record* record) {
+  Machine& machine = engine->reactor.machine();
+  const uint64_t asked_ns = world.now_ns() + world.random.Skewed(200 * kNsPerUs, 50 * kNsPerMs);
+  store_answer_ns_ = std::max(store_answer_ns_, asked_ns);
+  const bool probe = record == nullptr;
+  const wire::Record asked = probe ? wire::Record{} : *record;
+  world.At(store_answer_ns_, [this, engine, &machine, question, asked, probe] {
+    if (!StoreReachable(machine) || !machine.up()) {
+      // Sometimes the agent can tell, sometimes nothing comes.
+      if (world.random.Chance(1, 2)) return;
+      world.After(kStoreRetryNs, [engine, question] {
+        engine->reactor.Inside([engine, question] {
+          engine->engine().AnswerStore(question,
+                                       {ErrorCode::kUnavailable, "the store does not answer"});
+        });
+      });
+      return;
+    }
+    const Status outcome = probe ? store.Probe(engine->epoch().attachment) : store.Put(asked);
+    if (world.tracing() && !probe) {
+      world.Trace("store", wire::Describe(asked) + ": " +
+                               (outcome.ok() ? "recorded" : "refused: " + outcome.message()));
+    }
+    world.After(world.random.Skewed(200 * kNsPerUs, 50 * kNsPerMs),
+                [this, engine, &machine, question, asked, outcome] {
+                  if (!StoreReachable(machine)) return;
+                  if (outcome.ok() && asked.epoch.attachment == attachment_ &&
+                      wire::Newer(asked, known_record_)) {
+                    known_record_ = asked;
+                  }
+                  engine->reactor.Inside([engine, question, outcome] {
+                    engine->engine().AnswerStore(question, outcome);
+                  });
+                });
+  });
+}
+
+// A complete record comes to the store when it can: nobody waits for it.
+void Cluster::GiveHint(EngineProcess* engine, const wire::Record& record) {
+  const Machine& machine = engine->reactor.machine();
+  const uint64_t boots = machine.boots();
+  world.After(world.random.Skewed(kNsPerMs, kNsPerSecond), [this, engine, &machine, boots, record] {
+    if (!machine.up() || machine.boots() != boots) return;
+    if (!StoreReachable(machine)) {
+      GiveHint(engine, record);
+      return;
+    }
+    if (store.Put(record).ok() && record.epoch.attachment == attachment_ &&
+        wire::Newer(record, known_record_)) {
+      known_record_ = record;
+    }
+  });
+}
+
+void Cluster::KillEngine(uint64_t restart_ns) {
+  if (engine_ == nullptr) return;
+  EngineProcess* const engine = std::exchange(engine_, nullptr);
+  const uint64_t number = attaching_;
+  engine->reactor.Kill([this, number, restart_ns] {
+    world.After(restart_ns, [this, number] {
+      if (number == attaching_) StartEngine();
+    });
+  });
+  if (on_engine_gone) on_engine_gone(engine);
+}
+
+void Cluster::EndEngine(EngineProcess* engine, std::function<void()> reaped) {
+  std::erase(old_engines_, engine);
+  engine->reactor.Kill(std::move(reaped));
+  if (on_engine_gone) on_engine_gone(engine);
+}
+
+void Cluster::StopEngine() {
+  if (engine_ == nullptr) return;
+  EngineProcess* const engine = engine_;
+  engine->reactor.Inside([engine] { engine->engine().Stop(); });
+}
+
+// What agents and the supervisor see now and then: engines that are fenced off are ended.
+void Cluster::Watch() {
+  world.After(kWatchNs, [this] {
+    for (EngineProcess* old : std::vector<EngineProcess*>(old_engines_)) {
+      if (old->refused() && world.random.Chance(1, 2)) KillOldEngine(old);
+    }
+    if (engine_ != nullptr && engine_->refused()) {
+      world.Finding("the newest engine, epoch " + std::to_string(engine_->epoch().attachment) +
+                    "." + std::to_string(engine_->epoch().run) + ", was fenced off");
+    }
+    Watch();
+  });
+}
+
+}  // namespace ankole::sim

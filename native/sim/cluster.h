@@ -1,0 +1,132 @@
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "sim/machine.h"
+#include "sim/network.h"
+#include "sim/processes.h"
+#include "sim/store.h"
+#include "sim/world.h"
+
+namespace ankole::sim {
+
+// The machines, the store, and what starts and restarts processes: the part of supervisor, agent
+// and manager, as far as data depends on it.
+class Cluster {
+ public:
+  struct Options {
+    size_t replicas = 3;
+    size_t hosts = 2;  // machines without a disk host, for engines
+    uint64_t size_bytes = 16 * kMiB;
+    bool direct = false;  // O_DIRECT
+  };
+  Cluster(World& world, const Options& options);
+
+  // Makes the replicas and waits for the disk hosts. False (and a finding) when they do not come.
+  bool MakeReplicas();
+  // The store gives the volume to that machine, and an engine starts there, when the store answers.
+  void Attach(Machine& machine);
+  // The newest attachment's engine, or null between two runs.
+  EngineProcess* engine() { return engine_; }
+  // Engines of earlier attachments that nobody has ended yet.
+  const std::vector<EngineProcess*>& old_engines() const { return old_engines_; }
+  // Its machine lost power since the volume was attached to it.
+  bool EngineLost() const {
+    return engine_machine_ != nullptr &&
+           (!engine_machine_->up() || engine_machine_->boots() != engine_boots_);
+  }
+  // The newest attachment's machine; null before the first.
+  Machine* engine_machine() { return engine_machine_; }
+
+  // kill -9; the supervisor starts it again after `restart_ns`.
+  void KillDiskHost(size_t replica, uint64_t restart_ns);
+  void KillEngine(uint64_t restart_ns);
+  void KillOldEngine(EngineProcess* engine) { EndEngine(engine, nullptr); }
+  // Power is gone; it boots after `boot_ns`, and its disk host starts. An engine that ran there is
+  // attached anew, there or elsewhere.
+  void LosePower(Machine& machine, uint64_t boot_ns);
+  // Stops the newest engine in good order.
+  void StopEngine();
+
+  void CutStore(const Machine& machine) { store_cuts_.insert(&machine); }
+  void HealStore() { store_cuts_.clear(); }
+  bool StoreReachable(const Machine& machine) const { return !store_cuts_.contains(&machine); }
+
+  DiskHostProcess* disk_host(size_t replica) { return replicas_[replica].process; }
+  Machine& replica_machine(size_t replica) { return *replicas_[replica].machine; }
+  // Null: no replica of that id.
+  Machine* MachineOf(wire::ReplicaId id);
+  size_t replica_count() const { return replicas_.size(); }
+  const std::vector<std::unique_ptr<Machine>>& machines() const { return machines_; }
+  std::string HeadPath(size_t replica) const;
+
+  // The newest complete record that an engine told of.
+  const wire::Record& complete() const { return complete_; }
+
+  World& world;
+  Network network;
+  Store store;
+  const Options options;
+
+  // An engine's requests end with it: the process is gone, or says that it will answer none.
+  std::function<void(EngineProcess*)> on_engine_gone;
+  std::function<void(EngineProcess*)> on_engine_ready;
+  std::function<void()> on_members_changed;
+
+ private:
+  struct ReplicaSlot {
+    Machine* machine = nullptr;
+    wire::ReplicaId id = 0;
+    DiskHostProcess* process = nullptr;
+    uint64_t failures = 0;  // starts that failed one after the other
+  };
+  void StartDiskHost(size_t replica, bool create);
+  void StartEngine();
+  void EndEngine(EngineProcess* engine, std::function<void()> reaped);
+  // What an engine tells its supervisor comes in order and late; the last words of one that is
+  // killed may be lost.
+  void Tell(EngineProcess* engine, std::function<void()> what);
+  void AskStore(EngineProcess* engine, uint64_t question, const wire::Record* record);
+  void GiveHint(EngineProcess* engine, const wire::Record& record);
+  void Completed(const wire::Record& record);
+  void Watch();
+
+  std::vector<std::unique_ptr<Machine>> machines_;
+  std::vector<ReplicaSlot> replicas_;
+  Secret secret_ = {};
+  std::set<const Machine*> store_cuts_;
+  // The attachment: what the agent of its machine knows.
+  Machine* engine_machine_ = nullptr;
+  uint64_t engine_boots_ = 0;
+  uint64_t attachment_ = 0;
+  uint64_t attaching_ = 0;  // counts calls of Attach
+  uint64_t run_ = 0;
+  bool clients_anew_ = false;
+  wire::Record known_record_;
+  // The machines' supervisors: what each keeps of the engines that ran there (rule 6).
+  struct Membership {
+    uint64_t attachment = 0;
+    bool kept = false;
+    wire::Record complete;
+    std::vector<wire::Record> proposals;
+    bool alone = false;
+  };
+  std::map<const Machine*, Membership> memberships_;
+  struct Channel {
+    uint64_t last_ns = 0;
+    bool silent = false;
+  };
+  std::map<const EngineProcess*, Channel> channels_;
+  uint64_t store_answer_ns_ = 0;  // answers come in the order of the questions
+  EngineProcess* engine_ = nullptr;
+  std::vector<EngineProcess*> old_engines_;
+  wire::Record complete_;
+};
+
+}  // namespace ankole::sim

@@ -1,0 +1,107 @@
+#pragma once
+
+#include <cstdint>
+#include <map>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "sim/cluster.h"
+#include "sim/register_model.h"
+
+namespace ankole::sim {
+
+// Clients of the volume, and the judge of what they are told. Each has one request under way, at
+// the engine that it found last; the machine that a volume has moved away from may have clients,
+// too, which do not know.
+class Load {
+ public:
+  explicit Load(Cluster& cluster);
+
+  void Start();
+  // No new requests; those under way go on.
+  void Stop() { running_ = false; }
+  bool idle() const { return under_way_ == 0; }
+  uint64_t answered() const { return answered_; }
+  // Reads all that was ever written, and flushes; `done` is true at the end. After Stop and idle.
+  void ReadAll();
+  bool read_all_done() const { return reading_all_ && sweep_.empty() && idle(); }
+  // What the requests that are under way wait for, for a finding.
+  std::string Waiting() const;
+
+  RegisterModel model;
+
+ private:
+  struct Request : BlockRequest {
+    Load* load = nullptr;
+    size_t client = 0;
+    EngineProcess* engine = nullptr;
+    uint64_t began = 0;
+    uint64_t began_ns = 0;
+    uint32_t value = 0;
+    BufferPool::Chunk* chunk = nullptr;
+    std::vector<BlockExtent> room;
+    // Its engine is gone, or never was asked.
+    bool over = false;
+    bool changes() const {
+      return operation == BlockOperation::kWrite || operation == BlockOperation::kZero ||
+             operation == BlockOperation::kUnmap;
+    }
+  };
+  struct Client {
+    EngineProcess* engine = nullptr;
+    Request* request = nullptr;
+  };
+  void Next(size_t client);
+  void NextLater(size_t client, uint64_t least_ns, uint64_t most_ns);
+  void Fill(Request* request);
+  void Submit(Request* request);
+  void Done(Request* request);
+  void Judge(Request* request, uint64_t at);
+  void JudgeError(Request* request, uint64_t at);
+  void Ended(Request* request);
+  void OnEngineGone(EngineProcess* engine);
+  void OnEngineReady(EngineProcess* engine);
+  void OnMembersChanged();
+  void CheckLoss();
+  bool Superseded(const Request& request) const;
+
+  Cluster& cluster_;
+  World& world_;
+  Random random_;
+  bool running_ = false;
+  bool reading_all_ = false;
+  std::vector<std::pair<uint64_t, uint64_t>> sweep_;  // ranges to be read
+  bool sweep_flush_ = false;
+  std::vector<Client> clients_;
+  std::vector<std::unique_ptr<Request>> requests_;
+  // Changes that nobody will answer: they took effect before a newer engine was ready, or never.
+  struct Unknown {
+    wire::Epoch epoch;
+    uint64_t offset_bytes;
+    uint64_t length_bytes;
+    uint64_t began;
+  };
+  std::vector<Unknown> unknown_;
+  uint64_t under_way_ = 0;
+  uint64_t answered_ = 0;
+  uint64_t eager_left_ = 0;  // requests until the clients slow down, for the run to come to an end
+  uint32_t values_ = 0;
+  // How this run's load is made.
+  uint64_t hot_begin_ = 0;
+  uint64_t hot_bytes_ = 0;
+  uint64_t length_shift_max_ = 0;
+  uint64_t think_ns_max_ = 0;
+  uint64_t writes_in_100_ = 0;
+  uint64_t flushes_in_100_ = 0;
+  bool whole_blocks_ = false;
+
+  wire::Epoch ready_epoch_;          // of the newest engine that was ready
+  wire::Epoch acknowledging_epoch_;  // of the newest engine that acknowledged something
+  uint64_t acknowledged_tick_ = 0;   // its first
+  uint64_t ready_attachment_ = 0;
+  uint64_t lost_before_ = 0;  // what was answered before may have vanished, and the model knows
+  wire::Members members_;
+};
+
+}  // namespace ankole::sim

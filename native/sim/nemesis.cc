@@ -1,0 +1,259 @@
+#include "sim/nemesis.h"
+
+#include <algorithm>
+
+namespace ankole::sim {
+namespace {
+
+constexpr uint64_t kCareNs = 300 * kNsPerMs;
+// The longest of «late» (a drop that needs the store, 2.5 s), with time for a tick and the store.
+constexpr uint64_t kSettleNs = 5 * kNsPerSecond;
+
+}  // namespace
+
+const char* Nemesis::Name(Kind kind) {
+  static constexpr const char* kNames[kKinds] = {
+      "kill-disk-host", "kill-engine", "freeze-disk-host", "freeze-engine", "break-connection",
+      "cut-one-way",    "cut",         "isolate",          "cut-store",     "power-one",
+      "power-all",      "move",        "slow-disk",        "read-error",    "write-error",
+      "sync-error",     "full-disk"};
+  return kNames[kind];
+}
+
+Nemesis::Nemesis(Cluster& cluster)
+    : cluster_(cluster), world_(cluster.world), random_(cluster.world.random.Next()) {
+  for (uint8_t kind = 0; kind < kKinds; ++kind) {
+    if (random_.Chance(1, 3)) kinds_.push_back(static_cast<Kind>(kind));
+  }
+  pause_ns_ = (50 * kNsPerMs) << random_.Below(6);
+  length_ns_ = (200 * kNsPerMs) << random_.Below(6);
+  CareForEngine();
+}
+
+std::string Nemesis::Describe() const {
+  std::string text;
+  for (const Kind kind : kinds_) text += std::string(text.empty() ? "" : ", ") + Name(kind);
+  return text.empty() ? "none" : text;
+}
+
+void Nemesis::Start() {
+  running_ = true;
+  ++round_;
+  Schedule();
+}
+
+void Nemesis::Schedule() {
+  world_.After(random_.Skewed(pause_ns_ / 8, 2 * pause_ns_), [this, round = round_] {
+    if (!running_ || round != round_) return;
+    Strike();
+    Schedule();
+  });
+}
+
+void Nemesis::Strike() {
+  if (kinds_.empty() || DamageSettles()) return;
+  Do(kinds_[random_.Below(kinds_.size())]);
+}
+
+// While a disk begins to fail nothing else does, for long enough that the engine parts with it:
+// else the sound members might be dropped for being late, and the one that stays has no disk.
+bool Nemesis::DamageSettles() const { return world_.now_ns() < damage_settled_ns_; }
+
+Machine& Nemesis::AnyDisk() {
+  return cluster_.replica_machine(random_.Below(cluster_.replica_count()));
+}
+
+void Nemesis::Do(Kind kind) {
+  const auto trace = [&](const std::string& what) {
+    if (world_.tracing()) world_.Trace("nemesis", std::string(Name(kind)) + " " + what);
+  };
+  const uint64_t length_ns = random_.Skewed(kNsPerMs, length_ns_);
+  if (kind < kReadError || kind == kFullDisk) {
+    const uint64_t until_ns = world_.now_ns() + 4 * length_ns + kSettleNs;
+    troubled_until_ns_ = std::max(troubled_until_ns_, until_ns);
+  }
+  const size_t replica = random_.Below(cluster_.replica_count());
+  const Machine& disk = cluster_.replica_machine(replica);
+  switch (kind) {
+    case kKillDiskHost:
+      trace(disk.name());
+      cluster_.KillDiskHost(replica, random_.Chance(1, 2) ? 0 : length_ns);
+      return;
+    case kKillEngine:
+      trace("");
+      cluster_.KillEngine(random_.Chance(1, 2) ? 0 : length_ns);
+      return;
+    case kFreezeDiskHost:
+      if (cluster_.disk_host(replica) == nullptr) return;
+      trace(disk.name() + " for " + std::to_string(length_ns / kNsPerMs) + " ms");
+      cluster_.disk_host(replica)->reactor.FreezeUntil(world_.now_ns() + length_ns);
+      return;
+    case kFreezeEngine:
+      if (cluster_.engine() == nullptr) return;
+      trace(std::to_string(length_ns / kNsPerMs) + " ms");
+      cluster_.engine()->reactor.FreezeUntil(world_.now_ns() + length_ns);
+      return;
+    case kBreakConnection:
+      if (cluster_.engine_machine() == nullptr) return;
+      trace(disk.name());
+      cluster_.network.Break(cluster_.engine_machine()->name(), disk.name());
+      return;
+    case kCutOneWay:
+    case kCutBothWays: {
+      if (cluster_.engine_machine() == nullptr) return;
+      const std::string& engine = cluster_.engine_machine()->name();
+      trace(disk.name() + " for " + std::to_string(length_ns / kNsPerMs) + " ms");
+      const bool both = kind == kCutBothWays;
+      const bool there = random_.Chance(1, 2);
+      if (both || there) Cut(engine, disk.name(), length_ns);
+      if (both || !there) Cut(disk.name(), engine, length_ns);
+      return;
+    }
+    case kIsolate: {
+      const auto& machines = cluster_.machines();
+      const Machine& alone = *machines[random_.Below(machines.size())];
+      trace(alone.name() + " for " + std::to_string(length_ns / kNsPerMs) + " ms");
+      for (const auto& other : machines) {
+        if (other.get() == &alone) continue;
+        Cut(alone.name(), other->name(), length_ns);
+        Cut(other->name(), alone.name(), length_ns);
+      }
+      if (random_.Chance(1, 2)) cluster_.CutStore(alone);
+      return;
+    }
+    case kCutStore: {
+      trace("");
+      for (const auto& machine : cluster_.machines()) {
+        if (random_.Chance(1, 2)) cluster_.CutStore(*machine);
+      }
+      world_.After(length_ns, [this] { cluster_.HealStore(); });
+      return;
+    }
+    case kPowerOne: {
+      const auto& machines = cluster_.machines();
+      cluster_.LosePower(*machines[random_.Below(machines.size())],
+                         random_.Skewed(kNsPerMs, 4 * length_ns));
+      return;
+    }
+    case kPowerAll:
+      // Not all at the very same moment, and perhaps not all.
+      for (const auto& machine : cluster_.machines()) {
+        if (random_.Chance(1, 8)) continue;
+        world_.After(random_.Skewed(0, 50 * kNsPerMs), [this, &machine = *machine, length_ns] {
+          cluster_.LosePower(machine, random_.Skewed(kNsPerMs, 4 * length_ns));
+        });
+      }
+      return;
+    case kMove:
+      Move();
+      return;
+    case kSlowDisk:
+      trace(disk.name() + " for " + std::to_string(2 * length_ns / kNsPerMs) + " ms");
+      cluster_.replica_machine(replica).faults.slow_until_ns = world_.now_ns() + 2 * length_ns;
+      return;
+    case kReadError:
+    case kWriteError:
+    case kSyncError:
+      Damage(kind);
+      return;
+    case kFullDisk: {
+      trace("");
+      const bool all = random_.Chance(1, 3);
+      for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+        if (!all && i != replica) continue;
+        Disk& full = cluster_.replica_machine(i).disk;
+        full.capacity_pages = full.used_pages() + random_.Below(8);
+        world_.After(length_ns, [&full] { full.capacity_pages = 1 << 20; });
+      }
+      return;
+    }
+    case kKinds:
+      return;
+  }
+}
+
+void Nemesis::Cut(const std::string& from, const std::string& to, uint64_t for_ns) {
+  cluster_.network.Cut(from, to);
+  world_.After(for_ns, [this, from, to] { cluster_.network.Heal(from, to); });
+}
+
+// A disk may fail as long as another member's is sound and has lost nothing.
+bool Nemesis::MayDamage(const Machine& machine) const {
+  for (const wire::ReplicaId id : cluster_.complete().members.all()) {
+    const Machine* member = cluster_.MachineOf(id);
+    if (member != &machine && member->up() && !member->damaged && member->lost_tick == 0) {
+      return true;
+    }
+  }
+  return false;
+}
+
+void Nemesis::Damage(Kind kind) {
+  Machine& machine = AnyDisk();
+  if (!MayDamage(machine)) return;
+  if (kind != kReadError && world_.now_ns() < troubled_until_ns_) return;
+  if (world_.tracing()) world_.Trace("nemesis", std::string(Name(kind)) + " " + machine.name());
+  machine.damaged = true;
+  if (kind == kReadError) machine.faults.read_errors += random_.Between(1, 3);
+  if (kind == kWriteError) machine.faults.write_errors = 1;
+  if (kind == kSyncError) machine.faults.sync_errors = 1;
+  if (kind == kReadError) return;
+  machine.disk_failed = true;
+  damage_settled_ns_ = world_.now_ns() + kSettleNs;
+  world_.At(damage_settled_ns_ - kSettleNs / 2,
+            [&machine] { machine.faults.write_errors = machine.faults.sync_errors = 0; });
+  if (!random_.Chance(1, 2)) return;
+  // The answer may be lost on its way, and be asked for again on another connection, or from
+  // another process.
+  for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+    if (&cluster_.replica_machine(i) != &machine) continue;
+    const bool kill = random_.Chance(1, 4);
+    for (int times = 0; times < (kill ? 1 : 40); ++times) {
+      world_.After(random_.Below(kSettleNs / 4), [this, i, kill, &machine] {
+        if (kill) cluster_.KillDiskHost(i, 0);
+        if (!kill) cluster_.network.Break(cluster_.engine_machine()->name(), machine.name());
+      });
+    }
+  }
+}
+
+// The volume goes to another machine, or to the same again; the engine that had it may live on.
+void Nemesis::Move() {
+  const auto& machines = cluster_.machines();
+  Machine& target = *machines[random_.Below(machines.size())];
+  if (!target.up()) return;
+  EngineProcess* const before = cluster_.engine();
+  cluster_.Attach(target);
+  if (before == nullptr) return;
+  world_.After(random_.Skewed(0, 8 * kNsPerSecond), [this, before] {
+    const auto& old = cluster_.old_engines();
+    if (std::find(old.begin(), old.end(), before) != old.end()) cluster_.KillOldEngine(before);
+  });
+}
+
+// What the manager does: a volume whose engine's machine is gone is attached anew.
+void Nemesis::CareForEngine() {
+  world_.After(kCareNs, [this] {
+    Machine* const machine = cluster_.engine_machine();
+    if (machine != nullptr && cluster_.EngineLost() && random_.Chance(1, 4)) {
+      const auto& machines = cluster_.machines();
+      Machine& target = *machines[random_.Below(machines.size())];
+      if (target.up()) cluster_.Attach(target);
+    }
+    CareForEngine();
+  });
+}
+
+void Nemesis::Heal() {
+  running_ = false;
+  if (world_.tracing()) world_.Trace("nemesis", "heals");
+  for (const auto& from : cluster_.machines()) {
+    for (const auto& to : cluster_.machines()) cluster_.network.Heal(from->name(), to->name());
+    from->disk.capacity_pages = 1 << 20;
+    from->faults.slow_until_ns = 0;
+    from->faults.read_errors = from->faults.write_errors = from->faults.sync_errors = 0;
+  }
+  cluster_.HealStore();
+}
+
+}  // namespace ankole::sim

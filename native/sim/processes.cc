@@ -1,0 +1,134 @@
+#include "sim/processes.h"
+
+#include <utility>
+#include <vector>
+
+namespace ankole::sim {
+namespace {
+
+// Virtual memory only: pages are taken by first use.
+constexpr size_t kSmallChunks = 256;
+constexpr size_t kMediumChunks = 64;
+constexpr size_t kLargeChunks = 64;
+
+}  // namespace
+
+void Keep(std::shared_ptr<void> what) {
+  static auto* const kept = new std::vector<std::shared_ptr<void>>();
+  kept->push_back(std::move(what));
+}
+
+// --- disk host
+// ------------------------------------------------------------------------------------
+
+DiskHostProcess::DiskHostProcess(Machine& machine, wire::ReplicaId replica)
+    : reactor(machine, "disk-host"), replica_(replica) {}
+
+void DiskHostProcess::Start() {
+  const Json config = Json::Object()
+                          .Set("disk", reactor.machine().name())
+                          .Set("directory", "/disk")
+                          .Set("listen", Json::Array().Append("tcp:" + reactor.machine().name() +
+                                                              ":" + std::to_string(kDiskHostPort)));
+  host_ = std::make_unique<replica::DiskHost>(reactor, static_cast<EventSink&>(*this),
+                                              replica::DiskHostConfig::Parse(config).Take());
+  reactor.on_ended = [this] {
+    ended_ = true;
+    if (on_ended) on_ended();
+  };
+  reactor.Inside([this] { host_->Start(); });
+}
+
+void DiskHostProcess::Emit(const Json& event) {
+  if (reactor.world().tracing()) reactor.world().Trace(reactor.process_name(), event.Write());
+  const Json* name = event.Find("event");
+  if (name != nullptr && name->AsString("event").Take() == "listening") {
+    if (!create) {
+      ready_ = true;
+      return;
+    }
+    host_->OnMessage(Json::Object()
+                         .Set("op", "create-replica")
+                         .Set("request", 1)
+                         .Set("volume", kVolumeName)
+                         .Set("id", wire::ReplicaIdText(replica_))
+                         .Set("sizeBytes", size_bytes)
+                         .Set("secret", SecretText(secret))
+                         .Set("cache", direct ? "direct" : "buffered"));
+  }
+  if (event.Find("reply") != nullptr && event.Find("result") != nullptr) ready_ = true;
+}
+
+// --- engine
+// ---------------------------------------------------------------------------------------
+
+EngineProcess::EngineProcess(Machine& machine, engine::EngineOptions options)
+    : reactor(machine, "engine-" + std::to_string(options.epoch.attachment) + "." +
+                           std::to_string(options.epoch.run)),
+      options_(std::move(options)) {}
+
+void EngineProcess::Start() {
+  auto buffers = BufferPool::Create("simulated", kSmallChunks, kMediumChunks, kLargeChunks);
+  CHECK(buffers.ok());
+  engine_ =
+      std::make_unique<engine::Engine>(reactor, static_cast<engine::Engine::Observer&>(*this),
+                                       static_cast<LogSink&>(*this), options_, buffers.Take());
+  reactor.Inside([this] { engine_->Start(); });
+}
+
+void EngineProcess::OnReport(const engine::EngineReport& report) {
+  if (reactor.world().tracing()) {
+    reactor.world().Trace(reactor.process_name(), std::string("state ") + report.state + ": " +
+                                                      report.message + " (" +
+                                                      wire::Describe(report.record) + ")");
+  }
+}
+
+void EngineProcess::OnCannotStart(const engine::StartDecision&, const std::vector<engine::Heard>&) {
+}
+
+void EngineProcess::OnPropose(const wire::Record& record) {
+  if (reactor.world().tracing()) {
+    reactor.world().Trace(reactor.process_name(), "proposes " + wire::Describe(record));
+  }
+  if (on_propose) on_propose(record);
+}
+
+void EngineProcess::OnComplete(const wire::Record& record) {
+  if (reactor.world().tracing()) {
+    reactor.world().Trace(reactor.process_name(), "complete: " + wire::Describe(record));
+  }
+  if (on_complete) on_complete(record);
+}
+
+void EngineProcess::OnProbeStore(uint64_t question) {
+  if (on_probe_store) on_probe_store(question);
+}
+
+void EngineProcess::OnReplica(wire::ReplicaId replica, const char* state, engine::Fault,
+                              const std::string& reason) {
+  if (!reactor.world().tracing()) return;
+  reactor.world().Trace(reactor.process_name(),
+                        "replica " + wire::ReplicaIdText(replica) + " " + state + " " + reason);
+}
+
+void EngineProcess::OnAskStore(uint64_t question, const wire::Record& record) {
+  if (on_ask_store) on_ask_store(question, record);
+}
+
+void EngineProcess::OnReady() {
+  ready_ = true;
+  ready_tick = reactor.world().Tick();
+  if (on_ready) on_ready();
+}
+
+void EngineProcess::OnStopped(bool clean) {
+  stopped_ = true;
+  clean_ = clean;
+}
+
+void EngineProcess::Log(LogLevel, const std::string& message) {
+  if (reactor.world().tracing()) reactor.world().Trace(reactor.process_name(), message);
+}
+
+}  // namespace ankole::sim

@@ -1,0 +1,237 @@
+#include "sim/register_model.h"
+
+#include <algorithm>
+#include <cstring>
+
+namespace ankole::sim {
+namespace {
+
+// Past this many writes of a sector, those that are certainly over are forgotten.
+constexpr size_t kWritesMax = 48;
+
+uint32_t SecondWord(uint64_t sector, uint32_t value) {
+  return static_cast<uint32_t>(sector) * 2654435761U + value;
+}
+
+std::string Number(uint64_t tick) {
+  return tick == RegisterModel::kNever ? "-" : std::to_string(tick);
+}
+
+}  // namespace
+
+RegisterModel::RegisterModel(uint64_t size_bytes)
+    : sectors_(size_bytes / kSectorBytes), touched_(size_bytes / kSectorBytes) {}
+
+void RegisterModel::Fill(std::byte* data, uint64_t offset_bytes, uint64_t length_bytes,
+                         uint32_t value) {
+  for (uint64_t i = 0; i < length_bytes / kSectorBytes; ++i) {
+    const uint64_t sector = offset_bytes / kSectorBytes + i;
+    const uint32_t words[2] = {value, SecondWord(sector, value)};
+    for (size_t at = 0; at < kSectorBytes; at += sizeof(words)) {
+      std::memcpy(data + i * kSectorBytes + at, words, sizeof(words));
+    }
+  }
+}
+
+uint32_t RegisterModel::ValueOf(const std::byte* data, uint64_t sector) {
+  uint32_t first[2];
+  std::memcpy(first, data, sizeof(first));
+  // Each eight bytes as the first, and those as they must be.
+  if (std::memcmp(data, data + sizeof(first), kSectorBytes - sizeof(first)) != 0) return kTorn;
+  const uint32_t second = first[0] == 0 ? 0 : SecondWord(sector, first[0]);
+  return first[1] == second ? first[0] : kTorn;
+}
+
+// Two writes that both took effect: the spans in which they were certainly there must not meet, and
+// neither may have come and gone within the other's.
+bool RegisterModel::Contradict(const Write& a, const Write& b) {
+  const bool a_span = a.by < a.seen;
+  const bool b_span = b.by < b.seen;
+  if (a_span && b_span) return std::max(a.by, b.by) < std::min(a.seen, b.seen);
+  if (a_span) return a.by < b.seen && b.by < a.seen;
+  if (b_span) return b.by < a.seen && a.by < b.seen;
+  return false;
+}
+
+bool RegisterModel::Fits(const Sector& sector, const Write& tried, const Write* except) {
+  for (const Write& other : sector.writes) {
+    if (&other == except || !other.certain) continue;
+    if (Contradict(tried, other)) return false;
+  }
+  return true;
+}
+
+void RegisterModel::WriteBegins(uint64_t offset_bytes, uint64_t length_bytes, uint32_t value,
+                                uint64_t at) {
+  for (uint64_t s = offset_bytes / kSectorBytes; s < (offset_bytes + length_bytes) / kSectorBytes;
+       ++s) {
+    Sector& sector = sectors_[s];
+    // Zeros from the beginning of time, durable.
+    if (sector.writes.empty()) {
+      sector.writes.push_back(
+          {.value = 0, .by = 0, .answered = 0, .certain = true, .durable = true});
+    }
+    touched_[s] = true;
+    Forget(&sector);
+    sector.writes.push_back({.value = value, .begin = at, .seen = at});
+  }
+}
+
+std::string RegisterModel::WriteEnds(uint64_t offset_bytes, uint64_t length_bytes, uint64_t began,
+                                     uint64_t at, bool durable) {
+  for (uint64_t s = offset_bytes / kSectorBytes; s < (offset_bytes + length_bytes) / kSectorBytes;
+       ++s) {
+    for (Write& write : sectors_[s].writes) {
+      if (write.begin != began) continue;
+      write.by = std::min(write.by, at);
+      write.answered = at;
+      write.certain = true;
+      write.durable = durable;
+      if (!Fits(sectors_[s], write, &write)) {
+        return Fault(s, "a write of " + std::to_string(write.value) +
+                            " was answered that cannot have taken effect then");
+      }
+    }
+  }
+  return "";
+}
+
+void RegisterModel::WriteFails(uint64_t offset_bytes, uint64_t length_bytes, uint64_t began,
+                               uint64_t at) {
+  for (uint64_t s = offset_bytes / kSectorBytes; s < (offset_bytes + length_bytes) / kSectorBytes;
+       ++s) {
+    for (Write& write : sectors_[s].writes) {
+      if (write.begin == began) write.by = std::min(write.by, at);
+    }
+  }
+}
+
+void RegisterModel::Flushed(uint64_t began) {
+  for (uint64_t s = 0; s < sectors_.size(); ++s) {
+    for (Write& write : sectors_[s].writes) {
+      if (write.answered < began) write.durable = true;
+    }
+  }
+}
+
+std::string RegisterModel::Read(uint64_t offset_bytes, const std::byte* data, uint64_t length_bytes,
+                                uint64_t began, uint64_t at) {
+  for (uint64_t i = 0; i < length_bytes / kSectorBytes; ++i) {
+    const uint64_t s = offset_bytes / kSectorBytes + i;
+    Sector& sector = sectors_[s];
+    const uint32_t value = ValueOf(data + i * kSectorBytes, s);
+    if (value == kTorn) {
+      uint32_t words[2];
+      std::memcpy(words, data + i * kSectorBytes, sizeof(words));
+      return Fault(s, "gives bytes that nobody wrote there (they begin as value " +
+                          std::to_string(words[0]) + ")");
+    }
+    if (sector.writes.empty()) {
+      if (value != 0) return Fault(s, "gives " + std::to_string(value) + ", and was never written");
+      continue;
+    }
+    Write* only = nullptr;
+    size_t fitting = 0;
+    for (Write& write : sector.writes) {
+      if (write.value != value || write.begin >= at) continue;
+      Write tried = write;
+      tried.seen = std::max(tried.seen, began);
+      tried.by = std::min(tried.by, at);
+      if (!Fits(sector, tried, &write)) continue;
+      only = &write;
+      ++fitting;
+    }
+    if (fitting == 0) {
+      return Fault(s, "gives " + std::to_string(value) + " to a read from " +
+                          std::to_string(began) + " to " + std::to_string(at) +
+                          ", which is not there any more or not yet");
+    }
+    if (fitting > 1 || only->begin < sector.loose_before) continue;
+    only->seen = std::max(only->seen, began);
+    only->by = std::min(only->by, at);
+    only->certain = true;
+  }
+  return "";
+}
+
+void RegisterModel::Lost(uint64_t before, uint64_t now) {
+  for (Sector& sector : sectors_) {
+    bool any = false;
+    for (const Write& write : sector.writes) any |= !write.durable;
+    if (!any) continue;
+    // What cannot have vanished, and so hides whatever was before it.
+    const std::vector<Write> all = sector.writes;
+    std::erase_if(sector.writes, [&](const Write& write) {
+      for (const Write& stays : all) {
+        const bool kept = stays.answered != kNever && (stays.durable || stays.begin >= before);
+        if (kept && stays.begin != write.begin && write.by < stays.seen) return true;
+      }
+      return false;
+    });
+    if (sector.writes.size() == 1) {
+      sector.writes[0].certain = true;
+      continue;
+    }
+    // One of these is what is there from now on.
+    bool loose = false;
+    for (Write& write : sector.writes) {
+      if (write.answered == kNever && write.by == kNever) continue;  // it is still under way
+      if (write.answered != kNever && write.begin >= before) continue;
+      if (write.begin < sector.loose_before) loose = true;
+      write.begin = write.seen = now;
+      write.by = now + 1;
+      write.certain = false;
+    }
+    if (loose) sector.loose_before = now + 1;
+  }
+}
+
+void RegisterModel::Loose(uint64_t now) {
+  for (Sector& sector : sectors_) {
+    for (const Write& write : sector.writes) {
+      if (!write.certain) sector.loose_before = now;
+    }
+  }
+}
+
+void RegisterModel::Forget(Sector* sector) {
+  std::vector<Write>& writes = sector->writes;
+  if (writes.size() < kWritesMax) return;
+  // Those that a durable one followed long ago: whoever still reads began after that.
+  const size_t half = writes.size() / 2;
+  size_t last = SIZE_MAX;
+  for (size_t i = 0; i < half; ++i) {
+    if (writes[i].durable && writes[i].answered != kNever) last = i;
+  }
+  if (last == SIZE_MAX) return;
+  const Write kept = writes[last];
+  std::erase_if(writes, [&](const Write& write) { return write.by < kept.begin; });
+}
+
+std::vector<uint64_t> RegisterModel::Touched() const {
+  std::vector<uint64_t> touched;
+  for (uint64_t s = 0; s < touched_.size(); ++s) {
+    if (touched_[s]) touched.push_back(s);
+  }
+  return touched;
+}
+
+std::string RegisterModel::Describe(uint64_t sector) const {
+  std::string text;
+  for (const Write& write : sectors_[sector].writes) {
+    text += " [" + std::to_string(write.value) + ": begun " + Number(write.begin) + ", by " +
+            Number(write.by) + ", seen " + Number(write.seen) + ", answered " +
+            Number(write.answered) + (write.certain ? ", certain" : "") +
+            (write.durable ? ", durable" : "") + "]";
+  }
+  if (sectors_[sector].loose_before != 0) {
+    text += " loose before " + std::to_string(sectors_[sector].loose_before);
+  }
+  return text;
+}
+
+std::string RegisterModel::Fault(uint64_t sector, const std::string& what) const {
+  return "sector " + std::to_string(sector) + " " + what + ":" + Describe(sector);
+}
+
+}  // namespace ankole::sim

@@ -1,0 +1,135 @@
+#include "sim/register_model.h"
+
+#include <array>
+
+#include "base/test.h"
+
+namespace ankole::sim {
+namespace {
+
+// One sector; values and times as the test says them.
+struct Sector {
+  RegisterModel model{kSectorBytes};
+  void Begin(uint32_t value, uint64_t at) { model.WriteBegins(0, kSectorBytes, value, at); }
+  bool End(uint64_t began, uint64_t at, bool durable = false) {
+    return model.WriteEnds(0, kSectorBytes, began, at, durable).empty();
+  }
+  bool Write(uint32_t value, uint64_t from, uint64_t to) {
+    Begin(value, from);
+    return End(from, to);
+  }
+  void Fails(uint64_t began, uint64_t at) { model.WriteFails(0, kSectorBytes, began, at); }
+  bool Read(uint32_t value, uint64_t from, uint64_t to) {
+    std::array<std::byte, kSectorBytes> data;
+    RegisterModel::Fill(data.data(), 0, kSectorBytes, value);
+    if (value == 0) data = {};
+    return model.Read(0, data.data(), kSectorBytes, from, to).empty();
+  }
+};
+
+TEST(sim_register, AReadGivesTheLastWriteOrOneThatOverlapsIt) {
+  Sector sector;
+  EXPECT(sector.Read(0, 1, 2));
+  EXPECT(sector.Write(7, 10, 20));
+  EXPECT(sector.Read(7, 30, 31));
+  sector.Begin(8, 40);
+  EXPECT(sector.Read(7, 41, 42));
+  EXPECT(sector.Read(8, 43, 44));
+  EXPECT(sector.End(40, 50));
+  Sector stale = sector;
+  EXPECT(!stale.Read(7, 51, 52));
+  EXPECT(!sector.Read(9, 51, 52));
+}
+
+TEST(sim_register, WhatWasReadIsNotUnread) {
+  Sector sector;
+  EXPECT(sector.Write(1, 10, 11));
+  sector.Begin(2, 20);
+  EXPECT(sector.Read(2, 21, 22));
+  EXPECT(!sector.Read(1, 23, 24));
+  // The other way round: what was not there and did not fail later cannot come back.
+  Sector other;
+  EXPECT(other.Write(1, 10, 11));
+  other.Begin(2, 20);
+  other.Fails(20, 30);
+  EXPECT(other.Read(1, 40, 41));
+  EXPECT(!other.Read(2, 42, 43));
+}
+
+TEST(sim_register, OverlappingWritesMayComeInAnyOrderButOne) {
+  Sector sector;
+  sector.Begin(1, 10);
+  sector.Begin(2, 11);
+  EXPECT(sector.End(10, 20));
+  EXPECT(sector.End(11, 21));
+  EXPECT(sector.Read(1, 30, 31));
+  EXPECT(!sector.Read(2, 32, 33));
+}
+
+TEST(sim_register, ATornSectorIsNobodys) {
+  RegisterModel model(2 * kSectorBytes);
+  model.WriteBegins(0, kSectorBytes, 1, 10);
+  std::array<std::byte, kSectorBytes> data;
+  RegisterModel::Fill(data.data(), 0, kSectorBytes, 1);
+  EXPECT(model.Read(0, data.data(), kSectorBytes, 11, 12).empty());
+  data[300] ^= std::byte{1};
+  EXPECT(!model.Read(0, data.data(), kSectorBytes, 13, 14).empty());
+  // The right value at the wrong place.
+  RegisterModel::Fill(data.data(), 0, kSectorBytes, 1);
+  EXPECT(!model.Read(kSectorBytes, data.data(), kSectorBytes, 15, 16).empty());
+}
+
+TEST(sim_register, OnlyWhatWasNotFlushedMayBeLostAndThenStaysSo) {
+  Sector sector;
+  EXPECT(sector.Write(1, 10, 11));
+  sector.model.Flushed(12);
+  EXPECT(sector.Write(2, 20, 21));
+  EXPECT(sector.Write(3, 22, 23));
+  Sector before = sector;
+  EXPECT(!before.Read(2, 30, 31));
+  sector.model.Lost(40, 41);
+  Sector first = sector;
+  EXPECT(first.Read(1, 50, 51));
+  EXPECT(!first.Read(3, 52, 53));
+  Sector second = sector;
+  EXPECT(second.Read(2, 50, 51));
+  EXPECT(second.Read(2, 52, 53));
+  EXPECT(!second.Read(1, 54, 55));
+  Sector zero = sector;
+  EXPECT(!zero.Read(0, 50, 51));
+}
+
+TEST(sim_register, WhatCameAfterTheLossIsNotCoveredByIt) {
+  Sector sector;
+  EXPECT(sector.Write(1, 10, 11));
+  EXPECT(sector.Write(2, 20, 21));
+  sector.model.Lost(15, 30);
+  Sector lost = sector;
+  EXPECT(!lost.Read(1, 40, 41));
+  EXPECT(!lost.Read(0, 40, 41));
+  EXPECT(sector.Read(2, 40, 41));
+}
+
+TEST(sim_register, ForceUnitAccessIsAFlushOfItself) {
+  Sector sector;
+  sector.Begin(1, 10);
+  EXPECT(sector.End(10, 11, true));
+  sector.model.Lost(20, 20);
+  EXPECT(!sector.Read(0, 30, 31));
+}
+
+TEST(sim_register, LooseSectorsMayDifferUntilTheyAreWrittenOver) {
+  Sector sector;
+  EXPECT(sector.Write(1, 10, 11));
+  sector.Begin(2, 20);
+  sector.Fails(20, 25);
+  sector.model.Loose(26);
+  EXPECT(sector.Read(2, 30, 31));
+  EXPECT(sector.Read(1, 32, 33));
+  EXPECT(sector.Read(2, 34, 35));
+  EXPECT(sector.Write(3, 40, 41));
+  EXPECT(!sector.Read(2, 42, 43));
+}
+
+}  // namespace
+}  // namespace ankole::sim

@@ -1,0 +1,30 @@
+#include "sim/scenario.h"
+
+#include "base/test.h"
+
+// A few whole runs; `npm run sim` makes many.
+namespace ankole::sim {
+namespace {
+
+TEST(sim_scenario, ASeedGivesTheSameRunEachTime) {
+  for (const uint64_t seed : {3, 8, 21}) {
+    const Outcome first = RunSeed(seed, false);
+    const Outcome second = RunSeed(seed, false);
+    EXPECT_EQ(first.finding, std::string());
+    EXPECT_EQ(first.fingerprint, second.fingerprint);
+    EXPECT_EQ(first.events, second.events);
+    EXPECT(first.answered > 0);
+  }
+}
+
+TEST(sim_scenario, RunsWithoutFindings) {
+  for (uint64_t seed = 100; seed < 110; ++seed) {
+    const Outcome outcome = RunSeed(seed, false);
+    if (!outcome.finding.empty()) {
+      test::Fail(__FILE__, __LINE__, "seed " + std::to_string(seed) + ": " + outcome.finding);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace ankole::sim
