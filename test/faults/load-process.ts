@@ -66,7 +66,7 @@ export class LoadProcess {
   async rests(ms: number): Promise<Progress> {
     const wait = (time: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, time))
     let before = this.progress.answered
-    for (let quiet = 0; quiet < 5;) {
+    for (let quiet = 0; quiet < 25;) {
       await wait(100)
       quiet = this.progress.answered === before ? quiet + 1 : 0
       before = this.progress.answered
