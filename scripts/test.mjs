@@ -4,11 +4,12 @@
 //   node scripts/test.mjs native asan fuzz    these
 //   node scripts/test.mjs all
 //
-// What a suite prints goes to build/test-<suite>.log, and what failed to the terminal as well.
+// What a suite prints goes to build/test-<suite>.log, and what failed to the terminal as well. One suite runs after the other, but the
+// fuzzers: they have what the suites leave idle that wait most of the time, and are shown last.
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
-import { createWriteStream, mkdirSync, readdirSync, readFileSync } from 'node:fs'
-import { availableParallelism } from 'node:os'
+import { createWriteStream, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
+import { constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import process from 'node:process'
@@ -16,7 +17,6 @@ import { clearTimeout, setTimeout } from 'node:timers'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { root } from './toolchain.mjs'
 
-const jobs = `-j${availableParallelism()}`
 const tap = join(root, 'node_modules', '.bin', 'tap')
 const minutes = 60_000
 
@@ -24,7 +24,7 @@ const minutes = 60_000
 const suites = {
   native: {
     what: 'the native core',
-    command: ['make', '-C', 'native', jobs, 'test'],
+    command: [process.execPath, 'scripts/native-tests.mjs'],
     reader: readNative,
     limitMs: 15 * minutes,
   },
@@ -34,21 +34,21 @@ const suites = {
     reader: readTap,
     limitMs: 10 * minutes,
   },
+  model: {
+    what: 'the rules of membership, every state of them',
+    command: ['make', '-s', '-C', 'test/model', 'test'],
+    reader: readNative,
+    limitMs: 15 * minutes,
+  },
   asan: {
     what: 'the native core under AddressSanitizer and UndefinedBehaviorSanitizer',
-    command: ['make', '-C', 'native', jobs, 'VARIANT=asan', 'test'],
+    command: [process.execPath, 'scripts/native-tests.mjs', 'asan'],
     reader: readNative,
     limitMs: 15 * minutes,
   },
   tsan: {
     what: 'the native core under ThreadSanitizer',
-    command: ['make', '-C', 'native', jobs, 'VARIANT=tsan', 'test'],
-    reader: readNative,
-    limitMs: 15 * minutes,
-  },
-  fuzz: {
-    what: 'a minute for each fuzzer',
-    command: [process.execPath, 'scripts/fuzz.mjs'],
+    command: [process.execPath, 'scripts/native-tests.mjs', 'tsan'],
     reader: readNative,
     limitMs: 15 * minutes,
   },
@@ -70,11 +70,21 @@ const suites = {
     reader: readTap,
     limitMs: 20 * minutes,
   },
+  // Begins with the first of `leavesIdle`, and takes what they leave of the processors: the last to be waited for.
+  fuzz: {
+    what: 'a minute for each fuzzer',
+    command: [process.execPath, 'scripts/fuzz.mjs'],
+    reader: readNative,
+    limitMs: 35 * minutes,
+    isBeside: true,
+  },
 }
 const suitesDefault = ['native', 'typescript']
+/** These wait for programs, disks and timers most of the time; the suites before use all processors. */
+const leavesIdle = ['conformance', 'kernel']
 
 /** Lines «ok NAME», «not ok NAME», «skip NAME: REASON», and at the end a line that counts them. */
-function readNative() {
+function readNative(print) {
   const result = { passed: 0, failed: 0, skips: [], done: false }
   // What a failed test has to say comes before its name.
   let said = []
@@ -84,7 +94,7 @@ function readNative() {
     else if (/^ok /.test(line)) ++result.passed
     else if (/^not ok /.test(line)) {
       ++result.failed
-      for (const text of [...said, line]) console.log(`    ${text}`)
+      for (const text of [...said, line]) print(`    ${text}`)
     } else {
       result.done ||= /^[a-z]+: \d+ passed, \d+ failed/.test(line)
       said.push(line)
@@ -98,7 +108,7 @@ function readNative() {
 }
 
 /** TAP: a test is what a file has at its first level. */
-function readTap() {
+function readTap(print) {
   const result = { passed: 0, failed: 0, skips: [], done: false }
   let file = ''
   let reporting = false
@@ -128,10 +138,10 @@ function readTap() {
       if (/^skip$/i.test(point[4] ?? '') && inFile === 0) result.skips.push(`${file}: ${point[5]}`)
     }
     if (point?.[2]) {
-      console.log(`    ${depth === 1 ? `${file}: ` : ''}${line.trim()}`)
+      print(`    ${depth === 1 ? `${file}: ` : ''}${line.trim()}`)
       reporting = true
     } else if (point || started) reporting = false
-    else if (reporting && line.trim() !== '') console.log(`    ${line.trimEnd()}`)
+    else if (reporting && line.trim() !== '') print(`    ${line.trimEnd()}`)
     if (/^1\.\.\d+/.test(line)) result.done = true
   }
   result.rest = () => said
@@ -163,15 +173,26 @@ function describe(pid) {
 /** Whoever lost its parent stops by itself, within these. */
 const leftoversLimitMs = 15_000
 
-async function endLeftovers(marker) {
+async function endLeftovers(marker, print) {
   const limit = Date.now() + leftoversLimitMs
   while (leftovers(marker).length > 0 && Date.now() < limit) await sleep(200)
   const left = leftovers(marker)
   for (const pid of left) {
-    console.log(`    left behind: process ${describe(pid)}`)
+    print(`    left behind: process ${describe(pid)}`)
     kill(pid)
   }
   return left.length
+}
+
+/** To everybody else. Where Linux groups processes by session, which a suite is, the nicety of one counts only within it. */
+function giveWay(pid) {
+  if (pid === undefined) return
+  try {
+    setPriority(pid, constants.priority.PRIORITY_LOW)
+    writeFileSync(`/proc/${pid}/autogroup`, String(constants.priority.PRIORITY_LOW))
+  } catch {
+    // It has ended, or there are no such groups.
+  }
 }
 
 function kill(pid) {
@@ -182,20 +203,20 @@ function kill(pid) {
   }
 }
 
-let running
+const running = new Set()
 for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   process.on(signal, () => {
-    if (running) kill(-running.pid)
+    for (const child of running) kill(-child.pid)
     process.exit(130)
   })
 }
 
-async function runSuite(name) {
+async function runSuite(name, print = console.log) {
   const { what, command, reader, limitMs } = suites[name]
-  console.log(`${name}: ${what}`)
+  print(`${name}: ${what}`)
   const started = Date.now()
   const marker = randomBytes(8).toString('hex')
-  const result = reader()
+  const result = reader(print)
   const log = createWriteStream(join(root, 'build', `test-${name}.log`))
   const child = spawn(command[0], command.slice(1), {
     cwd: root,
@@ -203,7 +224,8 @@ async function runSuite(name) {
     env: { ...process.env, TAP_REPORTER: 'tap', ANKOLE_TEST_RUN: marker },
     stdio: ['ignore', 'pipe', 'pipe'],
   })
-  running = child
+  running.add(child)
+  if (isBeside(name)) giveWay(child.pid)
   const errors = []
   const lines = createInterface({ input: child.stdout })
   lines.on('line', (line) => {
@@ -226,19 +248,19 @@ async function runSuite(name) {
     child.once('close', (code) => resolve(code ?? 1))
   })
   clearTimeout(timer)
-  running = undefined
+  running.delete(child)
   log.end()
   // It fell over, or failed without saying which test it was.
   if (!result.done || (code !== 0 && result.failed === 0)) {
     ++result.failed
-    for (const line of [...result.rest(), ...errors]) console.log(`    ${line}`)
-    console.log(`    ${overdue ? `not done after ${limitMs / minutes} minutes` : `${command[0]} ended with ${code}`}`)
+    for (const line of [...result.rest(), ...errors]) print(`    ${line}`)
+    print(`    ${overdue ? `not done after ${limitMs / minutes} minutes` : `${command[0]} ended with ${code}`}`)
   } else if (result.failed > 0) {
-    for (const line of errors) console.log(`    ${line}`)
+    for (const line of errors) print(`    ${line}`)
   }
-  result.failed += await endLeftovers(marker)
+  result.failed += await endLeftovers(marker, print)
   const seconds = Math.round((Date.now() - started) / 1000)
-  console.log(`  ${counts(result.passed, result.failed, result.skips.length)} in ${seconds} s`)
+  print(`  ${counts(result.passed, result.failed, result.skips.length)} in ${seconds} s`)
   return result
 }
 
@@ -247,7 +269,9 @@ function counts(passed, failed, skipped) {
 }
 
 const asked = process.argv.slice(2)
-const names = asked.includes('all') ? Object.keys(suites) : asked.length > 0 ? asked : suitesDefault
+const wanted = asked.includes('all') ? Object.keys(suites) : asked.length > 0 ? asked : suitesDefault
+const isBeside = (name) => suites[name]?.isBeside === true
+const names = [...wanted.filter((name) => !isBeside(name)), ...wanted.filter(isBeside)]
 const unknown = names.filter((name) => !(name in suites))
 if (unknown.length > 0) {
   console.error(`No suite is named ${unknown.join(', ')}; there are: ${Object.keys(suites).join(', ')}, all`)
@@ -256,7 +280,27 @@ if (unknown.length > 0) {
 
 mkdirSync(join(root, 'build'), { recursive: true })
 const results = []
-for (const name of names) results.push([name, await runSuite(name)])
+/** The suites that have begun beside others: what they print comes when it is their turn. */
+const beside = new Map()
+for (const name of names) {
+  if (leavesIdle.includes(name)) beginBeside()
+  const begun = beside.get(name)
+  if (begun === undefined) results.push([name, await runSuite(name)])
+  else {
+    const waitedFrom = Date.now()
+    const result = await begun.result
+    for (const line of begun.lines) console.log(line)
+    console.log(`  beside the suites before, and ${Math.round((Date.now() - waitedFrom) / 1000)} s after them`)
+    results.push([name, result])
+  }
+}
+
+function beginBeside() {
+  for (const name of names.filter((name) => isBeside(name) && !beside.has(name))) {
+    const lines = []
+    beside.set(name, { lines, result: runSuite(name, (line) => lines.push(line)) })
+  }
+}
 
 const skips = results.flatMap(([name, { skips }]) => skips.map((skip) => `${name}: ${skip}`))
 if (skips.length > 0) console.log(`\nLeft out:\n${skips.map((skip) => `  ${skip}`).join('\n')}`)

@@ -209,6 +209,8 @@ void Engine::Dispatch(Operation* operation) {
   }
   if (!operation->fans_out()) {
     CHECK(Route(operation));
+    // Beside the read, so that it costs no round trip of its own.
+    if (!HasLease(operation->last_answer_ns)) AskForLease();
     return;
   }
   if (shared_ != nullptr) {
@@ -334,7 +336,7 @@ bool Engine::Route(Operation* operation) {
     const bool tried =
         part.state == MemberPart::State::kWaiting || part.state == MemberPart::State::kFailed;
     // What was abandoned can be asked again, once its late answer has come.
-    if (tried || part.answer_due || part.frame_out || !IsTarget(i) || link.gone()) continue;
+    if (tried || part.answer_due || part.frame_out || !IsStaying(i) || link.gone()) continue;
     if (unclean_reader_ != SIZE_MAX && i != unclean_reader_) continue;
     const bool better = best == SIZE_MAX || (link.up() && !best_up) ||
                         (link.up() == best_up && link.outstanding < best_outstanding);
@@ -435,7 +437,7 @@ void Engine::Judge(Operation* operation) {
   // One whose answer was not wanted (another was coming in) can be asked again when that has gone.
   for (size_t i = 0; i < links_.size(); ++i) {
     const MemberPart& part = operation->parts[i];
-    if (part.state == MemberPart::State::kGone && part.answer_due && IsTarget(i)) return;
+    if (part.state == MemberPart::State::kGone && part.answer_due && IsStaying(i)) return;
   }
   Finish(operation, error);
 }
@@ -448,10 +450,10 @@ void Engine::JudgeFailures(Operation* operation) {
   bool stays = false;  // a member that has answered with success
   for (size_t i = 0; i < links_.size(); ++i) {
     const MemberPart& part = operation->parts[i];
-    stays |= part.state == MemberPart::State::kAnswered && IsTarget(i);
+    stays |= part.state == MemberPart::State::kAnswered && IsStaying(i);
     if (part.state != MemberPart::State::kFailed) continue;
     // On its way out already: judged again when it is gone.
-    if (!IsTarget(i)) return;
+    if (!IsStaying(i)) return;
     if (part.error == ErrorCode::kNoSpace) {
       full.Add(links_[i]->replica());
     } else {
@@ -460,11 +462,13 @@ void Engine::JudgeFailures(Operation* operation) {
     }
   }
   const std::string failure = std::string("I/O failed: ") + ErrorCodeName(error);
+  const bool sync = operation->kind == BlockOperation::kFlush || error == ErrorCode::kSuspect;
+  const Fault fault = sync ? Fault::kFlushFailed : Fault::kIoError;
   if (stays) {
     // Those that failed leave; that ends their parts, and gives this operation its outcome.
-    wire::Members leaving = broken;
-    for (const wire::ReplicaId id : full.all()) leaving.Add(id);
-    Drop(leaving, broken.count > 0 ? failure : "its disk is full");
+    MustLeave(broken, fault, failure);
+    MustLeave(full, Fault::kNoSpace, "its disk is full");
+    LetLeave({});
     return;
   }
   if (full.count > 0) {
@@ -472,18 +476,19 @@ void Engine::JudgeFailures(Operation* operation) {
     const bool news = out_of_space_ns_ == 0;
     out_of_space_ns_ = reactor_.NowNs();
     if (news) {
-      SetMessage("all members are out of space: writes wait until there is room on their disks");
+      SetMessage("all members are out of space: writes wait until there is room on their disks",
+                 WaitsFor::kSpace);
     }
     operation->retry_ns = out_of_space_ns_ + kFullRetryNs;
     full_.PushBack(operation);
-    if (broken.count > 0) Drop(broken, failure);
+    if (broken.count > 0) Drop(broken, fault, failure);
     return;
   }
   // Everybody failed. What they hold of this range may differ now, so one stays, and the client is
   // told.
   if (broken.count > 0) broken.Remove(broken.ids[0]);
   Finish(operation, error);
-  if (broken.count > 0) Drop(broken, failure);
+  if (broken.count > 0) Drop(broken, fault, failure);
 }
 
 // The outcome is known. While a record is proposed nothing that changed data is acknowledged.
@@ -494,6 +499,14 @@ void Engine::Finish(Operation* operation, ErrorCode status) {
   }
   if (proposal_.outstanding && operation->fans_out()) {
     held_.PushBack(operation);
+    return;
+  }
+  // What a member answered was current when it did if no other engine can have acknowledged
+  // anything since.
+  if (!operation->fans_out() && status == ErrorCode::kOk && !HasLease(operation->last_answer_ns)) {
+    if (unproved_.empty()) unproved_since_ns_ = operation->last_answer_ns;
+    unproved_.PushBack(operation);
+    AskForLease();
     return;
   }
   Acknowledge(operation);
@@ -548,9 +561,9 @@ void Engine::RetryFull(uint64_t now_ns) {
   }
 }
 
-// Those that are in nobody's hands but ours: held acknowledgements and retries.
+// Those that are in nobody's hands but ours: held acknowledgements, reads and retries.
 void Engine::FailWaiting(ErrorCode status) {
-  for (auto* list : {&held_, &full_}) {
+  for (auto* list : {&held_, &unproved_, &full_}) {
     while (Operation* operation = list->PopFront()) {
       operation->status = status;
       Acknowledge(operation);
@@ -575,6 +588,8 @@ void Engine::DetachPart(Operation* operation, size_t index) {
 
 Json Engine::CountersJson() const {
   Json replicas = Json::Array();
+  Json faults = Json::Object();
+  for (uint8_t i = 1; i < kFaults; ++i) faults.Set(FaultCode(static_cast<Fault>(i)), faults_[i]);
   for (const auto& link : links_) {
     const bool member = targets().Contains(link->replica());
     replicas.Append(Json::Object()
@@ -589,6 +604,8 @@ Json Engine::CountersJson() const {
       .Set("volume", options_.volume)
       .Set("ioBackend", io::BackendName(reactor_.backend().backend))
       .Set("inFlight", static_cast<uint64_t>(in_flight_.size()))
+      .Set("waitsFor", WaitsForCode(Report().waits_for))
+      .Set("faults", std::move(faults))
       .Set("heldBytes", static_cast<uint64_t>(buffers_->held_bytes()))
       .Set("bucketBoundsSeconds", LatencyHistogram::BoundsSeconds())
       .Set("operations", counters_.ToJson())

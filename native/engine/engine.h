@@ -8,6 +8,8 @@
 #include "base/block_device.h"
 #include "base/counters.h"
 #include "base/log.h"
+#include "engine/ballot.h"
+#include "engine/fault.h"
 #include "engine/link.h"
 #include "engine/membership.h"
 #include "engine/operation.h"
@@ -39,7 +41,16 @@ struct EngineOptions {
   uint64_t size_bytes = 0;
   Secret secret = {};
   wire::Epoch epoch;
-  wire::Record record;  // the store's; generation 0: none
+  wire::Record record;  // the newest complete one that is known; generation 0: none
+  // The supervisor saw the engine before this one end and kept its membership: `record`, and what
+  // was proposed since. So the first record of this run needs no store (rule 6).
+  bool kept = false;
+  std::vector<wire::Record> proposals;
+  // No other engine can answer a read any more: all before this one are known to have ended, and
+  // the first of them waited as long as it had to (rule 4).
+  bool alone = false;
+  bool store_restored = false;  // as in StartBasis
+  bool clients_anew = false;    // as in StartBasis
   std::vector<Replica> replicas;
   uint64_t late_ns = kNsPerSecond;
   uint64_t start_wait_ns = 30 * kNsPerSecond;
@@ -52,6 +63,7 @@ struct EngineReport {
   const char* state;    // starting, serving, degraded, waiting, refused, stopping, stopped
   std::string message;  // for people; why, and for what it waits
   wire::Record record;  // the last complete one
+  WaitsFor waits_for = WaitsFor::kNothing;
 };
 
 // The controller of one attached volume: a block device that is replicated to all members and stays
@@ -61,10 +73,19 @@ class Engine final : public BlockDevice, Link::Owner {
   class Observer {
    public:
     virtual void OnReport(const EngineReport& report) = 0;
-    virtual void OnReplica(wire::ReplicaId replica, const char* state,
+    // `fault`: why it is no member; kNone for one that is, or that is only connecting.
+    virtual void OnReplica(wire::ReplicaId replica, const char* state, Fault fault,
                            const std::string& reason) = 0;
+    // Why it cannot start, and what each replica said. Again when that changed.
+    virtual void OnCannotStart(const StartDecision& decision, const std::vector<Heard>& heard) = 0;
+    // Before any replica gets it.
+    virtual void OnPropose(const wire::Record& record) = 0;
+    // The record counts. A hint for the store: nothing waits for it.
+    virtual void OnComplete(const wire::Record& record) = 0;
     // The store must hold this record before the engine goes on: AnswerStore with the same number.
     virtual void OnAskStore(uint64_t question, const wire::Record& record) = 0;
+    // Whether the store can be read and written: AnswerStore with the same number.
+    virtual void OnProbeStore(uint64_t question) = 0;
     // From now on requests are taken.
     virtual void OnReady() = 0;
     // All replicas were closed clean, or not.
@@ -135,6 +156,7 @@ class Engine final : public BlockDevice, Link::Owner {
   std::byte* OnLinkLargeData(Link& link, const wire::Header& header) override;
   void OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcome) override;
   void OnLinkLost(Link& link, const Status& why) override;
+  void OnLinkAlive(Link& link) override;
   Operation* OperationOf(Link& link, const wire::Header& header);
   Status TakeAnswer(Operation* operation, const Link& link, const wire::Header& header,
                     const std::byte* payload, const std::byte* data);
@@ -147,33 +169,68 @@ class Engine final : public BlockDevice, Link::Owner {
 
   // --- engine_membership.cc: starting, changing, stopping, time ---
   void Evaluate();
+  StartDecision Decide(const std::vector<Heard>& heard) const;
+  bool EveryoneHad(uint64_t time_ns) const;
   void Fence(const StartDecision& decision);
   void AskAgain(const std::string& why);
   void FencedMember();
+  void ServeWhenAlone();
   void Propose(const wire::Members& members);
   void WriteRecord(Link& link);
   void RecordWritten(Link& link);
   void AskStore();
+  void ProbeStore(uint64_t now_ns);
   void Complete();
-  // Lets members leave; CHECKs that one stays.
-  void Drop(const wire::Members& leaving, const std::string& reason);
+  // These members must leave, whatever they do from now on; CHECKs that one stays. They do at once
+  // where rule 2 needs no store, else when the store answers.
+  void Drop(const wire::Members& leaving, Fault fault, const std::string& reason);
+  void MustLeave(const wire::Members& leaving, Fault fault, const std::string& reason);
+  // Those that must leave, and those that are late and may still be back, as far as rule 2 lets
+  // them now.
+  void LetLeave(const wire::Members& late);
+  void PartWith(Link& link);
   void Refuse(const std::string& reason);
   void GiveUpBuffers();
   void SetMode(Mode mode, const std::string& message);
-  void SetMessage(const std::string& message);
+  void SetMessage(const std::string& message, WaitsFor waits_for = WaitsFor::kNothing);
   // What held I/O up is over.
   void GoesOn();
   std::string WhoLeft() const;
   void Tick();
   void ArmTick(bool fast);
-  void CheckLinks(uint64_t now_ns);
-  void CheckOperations(uint64_t now_ns);
-  void CheckProposal(uint64_t now_ns);
+  // Who is late: `first` after the time of a minority, `second` after that of a drop that needs
+  // the store.
+  struct Late {
+    wire::Members first;
+    wire::Members second;
+    wire::Members silent;  // those of `first` that do not even say that they work
+  };
+  bool IsSilent(const Link& link, uint64_t now_ns) const;
+  void CheckMembers(uint64_t now_ns);
+  void CheckLinks(uint64_t now_ns, Late* late);
+  void CheckOperations(uint64_t now_ns, Late* late);
+  void CheckProposal(uint64_t now_ns, Late* late);
+  void NoteLate(Late* late, const Link& link, uint64_t waited_ns, uint64_t limit_ns, Fault fault,
+                const std::string& reason);
+  void LeaveLate(Late late);
+  void AskAgainForRecord(uint64_t now_ns);
   void CloseWhenIdle();
   void CloseOf(Link& link, bool clean);
   void Closed(bool in_time);
 
+  // --- lease.cc: reads (rule 4) ---
+  bool HasLease(uint64_t now_ns) { return now_ns <= lease_until_ns_ || RenewLease(now_ns); }
+  bool RenewLease(uint64_t now_ns);
+  void AskForLease();
+  void AnswerHeldReads();
+  void CheckLease(uint64_t now_ns);
+
   const wire::Members& targets() const { return proposal_.record.members; }
+  // Without those that must leave.
+  wire::Members Staying() const;
+  bool IsStaying(size_t index) const {
+    return IsTarget(index) && !leaving_.Contains(links_[index]->replica());
+  }
   bool IsTarget(size_t index) const { return targets().Contains(links_[index]->replica()); }
   Link* LinkOf(wire::ReplicaId id);
   io::Reactor& reactor_;
@@ -196,8 +253,10 @@ class Engine final : public BlockDevice, Link::Owner {
   IntrusiveList<Operation, &Operation::node> left_over_;  // answered, but not quiet
   IntrusiveList<Operation, &Operation::queue_node> to_judge_;
   bool judging_ = false;
-  IntrusiveList<Operation, &Operation::queue_node> held_;  // done; the record is not complete
-  IntrusiveList<Operation, &Operation::queue_node> full_;  // no member has space
+  IntrusiveList<Operation, &Operation::queue_node> held_;      // done; the record is not complete
+  IntrusiveList<Operation, &Operation::queue_node> full_;      // no member has space
+  IntrusiveList<Operation, &Operation::queue_node> unproved_;  // reads that wait for the lease
+  uint64_t unproved_since_ns_ = 0;
   uint64_t out_of_space_ns_ = 0;  // when a write last found no space anywhere; 0: there is some
   struct RequestQueue {
     BlockRequest* head = nullptr;
@@ -222,8 +281,14 @@ class Engine final : public BlockDevice, Link::Owner {
   // Membership.
   std::vector<Heard> heard_;  // by link
   StartDecision decision_;
+  std::string lacking_;  // as it was told last
   uint64_t start_deadline_ns_ = 0;
+  // An engine before this one may still answer reads until then.
+  uint64_t serve_from_ns_ = 0;
   wire::Record complete_;  // the last complete record
+  Ballot ballot_;          // what a record must carry to be complete without the store
+  // Until then reads may be answered without asking anybody; 0: not known.
+  uint64_t lease_until_ns_ = 0;
   struct Proposal {
     wire::Record record;
     wire::Members written;     // by these members, durably
@@ -235,6 +300,21 @@ class Engine final : public BlockDevice, Link::Owner {
     bool store_refused = false;  // asked again after a while
   } proposal_;
   std::array<uint64_t, kReplicasMax> record_sent_ = {};  // generation, by link
+  wire::Members leaving_;  // must leave, and are members of the proposal still
+  struct Departure {
+    Fault fault = Fault::kNone;
+    std::string reason;
+  };
+  std::array<Departure, kReplicasMax> departures_;  // of those that leave or are late, by link
+  std::array<uint32_t, kFaults> faults_ = {};       // departures since the start
+  struct Probe {
+    uint64_t question = 0;     // of the last one; 0: none
+    uint64_t asked_ns = 0;     // when it was
+    bool open = false;         // has no answer yet
+    uint64_t answered_ns = 0;  // when the store last said that it works; 0: never
+    bool wanted = false;       // somebody can only leave when it does
+  } probe_;
+  WaitsFor waits_for_ = WaitsFor::kNothing;
   uint64_t next_question_ = 0;
   io::Timer tick_;
   bool tick_fast_ = false;

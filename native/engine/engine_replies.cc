@@ -75,17 +75,18 @@ void Engine::OnLinkReply(Link& link, const wire::Header& header, const std::byte
   }
   if (status == ErrorCode::kFenced) {
     Refuse("replica " + wire::ReplicaIdText(link.replica()) + " serves a newer engine");
+  } else {
+    link.NoteProved(part.sent_ns);
   }
-  if (!wanted) {
-    if (operation->request == nullptr) {
-      Recycle(operation);
-    } else if (!operation->fans_out() && !operation->queue_node.linked()) {
-      // A read whose other members were lost meanwhile: this one can be asked again.
-      Judge(operation);
-    }
-    return;
+  if (wanted) {
+    PartAnswered(operation, link.index(), status);
+  } else if (operation->request == nullptr) {
+    Recycle(operation);
+  } else if (!operation->fans_out() && !operation->queue_node.linked()) {
+    // A read whose other members were lost meanwhile: this one can be asked again.
+    Judge(operation);
   }
-  PartAnswered(operation, link.index(), status);
+  if (!unproved_.empty()) AnswerHeldReads();
 }
 
 // Puts the answer of a read or a status to where the front end wants it.
@@ -185,28 +186,31 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
   const wire::Record& holds = state.records.current;
   const bool knows =
       holds == complete_ || (proposal_.outstanding && !Newer(holds, proposal_.record));
-  std::string fault;
-  if (state.suspect) fault = "it may have lost what it had acknowledged";
-  if (!knows && mode_ != Mode::kRecording) fault = "it holds another record: " + Describe(holds);
-  if (!heard_[link.index()].answered) fault = heard_[link.index()].why_not;
-  if (!fault.empty() && targets().count > 1) {
+  if (!IsStaying(link.index())) return;  // it leaves in any case
+  Departure back;
+  if (state.suspect) back = {Fault::kSuspect, "it may have lost what it had acknowledged"};
+  if (!knows && complete_.epoch == options_.epoch) {
+    back = {Fault::kOlderRecord, "it holds another record: " + Describe(holds)};
+  }
+  if (!heard_[link.index()].answered) back = {Fault::kWrongSize, heard_[link.index()].why_not};
+  if (back.fault != Fault::kNone && Staying().count > 1) {
     wire::Members leaving;
     leaving.Add(link.replica());
-    Drop(leaving, fault);
+    Drop(leaving, back.fault, back.reason);
     return;
   }
-  if (!fault.empty()) {
+  if (back.fault != Fault::kNone) {
     // The last member never leaves. What is not the replica that was left cannot serve for it.
     if (!knows || !heard_[link.index()].answered) {
-      link.Break({ErrorCode::kSuspect, "the last member cannot go on: " + fault});
+      link.Break({ErrorCode::kSuspect, "the last member cannot go on: " + back.reason});
       return;
     }
     log_.Log(LogLevel::kError, "the last member, replica " + wire::ReplicaIdText(link.replica()) +
-                                   ", is back, but " + fault + ": flushes fail from now on");
+                                   ", is back, but " + back.reason + ": flushes fail from now on");
     lost_writes_ = true;
   }
-  observer_.OnReplica(link.replica(), "member", "");
-  if (message_.starts_with("I/O waits: no member can be reached")) {
+  observer_.OnReplica(link.replica(), "member", Fault::kNone, "");
+  if (waits_for_ == WaitsFor::kMembers) {
     log_.Log(LogLevel::kInfo,
              "I/O goes on: replica " + wire::ReplicaIdText(link.replica()) + " is back");
     GoesOn();
@@ -280,7 +284,7 @@ void Engine::OnLinkLost(Link& link, const Status& why) {
     case Mode::kServing:
     case Mode::kChanging:
       if (!IsTarget(index)) return;
-      observer_.OnReplica(link.replica(), "connecting", why.message());
+      observer_.OnReplica(link.replica(), "connecting", Fault::kNone, why.message());
       ReRoute(link);
       ArmTick(true);
       return;
@@ -292,6 +296,10 @@ void Engine::OnLinkLost(Link& link, const Status& why) {
     case Mode::kRefused:
       return;
   }
+}
+
+void Engine::OnLinkAlive(Link&) {
+  if (!unproved_.empty()) AnswerHeldReads();
 }
 
 Operation* Engine::QuietLeftOver() {
@@ -329,6 +337,7 @@ void Engine::OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcom
     return;
   }
   if (opcode != wire::Opcode::kRecord || !IsTarget(link.index())) return;
+  if (!unproved_.empty()) AnswerHeldReads();
   if (outcome.ok()) {
     RecordWritten(link);
     return;
@@ -338,15 +347,15 @@ void Engine::OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcom
            " serves a newer engine: " + outcome.message());
     return;
   }
-  if (targets().count > 1) {
+  record_sent_[link.index()] = 0;        // tried again by the tick
+  if (!IsStaying(link.index())) return;  // it leaves in any case
+  if (Staying().count > 1) {
     wire::Members leaving;
     leaving.Add(link.replica());
-    Drop(leaving, "it cannot write the record: " + outcome.message());
+    Drop(leaving, Fault::kRecordFailed, "it cannot write the record: " + outcome.message());
     return;
   }
-  // The last one: tried again by the tick.
-  record_sent_[link.index()] = 0;
-  SetMessage("the last member cannot write the record: " + outcome.message());
+  SetMessage("the last member cannot write the record: " + outcome.message(), WaitsFor::kMembers);
 }
 
 }  // namespace ankole::engine

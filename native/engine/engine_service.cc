@@ -13,6 +13,7 @@ struct IscsiOptions {
   io::Address address;
   iscsi::ServerOptions server;
   std::string serial;
+  uint32_t physical_block_bytes = kBlockBytes;
 };
 
 namespace {
@@ -92,6 +93,38 @@ Result<wire::Record> RecordFromJson(const Json& json) {
   return record;
 }
 
+namespace {
+
+// What a start goes on from beside the store's record: all of it may be left out.
+Status ParseBasis(const Json& config, EngineOptions* options) {
+  for (const auto& [name, to] : {std::pair{"alone", &options->alone},
+                                 {"storeRestored", &options->store_restored},
+                                 {"clientsAnew", &options->clients_anew}}) {
+    Result<bool> value = config.Bool(name, false);
+    if (!value.ok()) return value.status();
+    *to = value.value();
+  }
+  const Json* kept = config.Find("kept");
+  if (kept == nullptr || kept->is_null()) return Status::Ok();
+  const Json* complete = kept->Find("complete");
+  const Json* proposals = kept->Find("proposals");
+  if (complete == nullptr || proposals == nullptr || !proposals->is_array()) {
+    return {ErrorCode::kInvalidArgument, "kept must have complete and a list of proposals"};
+  }
+  Result<wire::Record> record = RecordFromJson(*complete);
+  if (!record.ok()) return record.status().Within("kept");
+  if (Newer(record.value(), options->record)) options->record = record.Take();
+  for (const Json& item : proposals->items()) {
+    Result<wire::Record> proposal = RecordFromJson(item);
+    if (!proposal.ok()) return proposal.status().Within("kept: proposals");
+    options->proposals.push_back(proposal.Take());
+  }
+  options->kept = true;
+  return Status::Ok();
+}
+
+}  // namespace
+
 Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   if (!config.is_object()) return Status(ErrorCode::kInvalidArgument, "config must be an object");
   EngineOptions options;
@@ -124,6 +157,8 @@ Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   Result<wire::Record> parsed_record = RecordFromJson(*record);
   if (!parsed_record.ok()) return parsed_record.status();
   options.record = parsed_record.Take();
+  const Status basis = ParseBasis(config, &options);
+  if (!basis.ok()) return basis;
   const Json* replicas = config.Find("replicas");
   if (replicas == nullptr || !replicas->is_array() || replicas->items().empty() ||
       replicas->items().size() > kReplicasMax) {
@@ -184,6 +219,13 @@ Result<std::unique_ptr<IscsiOptions>> EngineService::ParseIscsi(const Json& conf
     return Status(ErrorCode::kInvalidArgument, "iscsi: serial must have 1 to " +
                                                    std::to_string(kSerialBytesMax) +
                                                    " printable characters of ASCII");
+  }
+  Result<int64_t> physical =
+      json->Integer("physicalBlockBytes", kSectorBytes, kBlockBytes, kBlockBytes);
+  if (!physical.ok()) return physical.status().Within("iscsi");
+  options->physical_block_bytes = static_cast<uint32_t>(physical.value());
+  if (!scsi::IsPhysicalBlock(options->physical_block_bytes)) {
+    return Status(ErrorCode::kInvalidArgument, "iscsi: physicalBlockBytes must be 512 or 4096");
   }
   const Json* chap = json->Find("chap");
   if (chap != nullptr && !chap->is_null()) {
@@ -249,7 +291,8 @@ void EngineService::MakeIscsi(std::unique_ptr<IscsiOptions> options) {
   iscsi_options_ = std::move(options);
   unit_ = std::make_unique<scsi::LogicalUnit>(
       reactor_, *engine_, events_,
-      scsi::Identity{iscsi_options_->server.target, iscsi_options_->serial});
+      scsi::Identity{iscsi_options_->server.target, iscsi_options_->serial,
+                     iscsi_options_->physical_block_bytes});
   iscsi_ =
       std::make_unique<iscsi::Server>(reactor_, *engine_, *unit_, events_, iscsi_options_->server);
 }
@@ -326,16 +369,52 @@ void EngineService::OnReport(const EngineReport& report) {
   events_.Emit(EventOf("state")
                    .Set("state", report.state)
                    .Set("message", report.message)
+                   .Set("waitsFor", WaitsForCode(report.waits_for))
                    .Set("members", std::move(members))
                    .Set("generation", report.record.generation));
 }
 
-void EngineService::OnReplica(wire::ReplicaId replica, const char* state,
+void EngineService::OnReplica(wire::ReplicaId replica, const char* state, Fault fault,
                               const std::string& reason) {
   events_.Emit(EventOf("replica")
                    .Set("id", wire::ReplicaIdText(replica))
                    .Set("state", state)
+                   .Set("fault", FaultCode(fault))
                    .Set("reason", reason));
+}
+
+void EngineService::OnCannotStart(const StartDecision& decision, const std::vector<Heard>& heard) {
+  Json replicas = Json::Array();
+  for (const Heard& replica : heard) {
+    Json one = Json::Object()
+                   .Set("id", wire::ReplicaIdText(replica.replica))
+                   .Set("answered", replica.answered);
+    if (replica.answered) {
+      one.Set("record", RecordToJson(replica.state.records.current))
+          .Set("welcomed", EpochToJson(replica.state.welcomed))
+          .Set("suspect", replica.state.suspect)
+          .Set("unclean", replica.state.unclean);
+    } else {
+      one.Set("reason", replica.why_not);
+    }
+    replicas.Append(std::move(one));
+  }
+  events_.Emit(EventOf("cannot-start")
+                   .Set("newest", RecordToJson(decision.newest))
+                   .Set("lacking", decision.lacking)
+                   .Set("replicas", std::move(replicas)));
+}
+
+void EngineService::OnPropose(const wire::Record& record) {
+  events_.Emit(EventOf("proposal").Set("record", RecordToJson(record)));
+}
+
+void EngineService::OnComplete(const wire::Record& record) {
+  events_.Emit(EventOf("complete").Set("record", RecordToJson(record)));
+}
+
+void EngineService::OnProbeStore(uint64_t question) {
+  events_.Emit(EventOf("probe").Set("question", question));
 }
 
 void EngineService::OnAskStore(uint64_t question, const wire::Record& record) {

@@ -40,8 +40,13 @@ class EngineService final : public Service, Engine::Observer {
   EngineService(io::Reactor& reactor, EventSink& events);
 
   void OnReport(const EngineReport& report) override;
-  void OnReplica(wire::ReplicaId replica, const char* state, const std::string& reason) override;
+  void OnReplica(wire::ReplicaId replica, const char* state, Fault fault,
+                 const std::string& reason) override;
+  void OnCannotStart(const StartDecision& decision, const std::vector<Heard>& heard) override;
+  void OnPropose(const wire::Record& record) override;
+  void OnComplete(const wire::Record& record) override;
   void OnAskStore(uint64_t question, const wire::Record& record) override;
+  void OnProbeStore(uint64_t question) override;
   void OnReady() override;
   void OnStopped(bool clean) override;
 

@@ -78,6 +78,7 @@ TEST(engine_service, ABadIscsiConfigIsRefusedNamingTheField) {
       return EngineService::Make(reactor, GoodConfig("unix:/tmp/a").Set("iscsi", iscsi), events);
     };
     EXPECT(make(GoodIscsi()).ok());
+    EXPECT(make(GoodIscsi().Set("physicalBlockBytes", 512)).ok());
     for (const Bad& bad : {
              Bad{"host", Json()},
              Bad{"port", 65536},
@@ -85,6 +86,9 @@ TEST(engine_service, ABadIscsiConfigIsRefusedNamingTheField) {
              Bad{"serial", ""},
              Bad{"serial", "a b"},
              Bad{"serial", std::string(65, 's')},
+             Bad{"physicalBlockBytes", 1024},
+             Bad{"physicalBlockBytes", 8192},
+             Bad{"physicalBlockBytes", "512"},
              Bad{"chap", chap},
              Bad{"chap", "user:secret"},
          }) {

@@ -193,7 +193,8 @@ struct Request : BlockRequest {
   std::function<void(Request*)> then;
 };
 
-enum class StoreMode { kAnswers, kSilent, kRefuses, kFenced };
+// kProbes: it says that it works, and answers no record. kRefusesRecords: nor takes one.
+enum class StoreMode { kAnswers, kSilent, kRefuses, kFenced, kProbes, kRefusesRecords };
 
 class Bench final : public Engine::Observer, public LogSink {
  public:
@@ -207,6 +208,7 @@ class Bench final : public Engine::Observer, public LogSink {
     until_.owner = this;
     until_.done = [](io::Operation* operation) { static_cast<Bench*>(operation->owner)->Look(); };
     options.epoch.attachment = 1;
+    options.alone = true;
     // No member is late on a loaded machine unless a test wants it.
     options.late_ns = 20 * kNsPerSecond;
     thread_ = std::thread([this] { reactor_->Loop(); });
@@ -470,6 +472,10 @@ class Bench final : public Engine::Observer, public LogSink {
   StoreMode store_mode = StoreMode::kAnswers;
   wire::Record stored;
   std::vector<std::pair<uint64_t, wire::Record>> questions;
+  uint64_t last_probe = 0;
+  // What a supervisor keeps.
+  wire::Record completed;
+  std::vector<wire::Record> proposals;
   std::vector<std::string> events;
   std::vector<std::string> log;
   bool ready = false;
@@ -503,14 +509,47 @@ class Bench final : public Engine::Observer, public LogSink {
     changed_.notify_one();
   }
   void OnReport(const EngineReport& report) override { Note(std::string("state ") + report.state); }
-  void OnReplica(wire::ReplicaId replica, const char* state, const std::string& reason) override {
-    Note("replica " + wire::ReplicaIdText(replica).substr(14) + " " + state + " " + reason);
+  void OnReplica(wire::ReplicaId replica, const char* state, Fault fault,
+                 const std::string& reason) override {
+    const std::string name = "replica " + wire::ReplicaIdText(replica).substr(14);
+    Note(name + " " + state + " " + reason);
+    if (fault != Fault::kNone) Note(name + " fault " + FaultCode(fault));
   }
+  void OnCannotStart(const StartDecision& decision, const std::vector<Heard>&) override {
+    Note("cannot start: " + decision.lacking);
+  }
+  void OnPropose(const wire::Record& record) override {
+    Note("proposed " + std::to_string(record.generation));
+    proposals.push_back(record);
+  }
+  void OnComplete(const wire::Record& record) override {
+    Note("complete " + std::to_string(record.generation));
+    proposals.clear();
+    completed = record;
+    if (store_mode == StoreMode::kAnswers) stored = record;
+  }
+
+ public:
+  void OnProbeStore(uint64_t question) override {
+    Note("store probed");
+    last_probe = question;
+    const Status away(ErrorCode::kUnavailable, "the store is away");
+    if (store_mode == StoreMode::kAnswers || store_mode == StoreMode::kProbes ||
+        store_mode == StoreMode::kRefusesRecords) {
+      engine->AnswerStore(question, Status::Ok());
+    } else if (store_mode == StoreMode::kRefuses) {
+      engine->AnswerStore(question, away);
+    } else if (store_mode == StoreMode::kFenced) {
+      engine->AnswerStore(question, {ErrorCode::kFenced, "attachment 7"});
+    }
+  }
+
+ private:
   void OnAskStore(uint64_t question, const wire::Record& record) override {
     Note("store asked " + std::to_string(record.generation));
     questions.emplace_back(question, record);
     if (store_mode == StoreMode::kAnswers) AnswerStoreHere(Status::Ok());
-    if (store_mode == StoreMode::kRefuses) {
+    if (store_mode == StoreMode::kRefuses || store_mode == StoreMode::kRefusesRecords) {
       AnswerStoreHere({ErrorCode::kUnavailable, "the store is read-only today"});
     }
     if (store_mode == StoreMode::kFenced) AnswerStoreHere({ErrorCode::kFenced, "attachment 7"});

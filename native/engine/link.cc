@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
@@ -173,6 +174,7 @@ void Link::SendControl(wire::Opcode opcode, const void* payload, size_t bytes) {
   header.slot = kControlSlot;
   header.payload_bytes = static_cast<uint32_t>(bytes);
   header.payload_crc32c = Crc32c(control_payload_.data(), bytes);
+  control_sent_ns_ = reactor_.NowNs();
   wire::EncodeHeader(header, control_.header);
   control_.table = control_payload_.data();
   control_.table_bytes = header.payload_bytes;
@@ -228,7 +230,10 @@ bool Link::OnFrame(const wire::Header& header, const std::byte* payload, std::by
     return true;
   }
   if (header.opcode == wire::Opcode::kPing) {
-    ping_sent_ns_ = 0;
+    if (mode_ == LinkMode::kUp && ping_sent_ns_ != 0) {
+      NoteProved(std::exchange(ping_sent_ns_, 0));
+      owner_.OnLinkAlive(*this);
+    }
     return true;
   }
   OnControlReply(header, payload);
@@ -260,6 +265,7 @@ void Link::OnControlReply(const wire::Header& header, const std::byte* payload) 
   }
   control_outstanding_ = false;
   const std::span<const std::byte> bytes(payload, header.payload_bytes);
+  if (mode_ == LinkMode::kUp && header.status != ErrorCode::kFenced) NoteProved(control_sent_ns_);
   if (header.status != ErrorCode::kOk) {
     const Status refused(header.status, Text(payload, header.payload_bytes));
     if (mode_ == LinkMode::kUp) {
@@ -362,6 +368,7 @@ void Link::EndWelcome() {
   Move(LinkEvent::kAnswered);
   reactor_.Cancel(&handshake_);
   down_since_ns_ = 0;
+  was_silent_ = false;
   welcomed_ns_ = reactor_.NowNs();
   owner_.OnLinkState(*this, true, welcome_state_);
 }
@@ -413,6 +420,7 @@ void Link::Lost(const Status& why) {
   welcomed_ns_ = 0;
   if (!leaving) {
     why_down_ = why.message();
+    was_silent_ |= why.code() == ErrorCode::kTimedOut;
     reactor_.Arm(&retry_, now_ns + backoff_ns_);
     backoff_ns_ = std::clamp(2 * backoff_ns_, kBackoffMinNs, kBackoffMaxNs);
   }

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <algorithm>
 #include <array>
 #include <cstdint>
 #include <string>
@@ -75,6 +76,8 @@ class Link final : wire::Connection::Handler {
     virtual void OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcome) = 0;
     // The connection is gone and nothing of it in flight. It is tried again, unless it left.
     virtual void OnLinkLost(Link& link, const Status& why) = 0;
+    // A PING was answered.
+    virtual void OnLinkAlive(Link& link) = 0;
 
    protected:
     ~Owner() = default;
@@ -105,6 +108,8 @@ class Link final : wire::Connection::Handler {
   // When the connection was lost, or never was; 0 from the welcome to OnLinkLost.
   uint64_t down_since_ns() const { return down_since_ns_; }
   const std::string& why_down() const { return why_down_; }
+  // It was up, and then silent: not the connection is to blame, but who should answer.
+  bool was_silent() const { return was_silent_; }
 
   void Start();
   void Ask();
@@ -125,6 +130,10 @@ class Link final : wire::Connection::Handler {
   uint64_t ping_sent_ns() const { return ping_sent_ns_; }
   uint64_t heard_ns() const { return heard_ns_; }
   void NoteHeard() { heard_ns_ = reactor_.NowNs(); }
+  // When the latest question was sent that the welcomed replica has answered; 0: none. It was this
+  // engine's until then (rule 4).
+  uint64_t proved_ns() const { return proved_ns_; }
+  void NoteProved(uint64_t sent_ns) { proved_ns_ = std::max(proved_ns_, sent_ns); }
   // Breaks the connection; it is made anew.
   void Break(Status why);
   // Breaks it for good.
@@ -162,6 +171,9 @@ class Link final : wire::Connection::Handler {
   Status break_why_;          // why a connection was given up that did not stand yet
   uint64_t heard_ns_ = 0;
   uint64_t ping_sent_ns_ = 0;
+  uint64_t control_sent_ns_ = 0;
+  uint64_t proved_ns_ = 0;
+  bool was_silent_ = false;
   uint64_t control_tag_ = 0;  // of the last control frame; PINGs count
   uint64_t control_outstanding_tag_ = 0;
   bool control_outstanding_ = false;

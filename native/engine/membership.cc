@@ -1,5 +1,7 @@
 #include "engine/membership.h"
 
+#include <algorithm>
+
 namespace ankole::engine {
 namespace {
 
@@ -8,8 +10,25 @@ void AddReason(std::string* text, const std::string& reason) {
   *text += reason;
 }
 
-StartDecision StartNew(const std::vector<Heard>& heard) {
+std::string NameOf(wire::ReplicaId id) { return "replica " + wire::ReplicaIdText(id); }
+
+const Heard* Find(const std::vector<Heard>& heard, wire::ReplicaId id) {
+  for (const Heard& replica : heard) {
+    if (replica.replica == id) return &replica;
+  }
+  return nullptr;
+}
+
+std::string WhySilent(const Heard* replica, wire::ReplicaId id) {
+  if (replica == nullptr) return NameOf(id) + " is not among the volume's replicas";
+  return NameOf(id) + " does not answer (" + replica->why_not + ")";
+}
+
+// No record was ever complete, so nothing was ever written: what a first start proposed before it
+// ended does not count.
+StartDecision StartNew(const std::vector<Heard>& heard, const wire::Record& newest) {
   StartDecision decision;
+  decision.newest = newest;
   for (const Heard& replica : heard) {
     if (!replica.answered) {
       AddReason(&decision.lacking, "new replica " + wire::ReplicaIdText(replica.replica) +
@@ -17,21 +36,91 @@ StartDecision StartNew(const std::vector<Heard>& heard) {
       continue;
     }
     decision.members.Add(replica.replica);
+    decision.unclean |= replica.state.unclean;
   }
   decision.complete = decision.may_start = !heard.empty() && decision.lacking.empty();
   return decision;
 }
 
+// The owner chose the replicas: all of them are needed, as the choice was made knowing what each
+// holds. It starts on those with the newest record among them; the others are made equal later.
+StartDecision StartSalvaged(const wire::Record& chosen, const std::vector<Heard>& heard) {
+  StartDecision decision;
+  decision.newest = decision.last_complete = chosen;
+  wire::Record newest;
+  for (const wire::ReplicaId id : chosen.members.all()) {
+    const Heard* replica = Find(heard, id);
+    if (replica == nullptr || !replica->answered) {
+      AddReason(&decision.lacking, WhySilent(replica, id) + ", and salvage chose it");
+      continue;
+    }
+    const wire::Record& holds = replica->state.records.current;
+    if (decision.members.count > 0 && Newer(newest, holds)) continue;
+    if (holds != newest) decision.members = {};
+    newest = holds;
+    decision.members.Add(id);
+  }
+  decision.unclean = true;
+  decision.complete = decision.may_start = decision.lacking.empty() && decision.members.count > 0;
+  return decision;
+}
+
+bool Share(const wire::Members& one, const wire::Members& other) {
+  const auto ids = one.all();
+  return std::any_of(ids.begin(), ids.end(),
+                     [&](wire::ReplicaId id) { return other.Contains(id); });
+}
+
+// Whether all members of `record` were heard, and hold something.
+bool AllHeard(const wire::Record& record, const std::vector<Heard>& heard, std::string* lacking) {
+  bool all = true;
+  for (const wire::ReplicaId id : record.members.all()) {
+    const Heard* found = Find(heard, id);
+    if (found != nullptr && found->answered && found->state.records.current.exists()) continue;
+    AddReason(lacking, NameOf(id) + " of the record before it is needed as well");
+    all = false;
+  }
+  return all;
+}
+
+// Every set shares a member with the complete one before it (rule 2). Where those with the newest
+// record share none, it is not complete as long as a member of both lacks it: nothing was
+// acknowledged since, and that member is as good.
+void TakeOfTheCompleteOne(const wire::Record& complete, const std::vector<Heard>& heard,
+                          StartDecision* decision) {
+  for (const wire::ReplicaId id : complete.members.all()) {
+    const Heard* found = Find(heard, id);
+    if (found == nullptr || !found->answered || found->state.suspect ||
+        !found->state.records.current.exists() || !decision->newest.members.Contains(id)) {
+      continue;
+    }
+    decision->members.Add(id);
+    decision->unclean = true;
+  }
+  if (Share(decision->members, complete.members)) return;
+  decision->members = {};
+  AddReason(&decision->lacking, "a member of the last complete record is needed (" +
+                                    Describe(complete) + "), and none can be taken");
+}
+
+bool IsSalvage(const wire::Record& record) { return record.exists() && record.epoch.run == 0; }
+
 }  // namespace
 
-StartDecision DecideStart(const wire::Record& store, const std::vector<Heard>& heard) {
-  wire::Record newest = store;
+StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& heard) {
+  wire::Record newest = basis.record;
+  wire::Record complete = basis.record;
   for (const Heard& replica : heard) {
-    if (replica.answered && Newer(replica.state.records.current, newest)) {
-      newest = replica.state.records.current;
-    }
+    if (!replica.answered) continue;
+    const wire::RecordPair& records = replica.state.records;
+    if (Newer(records.current, newest)) newest = records.current;
+    if (Newer(records.complete, complete)) complete = records.complete;
   }
-  if (!newest.exists()) return StartNew(heard);
+  if (!newest.exists()) return StartNew(heard, newest);
+  // Rule 2: the first record of a run is in the store before any I/O, so one that knows none has
+  // seen no I/O.
+  if (!complete.exists() && !basis.store_restored) return StartNew(heard, newest);
+  if (IsSalvage(basis.record) && newest == basis.record) return StartSalvaged(newest, heard);
 
   StartDecision decision;
   decision.newest = newest;
@@ -40,47 +129,60 @@ StartDecision DecideStart(const wire::Record& store, const std::vector<Heard>& h
   bool intact_unclean = false;
   bool suspect_unclean = false;
   for (const wire::ReplicaId member : newest.members.all()) {
-    const std::string name = "replica " + wire::ReplicaIdText(member);
-    const Heard* found = nullptr;
-    for (const Heard& replica : heard) {
-      if (replica.replica == member) found = &replica;
-    }
+    const Heard* found = Find(heard, member);
     if (found == nullptr || !found->answered) {
-      AddReason(&decision.lacking,
-                name + (found == nullptr ? " is not among the volume's replicas"
-                                         : " does not answer (" + found->why_not + ")"));
+      AddReason(&decision.lacking, WhySilent(found, member));
+      continue;
+    }
+    const wire::Record& holds = found->state.records.current;
+    if (!holds.exists()) {
+      AddReason(&decision.lacking, NameOf(member) + " holds nothing: its files were made anew");
       continue;
     }
     ++members_heard;
-    if (found->state.records.current != newest) {
+    if (holds != newest) {
       AddReason(&decision.lacking,
-                name + " holds an older record (" + Describe(found->state.records.current) + ")");
+                NameOf(member) + " holds an older record (" + Describe(holds) + ")");
       continue;
     }
     if (found->state.suspect) {
       suspects.Add(member);
-      suspect_unclean = true;
+      suspect_unclean |= found->state.unclean;
     } else {
       decision.members.Add(member);
       intact_unclean |= found->state.unclean;
     }
   }
-  const bool half = 2 * members_heard >= newest.members.count && members_heard > 0;
+  decision.last_complete = complete;
+  bool all = members_heard == newest.members.count;
+  // A restored store may have recorded what nobody can tell any more: it matters who could.
+  if (basis.store_restored && all) all = AllHeard(complete, heard, &decision.lacking);
+  const bool enough =
+      basis.store_restored ? all : 2 * members_heard >= newest.members.count && members_heard > 0;
   decision.unclean = intact_unclean;
-  if (decision.members.count == 0 && suspects.count > 0 && members_heard == newest.members.count) {
+  // This attachment has served nobody yet.
+  const bool anew = basis.clients_anew && newest.epoch.attachment < basis.attachment;
+  if (decision.members.count == 0 && suspects.count > 0 && (all || anew)) {
     decision.members = suspects;
     decision.unclean = suspect_unclean;
     suspects = {};
   }
-  for (const wire::ReplicaId suspect : suspects.all()) {
-    AddReason(&decision.lacking, "replica " + wire::ReplicaIdText(suspect) +
-                                     " may have lost what it had acknowledged");
+  if (decision.members.count > 0 && complete.exists() &&
+      !Share(decision.members, complete.members)) {
+    TakeOfTheCompleteOne(complete, heard, &decision);
   }
-  decision.may_start = half && decision.members.count > 0;
+  for (const wire::ReplicaId suspect : suspects.all()) {
+    AddReason(&decision.lacking, NameOf(suspect) + " may have lost what it had acknowledged");
+  }
+  decision.may_start = enough && decision.members.count > 0;
   decision.complete = decision.members.count == newest.members.count;
-  if (!half) {
-    AddReason(&decision.lacking, "at least half of the members of " + Describe(newest) +
-                                     " must answer, " + std::to_string(members_heard) + " did");
+  if (!enough) {
+    const std::string heard_text = std::to_string(members_heard) + " did";
+    AddReason(&decision.lacking, basis.store_restored
+                                     ? "the store was restored, so all members of " +
+                                           Describe(newest) + " must answer, " + heard_text
+                                     : "at least half of the members of " + Describe(newest) +
+                                           " must answer, " + heard_text);
   }
   return decision;
 }

@@ -1,6 +1,9 @@
 #include "engine/membership.h"
 
+#include <bit>
+
 #include "base/test.h"
+#include "engine/ballot.h"
 
 namespace ankole::engine {
 namespace {
@@ -28,20 +31,27 @@ Heard Silent(wire::ReplicaId id) {
   return heard;
 }
 
+StartBasis Of(const wire::Record& record) {
+  StartBasis basis;
+  basis.record = record;
+  basis.attachment = 1;
+  return basis;
+}
+
 TEST(membership, ANewVolumeStartsOnAllItsReplicasOrNotAtAll) {
   const wire::Record none;
-  EXPECT(DecideStart(none, {Holds(1, none), Holds(2, none)}).may_start);
-  const StartDecision decision = DecideStart(none, {Holds(1, none), Silent(2)});
+  EXPECT(DecideStart(Of(none), {Holds(1, none), Holds(2, none)}).may_start);
+  const StartDecision decision = DecideStart(Of(none), {Holds(1, none), Silent(2)});
   EXPECT(!decision.may_start);
   EXPECT(decision.lacking.find("connection refused") != std::string::npos);
-  EXPECT(!DecideStart(none, {}).may_start);
+  EXPECT(!DecideStart(Of(none), {}).may_start);
 }
 
 TEST(membership, StartsOnThoseThatHoldTheNewestRecord) {
   const wire::Record store = ARecord(4, {1, 2, 3});
   const wire::Record newer = ARecord(5, {1, 2});
   const StartDecision decision =
-      DecideStart(store, {Holds(1, newer), Holds(2, newer), Holds(3, store)});
+      DecideStart(Of(store), {Holds(1, newer), Holds(2, newer), Holds(3, store)});
   EXPECT(decision.may_start && decision.complete);
   EXPECT_EQ(static_cast<int>(decision.members.count), 2);
   EXPECT(!decision.members.Contains(3));
@@ -53,7 +63,7 @@ TEST(membership, AnOlderReplicaIsNotTakenThoughTheStoreKnowsItAsMember) {
   const wire::Record store = ARecord(4, {1, 2, 3});
   const wire::Record proposal = ARecord(5, {1, 2});
   const StartDecision decision =
-      DecideStart(store, {Holds(1, proposal), Holds(2, store), Holds(3, store)});
+      DecideStart(Of(store), {Holds(1, proposal), Holds(2, store), Holds(3, store)});
   EXPECT(decision.may_start && !decision.complete);
   EXPECT_EQ(static_cast<int>(decision.members.count), 1);
   EXPECT(decision.members.Contains(1));
@@ -61,20 +71,21 @@ TEST(membership, AnOlderReplicaIsNotTakenThoughTheStoreKnowsItAsMember) {
 
 TEST(membership, RefusesWithLessThanHalfOfTheMembersAndNamesWhatIsLacking) {
   const wire::Record record = ARecord(4, {1, 2, 3});
-  const StartDecision one = DecideStart(record, {Holds(1, record), Silent(2), Silent(3)});
+  const StartDecision one = DecideStart(Of(record), {Holds(1, record), Silent(2), Silent(3)});
   EXPECT(!one.may_start);
   EXPECT(one.lacking.find("replica 0000000000000002 does not answer") != std::string::npos);
   EXPECT(one.lacking.find("at least half") != std::string::npos);
-  EXPECT(DecideStart(record, {Holds(1, record), Holds(2, record), Silent(3)}).may_start);
+  EXPECT(DecideStart(Of(record), {Holds(1, record), Holds(2, record), Silent(3)}).may_start);
   // Half is enough: the store cannot have moved on without one of them.
   const wire::Record two = ARecord(4, {1, 2});
-  EXPECT(DecideStart(two, {Holds(1, two), Silent(2)}).may_start);
+  EXPECT(DecideStart(Of(two), {Holds(1, two), Silent(2)}).may_start);
 }
 
 TEST(membership, TheStoresRecordCountsAsHeard) {
   const wire::Record store = ARecord(6, {3});
   const wire::Record older = ARecord(5, {1, 2, 3});
-  const StartDecision decision = DecideStart(store, {Holds(1, older), Holds(2, older), Silent(3)});
+  const StartDecision decision =
+      DecideStart(Of(store), {Holds(1, older), Holds(2, older), Silent(3)});
   EXPECT(!decision.may_start);
 }
 
@@ -84,20 +95,243 @@ TEST(membership, SuspectReplicasAreTakenOnlyWhereNoIntactOneIsLeftAndAllWereHear
   suspect.state.suspect = suspect.state.unclean = true;
   Heard other = suspect;
   other.replica = 2;
-  const StartDecision beside_intact = DecideStart(record, {suspect, Holds(2, record)});
+  const StartDecision beside_intact = DecideStart(Of(record), {suspect, Holds(2, record)});
   EXPECT(beside_intact.may_start && !beside_intact.members.Contains(1));
-  const StartDecision both = DecideStart(record, {suspect, other});
+  const StartDecision both = DecideStart(Of(record), {suspect, other});
   EXPECT(both.may_start && both.unclean);
   EXPECT_EQ(static_cast<int>(both.members.count), 2);
-  EXPECT(!DecideStart(record, {suspect, Silent(2)}).may_start);
+  EXPECT(!DecideStart(Of(record), {suspect, Silent(2)}).may_start);
 }
 
 TEST(membership, OneUncleanMemberMakesTheStartUnclean) {
   const wire::Record record = ARecord(4, {1, 2});
   Heard unclean = Holds(1, record);
   unclean.state.unclean = true;
-  EXPECT(DecideStart(record, {unclean, Holds(2, record)}).unclean);
-  EXPECT(!DecideStart(record, {Holds(1, record), Holds(2, record)}).unclean);
+  EXPECT(DecideStart(Of(record), {unclean, Holds(2, record)}).unclean);
+  EXPECT(!DecideStart(Of(record), {Holds(1, record), Holds(2, record)}).unclean);
+}
+
+TEST(membership, AReplicaWhoseFilesWereMadeAnewIsNotHeardAsAMember) {
+  // 1 and 2 went on without 3, and the store has not heard of it; then the disk of 1 was replaced.
+  const wire::Record record = ARecord(4, {1, 2, 3});
+  const StartDecision decision =
+      DecideStart(Of(record), {Holds(1, {}), Silent(2), Holds(3, record)});
+  EXPECT(!decision.may_start);
+  EXPECT(decision.lacking.find("replica 0000000000000001 holds nothing") != std::string::npos);
+}
+
+TEST(membership, WhatAFirstStartLeftBehindDoesNotCount) {
+  // Written by 1 alone when the engine ended: nothing was ever acknowledged.
+  const wire::Record first = ARecord(1, {1, 2, 3});
+  const StartDecision all = DecideStart(Of({}), {Holds(1, first), Holds(2, {}), Holds(3, {})});
+  EXPECT(all.may_start && all.complete);
+  EXPECT_EQ(static_cast<int>(all.members.count), 3);
+  EXPECT_EQ(all.newest.generation, 1U);
+  EXPECT(!DecideStart(Of({}), {Holds(1, first), Silent(2), Holds(3, {})}).may_start);
+  // A restored store may just not know.
+  StartBasis restored = Of({});
+  restored.store_restored = true;
+  EXPECT(!DecideStart(restored, {Holds(1, first), Holds(2, {}), Holds(3, {})}).may_start);
+}
+
+TEST(membership, ARestoredStoreNeedsAllMembersOfTheNewestRecord) {
+  const wire::Record record = ARecord(4, {1, 2, 3});
+  StartBasis basis = Of(record);
+  basis.store_restored = true;
+  const StartDecision two = DecideStart(basis, {Holds(1, record), Holds(2, record), Silent(3)});
+  EXPECT(!two.may_start);
+  EXPECT(two.lacking.find("the store was restored") != std::string::npos);
+  EXPECT(DecideStart(basis, {Holds(1, record), Holds(2, record), Holds(3, record)}).may_start);
+  // Of the newest record, not of the one that the store knows.
+  const wire::Record newer = ARecord(5, {1, 2});
+  EXPECT(!DecideStart(basis, {Holds(1, newer), Holds(2, newer), Silent(3)}).may_start);
+  Heard told = Holds(1, newer);
+  told.state.records.complete = newer;
+  EXPECT(DecideStart(basis, {told, Holds(2, newer), Silent(3)}).may_start);
+}
+
+TEST(membership, SuspectReplicasWillDoWhereTheClientsStartAnewAsWell) {
+  const wire::Record record = ARecord(4, {1, 2});
+  Heard suspect = Holds(1, record);
+  suspect.state.suspect = true;
+  StartBasis basis = Of(record);
+  basis.clients_anew = true;
+  basis.attachment = 2;
+  EXPECT(DecideStart(basis, {suspect, Silent(2)}).may_start);
+  // Its own earlier run has served since: that one's clients have not started anew.
+  basis.attachment = 1;
+  EXPECT(!DecideStart(basis, {suspect, Silent(2)}).may_start);
+}
+
+TEST(membership, SalvageStartsOnTheNewestOfTheChosen) {
+  wire::Record chosen = ARecord(9, {2, 3});
+  chosen.epoch = {7, 0};
+  const wire::Record older = ARecord(4, {1, 2, 3});
+  const wire::Record newer = ARecord(5, {1, 3});
+  Heard suspect = Holds(3, newer);
+  suspect.state.suspect = true;
+  StartBasis basis = Of(chosen);
+  basis.attachment = 7;
+  const StartDecision decision = DecideStart(basis, {Silent(1), Holds(2, older), suspect});
+  EXPECT(decision.may_start && decision.unclean);
+  EXPECT(decision.members.count == 1 && decision.members.Contains(3));
+  EXPECT(decision.newest == chosen);
+  // All that were chosen are needed.
+  EXPECT(!DecideStart(basis, {Holds(1, newer), Silent(2), suspect}).may_start);
+  // Once a run of it has written its own record the rules hold again.
+  wire::Record first = ARecord(10, {3});
+  first.epoch = {7, 1};
+  const StartDecision next = DecideStart(basis, {Silent(1), Holds(2, older), Holds(3, first)});
+  EXPECT(next.may_start && next.newest == first);
+}
+
+TEST(membership, TheLastCompleteRecordIsKnownFromThoseThatFollowIt) {
+  const wire::Record complete = ARecord(4, {1, 2, 3});
+  const wire::Record proposal = ARecord(5, {1, 2});
+  Heard one = Holds(1, proposal);
+  one.state.records.complete = complete;
+  Heard two = Holds(2, complete);
+  // 2 does not hold it, so it was never complete.
+  EXPECT(DecideStart(Of(complete), {one, two, Silent(3)}).last_complete == complete);
+  // Nor is it known to be where all hold it: it may have needed the store.
+  two = one;
+  two.replica = 2;
+  EXPECT(DecideStart(Of(complete), {one, two, Silent(3)}).last_complete == complete);
+  two.state.records.complete = proposal;
+  EXPECT(DecideStart(Of(complete), {one, two, Silent(3)}).last_complete == proposal);
+}
+
+TEST(membership, ARestoredStoreNeedsTheMembersOfTheCompleteRecordAsWell) {
+  // 1 proposed to go on alone; the store gave the volume to another that went on with 2, and was
+  // then restored.
+  const wire::Record complete = ARecord(4, {1, 2});
+  Heard one = Holds(1, ARecord(5, {1}));
+  one.state.records.complete = complete;
+  StartBasis basis = Of(complete);
+  basis.store_restored = true;
+  const StartDecision decision = DecideStart(basis, {one, Silent(2)});
+  EXPECT(!decision.may_start);
+  EXPECT(decision.lacking.find("replica 0000000000000002 of the record before") !=
+         std::string::npos);
+  EXPECT(DecideStart(basis, {one, Holds(2, complete)}).may_start);
+}
+
+TEST(membership, EverySetSharesAMemberWithTheCompleteOneBeforeIt) {
+  // 2 was to join 1, and only 2 has written that.
+  const wire::Record complete = ARecord(4, {1});
+  Heard two = Holds(2, ARecord(5, {1, 2}));
+  two.state.records.complete = complete;
+  EXPECT(!DecideStart(Of(complete), {Silent(1), two}).may_start);
+  const StartDecision both = DecideStart(Of(complete), {Holds(1, complete), two});
+  EXPECT(both.may_start && both.unclean);
+  EXPECT_EQ(static_cast<int>(both.members.count), 2);
+  // Known to be complete, 2 is enough.
+  EXPECT(DecideStart(Of(ARecord(5, {1, 2})), {Silent(1), two}).may_start);
+}
+
+// What each of up to four replicas may say, in all combinations, against the sentences of rule 6.
+TEST(membership, EveryStartKeepsTheRules) {
+  enum Says { kSilent, kNothing, kOlder, kNewest, kSuspect };
+  const wire::Record older = ARecord(4, {1, 2, 3, 4});
+  size_t starts = 0;
+  for (uint32_t in = 1; in < 16; ++in) {
+    wire::Record newest = ARecord(5, {});
+    for (uint32_t i = 0; i < 4; ++i) {
+      if ((in & (1U << i)) != 0) newest.members.Add(i + 1);
+    }
+    for (uint32_t n = 0; n < 5 * 5 * 5 * 5 * 4; ++n) {
+      std::vector<Heard> heard;
+      uint32_t rest = n / 4;
+      wire::Members holders;
+      wire::Members intact;
+      wire::Members with_record;
+      for (wire::ReplicaId id = 1; id <= 4; ++id, rest /= 5) {
+        const auto says = static_cast<Says>(rest % 5);
+        Heard one = says == kSilent ? Silent(id)
+                                    : Holds(id, says == kNothing ? wire::Record{}
+                                                : says == kOlder ? older
+                                                                 : newest);
+        one.state.suspect = says == kSuspect;
+        heard.push_back(one);
+        if (!newest.members.Contains(id)) continue;
+        if (says >= kOlder) with_record.Add(id);
+        if (says >= kNewest) holders.Add(id);
+        if (says == kNewest) intact.Add(id);
+      }
+      StartBasis basis = Of(newest);
+      basis.attachment = 2;
+      basis.store_restored = (n & 1) != 0;
+      basis.clients_anew = (n & 2) != 0;
+      const StartDecision decision = DecideStart(basis, heard);
+      const bool all = with_record == newest.members;
+      const bool enough = basis.store_restored ? all
+                                               : with_record.count > 0 &&
+                                                     2 * with_record.count >= newest.members.count;
+      const bool suspects = intact.count == 0 && (all || basis.clients_anew);
+      const wire::Members& on = suspects ? holders : intact;
+      EXPECT_EQ(decision.may_start, enough && on.count > 0);
+      if (decision.may_start) EXPECT(decision.members == on);
+      if (!decision.complete) EXPECT(!decision.lacking.empty());
+      starts += decision.may_start ? 1 : 0;
+    }
+  }
+  EXPECT(starts > 1000);
+}
+
+wire::Members SetOf(uint32_t bits) {
+  wire::Members members;
+  for (uint32_t i = 0; i < 5; ++i) {
+    if ((bits & (1U << i)) != 0) members.Add(i + 1);
+  }
+  return members;
+}
+
+// Whoever starts from one of the sets, with half of it, meets a record that was complete without
+// the store; and two such records meet.
+TEST(ballot, WhatIsCompleteWithoutTheStoreIsMetByEveryStart) {
+  for (uint32_t set = 1; set < 32; ++set) {
+    Ballot ballot;
+    ballot.Begin(SetOf(set), {});
+    for (uint32_t record = 1; record < 32; ++record) {
+      const auto common = static_cast<uint32_t>(std::popcount(set & record));
+      const auto size = static_cast<uint32_t>(std::popcount(set));
+      EXPECT_EQ(ballot.Carries(SetOf(record)), 2 * common > size);
+      if (!ballot.Carries(SetOf(record))) continue;
+      for (uint32_t heard = 1; heard < 32; ++heard) {
+        const auto half = static_cast<uint32_t>(std::popcount(set & heard));
+        if (2 * half >= size) EXPECT((heard & record) != 0);
+      }
+    }
+  }
+}
+
+TEST(ballot, CountsOverEveryProposalSinceTheLastCompleteOne) {
+  Ballot ballot;
+  ballot.Begin(SetOf(0b00111), {SetOf(0b00001)});
+  EXPECT(!ballot.Carries(SetOf(0b00110)));  // a majority of the complete one, not of the proposal
+  EXPECT(ballot.Carries(SetOf(0b00011)));
+  ballot.Propose(SetOf(0b00011));
+  EXPECT(!ballot.Carries(SetOf(0b00101)));
+  ballot.Complete(SetOf(0b00011));
+  EXPECT(!ballot.Carries(SetOf(0b00101)));
+  EXPECT(ballot.Carries(SetOf(0b10011)));
+  EXPECT(!ballot.single());
+  ballot.Complete(SetOf(0b00001));
+  EXPECT(ballot.single());
+}
+
+TEST(ballot, AMajorityIsHeardFromWhenItsLastOneIs) {
+  Ballot ballot;
+  const std::array<uint64_t, 6> times = {0, 50, 40, 30, 20, 10};
+  const auto at = [&](wire::ReplicaId id) { return times[id]; };
+  ballot.Begin(SetOf(0b00111), {});
+  EXPECT_EQ(ballot.ReachedBy(at), 40U);
+  ballot.Begin(SetOf(0b00011), {});
+  EXPECT_EQ(ballot.ReachedBy(at), 40U);
+  ballot.Begin(SetOf(0b11111), {SetOf(0b11000)});
+  EXPECT_EQ(ballot.ReachedBy(at), 10U);
+  ballot.Begin(SetOf(0b10001), {SetOf(0b11111)});
+  EXPECT_EQ(ballot.ReachedBy(at), 10U);
 }
 
 }  // namespace

@@ -73,6 +73,12 @@ struct Operation {
   }
   // To all members, rather than one.
   bool fans_out() const { return is_write() || kind == BlockOperation::kFlush; }
+  // How long it takes is not for the replica to promise: it is waited for while that says that it
+  // works.
+  bool takes_its_time() const {
+    return kind == BlockOperation::kFlush || kind == BlockOperation::kUnmap ||
+           kind == BlockOperation::kZero;
+  }
   // Nothing outside refers to it: no frame on its way out, no answer due.
   bool quiet() const { return frames_out == 0 && answers_due == 0; }
 };

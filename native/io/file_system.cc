@@ -13,6 +13,16 @@ std::string DirectoryOf(const std::string& path) {
 
 }  // namespace
 
+Result<FileRange> FileSystem::NextData(File file, uint64_t offset_bytes, uint64_t end_bytes) {
+  std::vector<FileExtent> extents;
+  const Status found = Extents(file, offset_bytes, end_bytes - offset_bytes, 1, &extents);
+  if (!found.ok()) return found;
+  if (extents.empty()) return FileRange{end_bytes, end_bytes};
+  const FileExtent& first = extents.front();
+  return FileRange{std::clamp(first.offset_bytes, offset_bytes, end_bytes),
+                   std::min(end_bytes, first.offset_bytes + first.length_bytes)};
+}
+
 Result<std::string> ReadWholeFile(FileSystem& files, const std::string& path, size_t bytes_max) {
   Result<File> opened = files.Open(path, {});
   if (!opened.ok()) return opened.status();

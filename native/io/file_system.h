@@ -24,6 +24,12 @@ struct FileExtent {
   bool unwritten = false;  // allocated, reads as zero
 };
 
+struct FileRange {
+  uint64_t begin_bytes = 0;
+  uint64_t end_bytes = 0;
+  bool empty() const { return begin_bytes == end_bytes; }
+};
+
 struct FileInfo {
   uint64_t size_bytes = 0;
   uint64_t allocated_bytes = 0;
@@ -68,6 +74,15 @@ class FileSystem {
   // FIEMAP_FLAG_SYNC. kUnsupported where the file system has no FIEMAP.
   virtual Status Extents(File file, uint64_t offset_bytes, uint64_t length_bytes,
                          size_t extents_max, std::vector<FileExtent>* extents) = 0;
+  // The first part of [offset, end) that holds data, dirty or written; what is before it and behind
+  // it reads as zeros. Empty where there is none. Costs no writeback, other than Extents.
+  virtual Result<FileRange> NextData(File file, uint64_t offset_bytes, uint64_t end_bytes);
+  // Drops the clean pages of the file, so that what is read next comes from the disk. After a sync
+  // that failed the kernel may keep pages as clean that never got there.
+  virtual Status DropCache(File file) {
+    (void)file;
+    return Status::Ok();
+  }
   // An exclusive lock on the open file description, kept until it is closed. kBusy when held.
   virtual Status TryLock(File file) = 0;
 
@@ -81,6 +96,9 @@ class FileSystem {
   virtual Result<SpaceInfo> Space(const std::string& path) = 0;
   // Changes at each boot of the machine (/proc/sys/kernel/random/boot_id).
   virtual Result<std::string> BootId() = 0;
+  // Changes when the file system that `path` lies on is mounted anew; at most 36 characters.
+  // Kernels older than 6.8 use the numbers of mounts again, so that there a mount may go unnoticed.
+  virtual Result<std::string> MountId(const std::string& path) = 0;
 };
 
 // Reads a whole file of at most `bytes_max`; kCorrupt when it is larger.

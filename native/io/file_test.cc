@@ -337,7 +337,41 @@ TEST(io_file, names_directories_and_information) {
   EXPECT(files->Open(directory + "/x", {.write = true, .create = true}).status().code() ==
          ErrorCode::kNotFound);
   EXPECT_EQ(files->BootId().value().size(), 36u);
+  const std::string mount = files->MountId("/").value();
+  EXPECT(!mount.empty() && mount.size() <= 36 && mount == files->MountId("/").value());
+  EXPECT(mount != files->MountId("/proc").value());
+  EXPECT(!files->MountId(directory + "/x").ok());
   EXPECT(files->Space("/").value().total_bytes > 0);
+}
+
+TEST(io_file, data_is_found_between_holes_before_it_is_written_back) {
+  const auto files = MakePosixFileSystem();
+  const auto file =
+      files->Open(test::TemporaryDirectory() + "/sparse", {.write = true, .create = true});
+  ASSERT_OK(file);
+  ASSERT_OK(files->Truncate(file.value(), kMiB));
+  const auto data = [&](uint64_t from, uint64_t to) {
+    const Result<FileRange> found = files->NextData(file.value(), from, to);
+    EXPECT(found.ok());
+    return found.ok() ? found.value() : FileRange{};
+  };
+  EXPECT(data(0, kMiB).empty());
+  const std::string text(8192, 'x');
+  ASSERT_OK(files->WriteAt(file.value(), 64 * kKiB, text.data(), text.size()));
+  for (const uint64_t from : {uint64_t{0}, 64 * kKiB, 68 * kKiB}) {
+    EXPECT_EQ(data(from, kMiB).begin_bytes, std::max(from, 64 * kKiB));
+    EXPECT_EQ(data(from, kMiB).end_bytes, 72 * kKiB);
+    // What a file system without SEEK_DATA of its own is asked.
+    EXPECT_EQ(files->FileSystem::NextData(file.value(), from, kMiB).value().end_bytes, 72 * kKiB);
+  }
+  EXPECT_EQ(data(0, 68 * kKiB).end_bytes, 68 * kKiB);
+  EXPECT(data(0, 64 * kKiB).empty() && data(72 * kKiB, kMiB).empty());
+  ASSERT_OK(files->Sync(file.value()));
+  ASSERT_OK(files->DropCache(file.value()));
+  std::string again(8192, '\0');
+  ASSERT_OK(files->ReadAt(file.value(), 64 * kKiB, again.data(), again.size()));
+  EXPECT(again == text);
+  files->Close(file.value());
 }
 
 TEST(io_file, a_lock_is_exclusive_within_one_process_too) {

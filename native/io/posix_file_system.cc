@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstddef>
+#include <cstdio>
 #include <cstring>
 
 #include "base/bytes.h"
@@ -25,6 +26,12 @@ namespace {
 constexpr uint32_t kFiemapBatch = 256;
 constexpr size_t kZeroBytes = 64 * kKiB;
 alignas(4096) constexpr std::byte kZeros[kZeroBytes] = {};
+
+// Of linux/stat.h, for headers that are older than the kernel (5.8 and 6.8).
+constexpr unsigned kStatxMountId = 0x1000;
+constexpr unsigned kStatxUnique = 0x4000;
+constexpr size_t kStatxMountIdAt = 0x90;
+static_assert(sizeof(struct statx) >= kStatxMountIdAt + sizeof(uint64_t));
 
 // Repeats a system call while a signal interrupts it.
 template <typename Call>
@@ -198,6 +205,23 @@ class PosixFileSystem final : public FileSystem {
     return {};
   }
 
+  Result<FileRange> NextData(File file, uint64_t offset_bytes, uint64_t end_bytes) override {
+    const off_t begin = lseek(file.fd, static_cast<off_t>(offset_bytes), SEEK_DATA);
+    if (begin < 0) {
+      if (errno == ENXIO) return FileRange{end_bytes, end_bytes};  // none up to the file's end
+      return Failed(errno, file, "find data");
+    }
+    if (static_cast<uint64_t>(begin) >= end_bytes) return FileRange{end_bytes, end_bytes};
+    const off_t end = lseek(file.fd, begin, SEEK_HOLE);
+    if (end < 0) return Failed(errno, file, "find a hole");
+    return FileRange{static_cast<uint64_t>(begin), std::min(end_bytes, static_cast<uint64_t>(end))};
+  }
+
+  Status DropCache(File file) override {
+    const int error_number = posix_fadvise(file.fd, 0, 0, POSIX_FADV_DONTNEED);
+    return error_number == 0 ? Status::Ok() : Failed(error_number, file, "drop the cache");
+  }
+
   // flock, not POSIX locks: those belong to the process, and closing any descriptor drops them.
   Status TryLock(File file) override {
     if (Retry([&] { return flock(file.fd, LOCK_EX | LOCK_NB); }) == 0) return {};
@@ -267,6 +291,28 @@ class PosixFileSystem final : public FileSystem {
     std::string id = text.Take();
     while (!id.empty() && id.back() == '\n') id.pop_back();
     return id;
+  }
+
+  Result<std::string> MountId(const std::string& path) override {
+    struct statx found = {};
+    if (Retry([&] {
+          return statx(AT_FDCWD, path.c_str(), 0, STATX_BASIC_STATS | kStatxMountId | kStatxUnique,
+                       &found);
+        }) < 0) {
+      return Failed(errno, path, "statx");
+    }
+    // stx_mnt_id, which older headers do not name.
+    const auto mount =
+        LoadLittle<uint64_t>(reinterpret_cast<const std::byte*>(&found) + kStatxMountIdAt);
+    char text[64];
+    if ((found.stx_mask & kStatxUnique) != 0) {
+      std::snprintf(text, sizeof(text), "u%016llx", static_cast<unsigned long long>(mount));
+    } else {
+      std::snprintf(text, sizeof(text), "m%016llx-%08x:%08x",
+                    static_cast<unsigned long long>(mount), found.stx_dev_major,
+                    found.stx_dev_minor);
+    }
+    return std::string(text);
   }
 
  private:

@@ -201,7 +201,9 @@ class Initiator {
     address.sin_family = AF_INET;
     address.sin_port = htons(port);
     address.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
-    CHECK(connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address)) == 0);
+    CHECK(test::Uninterrupted([&] {
+            return connect(fd_, reinterpret_cast<sockaddr*>(&address), sizeof(address));
+          }) == 0);
   }
   explicit Initiator(const Bench& bench) : Initiator(bench.bound.port) {}
   ~Initiator() { Close(); }

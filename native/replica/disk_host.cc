@@ -449,10 +449,12 @@ void DiskHost::ListReplicas(int64_t request) {
     std::string directory;
     uint64_t size_bytes = 0;
     uint64_t allocated_bytes = 0;
+    uint64_t dirty_regions = 0;
     Status failure;
   };
   auto rows = std::make_shared<std::vector<Row>>();
-  for (const auto& [key, served] : replicas_) rows->push_back({key, served->directory(), 0, 0, {}});
+  for (const auto& [key, served] : replicas_)
+    rows->push_back({key, served->directory(), 0, 0, 0, {}});
   RunJob(
       [this, rows] {
         for (Row& row : *rows) {
@@ -464,6 +466,7 @@ void DiskHost::ListReplicas(int64_t request) {
           }
           row.size_bytes = description.value().size_bytes;
           row.allocated_bytes = description.value().allocated_bytes;
+          row.dirty_regions = description.value().dirty_regions;
         }
       },
       [this, rows, request] {
@@ -479,6 +482,9 @@ void DiskHost::ListReplicas(int64_t request) {
                               .Set("directory", row.directory)
                               .Set("sizeBytes", row.size_bytes)
                               .Set("allocatedBytes", row.allocated_bytes)
+                              .Set("dirtyRegions", served.is_open()
+                                                       ? served.regions().dirty_regions()
+                                                       : row.dirty_regions)
                               .Set("state", served.is_open() ? "open"
                                             : failure.ok()   ? "closed"
                                                              : "failed")
@@ -500,13 +506,28 @@ void DiskHost::AnswerSpace(int64_t request) {
          });
 }
 
+// How much is dirty, and how much each replica that is away misses (rule 5).
+static Json RegionsJson(const RegionMap& regions) {
+  Json missing = Json::Array();
+  for (size_t slot = 0; slot < regions.slots().size(); ++slot) {
+    const wire::ReplicaId id = regions.slots()[slot].id;
+    if (id == 0) continue;
+    missing.Append(Json::Object()
+                       .Set("replica", wire::ReplicaIdText(id))
+                       .Set("regions", regions.Count(MissingBit(slot))));
+  }
+  return Json::Object().Set("dirty", regions.dirty_regions()).Set("missing", std::move(missing));
+}
+
 Json DiskHost::CountersJson() const {
   Json replicas = Json::Array();
   for (const auto& [key, served] : replicas_) {
-    replicas.Append(Json::Object()
-                        .Set("volume", key.first)
-                        .Set("id", wire::ReplicaIdText(key.second))
-                        .Set("operations", served->counters().ToJson()));
+    Json replica = Json::Object()
+                       .Set("volume", key.first)
+                       .Set("id", wire::ReplicaIdText(key.second))
+                       .Set("operations", served->counters().ToJson());
+    if (served->is_open()) replica.Set("regions", RegionsJson(served->regions()));
+    replicas.Append(std::move(replica));
   }
   return Json::Object()
       .Set("disk", config_.disk)

@@ -89,6 +89,8 @@ Status Fill(io::FileSystem& files, const std::string& directory, const Identity&
   files.Close(lock.value());
   RETURN_IF_ERROR(RecordFile::Create(files, Join(directory, kRecordName), RecordState{}));
   RETURN_IF_ERROR(CreateStateFile(files, Join(directory, kTargetStateName)));
+  RETURN_IF_ERROR(
+      RegionFile::Create(files, Join(directory, kRegionsName), RegionsOf(0, size_bytes).end, 0));
 
   LayerMeta head;
   head.name = HeadName(0);
@@ -137,8 +139,8 @@ Status Replica::Create(io::FileSystem& files, const std::string& directory,
 
 Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory)
     : files_(files), reactor_(reactor), directory_(std::move(directory)) {
-  finish_task_.owner = flush_job_.owner = record_job_.owner = mask_job_.owner = status_job_.owner =
-      state_job_.owner = this;
+  finish_task_.owner = flush_job_.owner = record_job_.owner = region_job_.owner = mask_job_.owner =
+      status_job_.owner = state_job_.owner = this;
   finish_task_.done = [](io::Operation* task) {
     static_cast<Replica*>(task->owner)->FinishDeferred();
   };
@@ -146,6 +148,8 @@ Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string direct
   flush_job_.done = FlushDone;
   record_job_.work = RecordWork;
   record_job_.done = RecordDone;
+  region_job_.work = RegionWork;
+  region_job_.done = RegionDone;
   mask_job_.work = MaskWork;
   mask_job_.done = MaskDone;
   status_job_.work = StatusWork;
@@ -158,18 +162,20 @@ Replica::~Replica() {
   CHECK(in_flight_ == 0);
   chain_.Close(files_);
   record_file_.Close(files_);
+  region_file_.Close(files_);
   masks_.Close(files_);
   // The lock outlives the I/O (rule 3).
   if (lock_.valid()) files_.Close(lock_);
 }
 
 Result<std::unique_ptr<Replica>> Replica::Open(io::FileSystem& files, io::Reactor& reactor,
-                                               const std::string& directory) {
+                                               const std::string& directory, bool sync_failed) {
   if (const Result<io::FileInfo> info = files.Info(directory); !info.ok()) return info.status();
   std::unique_ptr<Replica> replica(new Replica(files, reactor, directory));
   Result<io::File> lock = TakeLock(files, directory);
   if (!lock.ok()) return lock.status();
   replica->lock_ = lock.value();
+  replica->failed_marker_ = sync_failed;
   RETURN_IF_ERROR(replica->Load());
   return replica;
 }
@@ -197,15 +203,21 @@ Status Replica::Load() {
   if (!record.ok()) return record.status();
   record_file_ = record.Take();
   record_state_ = record_file_.state();
-  sync_failed_ = ReadFailedMarker(files_, directory_, &sync_failure_);
+  if (ReadFailedMarker(files_, directory_, &sync_failure_)) failed_marker_ = true;
   Result<std::string> boot_id = files_.BootId();
   if (!boot_id.ok()) return boot_id.status();
   boot_id_ = boot_id.Take().substr(0, kBootIdBytesMax);
+  Result<std::string> mount_id = files_.MountId(directory_);
+  if (!mount_id.ok()) return mount_id.status();
+  mount_id_ = mount_id.Take().substr(0, kMountIdBytesMax);
 
   // volume.meta says so as well where another program (Longhorn) had it open.
   unclean_ = !record_state_.clean || volume_meta_.dirty;
-  rebooted_ = unclean_ && record_state_.boot_id != boot_id_;
+  // A record of before mounts were noted has none.
+  const bool mounted_anew = !record_state_.mount_id.empty() && record_state_.mount_id != mount_id_;
+  rebooted_ = unclean_ && (record_state_.boot_id != boot_id_ || mounted_anew);
   dirty_ = record_state_.clean ? DirtyState::kClean : DirtyState::kDirty;
+  RETURN_IF_ERROR(LoadRegions(record_state_.clean && volume_meta_.dirty));
 
   Result<std::vector<LayerMeta>> layers = ReadChain(files_, directory_, volume_meta_);
   if (!layers.ok()) return layers.status();
@@ -213,7 +225,14 @@ Status Replica::Load() {
   if (!chain.ok()) return chain.status();
   chain_ = chain.Take();
   // What an earlier process wrote and did not sync, in a layer that was frozen since, too.
-  for (Layer& layer : chain_.layers()) layer.unsynced = unclean_;
+  for (Layer& layer : chain_.layers()) {
+    layer.unsynced = unclean_;
+    // The kernel may keep as clean what it could not write: what is read from here on, above all
+    // what a resync compares, must come from the disk (rule 7).
+    if (!failed_marker_) continue;
+    (void)files_.SyncData(layer.file).ok();
+    RETURN_IF_ERROR(files_.DropCache(layer.file));
+  }
   if (!chain_.head_alone()) {
     RETURN_IF_ERROR(map_.Reserve(chain_.blocks()));
     RETURN_IF_ERROR(chain_.BuildMap(files_, directory_, &map_));
@@ -225,6 +244,45 @@ Status Replica::Load() {
     if (!scratch.ok()) return scratch.status();
     scratch_ = scratch.Take();
   }
+  fresh_ = NeverWritten();
+  return Status::Ok();
+}
+
+// A volume without a record that takes up no space: there is nothing in it.
+bool Replica::NeverWritten() {
+  if (record_state_.record.current.exists() || unclean() || suspect()) return false;
+  if (!chain_.head_alone()) return false;
+  const Result<io::FileInfo> head = files_.Info(chain_.head().file);
+  return head.ok() && head.value().allocated_bytes == 0;
+}
+
+// `foreign`: another program wrote to the layers and to no map.
+Status Replica::LoadRegions(bool foreign) {
+  const uint32_t regions = RegionsOf(0, volume_meta_.size_bytes).end;
+  RETURN_IF_ERROR(regions_.Reserve(regions));
+  const std::string path = Join(directory_, kRegionsName);
+  const auto take = [](void* owner, uint32_t first, const uint8_t* bytes, uint32_t count) {
+    static_cast<RegionMap*>(owner)->Load(first, bytes, count);
+  };
+  RegionFile::Loaded loaded;
+  Result<RegionFile> file =
+      foreign ? Result<RegionFile>(Status(ErrorCode::kCorrupt, "written by another program"))
+              : RegionFile::Open(files_, path, regions, take, &regions_, &loaded);
+  const bool missing = !file.ok() && file.status().code() == ErrorCode::kNotFound;
+  if (!file.ok() && (missing || file.status().code() == ErrorCode::kCorrupt)) {
+    // Without its maps everything counts as dirty, and what others miss is not known here.
+    region_damage_ = (missing ? "there is no map of its regions" : file.status().message()) +
+                     "; every region counts as dirty";
+    RETURN_IF_ERROR(RegionFile::Replace(files_, directory_, regions, kDirtyBit));
+    file = RegionFile::Open(files_, path, regions, take, &regions_, &loaded);
+  }
+  if (!file.ok()) return file.status();
+  region_file_ = file.Take();
+  if (loaded.sectors_bad > 0) {
+    region_damage_ = std::to_string(loaded.sectors_bad) + " sectors of " + path +
+                     " do not match their checksum; their regions count as dirty";
+  }
+  regions_.SetSlots(region_file_.slots());
   return Status::Ok();
 }
 
@@ -242,12 +300,38 @@ Status Replica::OpenMasks() {
 }
 
 Status Replica::Close(std::unique_ptr<Replica> replica, bool clean) {
-  CHECK(replica->in_flight_ == 0);
-  return clean ? replica->MarkClean() : Status::Ok();
+  CHECK(replica->in_flight_ == 0 && !replica->region_busy_ && !replica->record_busy_);
+  if (clean) return replica->MarkClean();
+  // What the file shows too many is no harm.
+  (void)replica->TidyRegions(false).ok();
+  return Status::Ok();
+}
+
+// Writes what the maps' file lacks of the maps; with `all_clean` no region is dirty any more.
+Status Replica::TidyRegions(bool all_clean) {
+  if (region_batch_ == nullptr) region_batch_ = std::make_unique<RegionBatch>();
+  RegionBatch& batch = *region_batch_;
+  batch.count = 0;
+  if (all_clean) regions_.Clear({0, regions_.regions()}, kDirtyBit);
+  region_task_ = RegionTask::kTidy;
+  task_sector_ = 0;
+  bool written = false;
+  bool sync_failed = false;
+  Status status;
+  do {
+    batch.count = 0;
+    AddTask();
+    written |= batch.count > 0;
+    const bool last = task_sector_ == regions_.sectors();
+    if (!written) continue;
+    status = region_file_.Write(files_, batch, all_clean && last, &sync_failed);
+  } while (status.ok() && task_sector_ < regions_.sectors());
+  if (sync_failed) (void)WriteFailedMarker(status.message()).ok();
+  return status;
 }
 
 Status Replica::MarkClean() {
-  if (sync_failed_) {
+  if (sync_failed_ || failed_marker_) {
     return Status(ErrorCode::kSuspect, directory_ + ": " + sync_failure_);
   }
   for (Layer& layer : chain_.layers()) {
@@ -258,6 +342,7 @@ Status Replica::MarkClean() {
     }
     layer.unsynced = false;
   }
+  RETURN_IF_ERROR(TidyRegions(true));
   // Longhorn's mark first: the record is what counts here.
   if (volume_meta_.dirty) {
     volume_meta_.dirty = false;
@@ -321,6 +406,18 @@ Result<ReplicaDescription> Replica::Describe(io::FileSystem& files, const std::s
   description.record = record.value().record;
   description.welcomed = record.value().welcomed;
   description.unclean = !record.value().clean || volume.value().dirty;
+  RegionFile::Loaded loaded;
+  const auto count = [](void* owner, uint32_t, const uint8_t* bytes, uint32_t regions) {
+    for (uint32_t i = 0; i < regions; ++i) {
+      *static_cast<uint64_t*>(owner) += bytes[i] & kDirtyBit;
+    }
+  };
+  Result<RegionFile> maps = RegionFile::Open(files, Join(directory, kRegionsName),
+                                             RegionsOf(0, description.size_bytes).end, count,
+                                             &description.dirty_regions, &loaded);
+  // A replica of before has none; what is wrong with them is said when it is opened.
+  if (maps.ok()) maps.value().Close(files);
+  description.unclean |= description.dirty_regions > 0;
   std::string reason;
   description.sync_failed = ReadFailedMarker(files, directory, &reason);
   const Result<std::vector<std::string>> names = files.List(directory);

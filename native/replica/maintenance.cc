@@ -4,7 +4,7 @@
 #include "base/units.h"
 #include "replica/replica.h"
 
-// Flush, the record and the dirty mark, and status.
+// Flush and status.
 namespace ankole::replica {
 namespace {
 
@@ -84,76 +84,6 @@ void Replica::FlushDone(io::Operation* job) {
   self->StartFlush();
   while (ReplicaOperation* operation = batch.PopFront()) {
     self->Finish(operation, failed ? ErrorCode::kIoError : ErrorCode::kOk);
-  }
-}
-
-// --- record and dirty mark
-// -----------------------------------------------------------------------------
-
-void Replica::StartRecord() {
-  if (record_busy_) return;
-  record_next_ = record_state_;
-  if (dirty_ == DirtyState::kMarking) {
-    record_operation_ = nullptr;
-    record_next_.clean = false;
-    record_next_.boot_id = boot_id_;
-  } else if ((record_operation_ = record_waiters_.PopFront()) != nullptr) {
-    record_next_.record = record_operation_->record;
-    record_next_.welcomed = record_operation_->welcomed;
-  } else {
-    return;
-  }
-  record_busy_ = true;
-  reactor_.Run(&record_job_);
-}
-
-void Replica::RecordWork(io::Job* job) {
-  auto* self = static_cast<Replica*>(job->owner);
-  self->record_outcome_ =
-      self->record_file_.Write(self->files_, self->record_next_, &self->record_sync_failed_);
-  if (self->record_sync_failed_) {
-    (void)self->WriteFailedMarker(self->record_outcome_.message()).ok();
-  }
-  if (!self->record_outcome_.ok() || self->record_operation_ != nullptr ||
-      self->volume_meta_.dirty) {
-    return;
-  }
-  self->volume_meta_.dirty = true;
-  const Status status =
-      io::ReplaceFile(self->files_, self->directory_ + "/" + std::string(kVolumeMetaName),
-                      self->volume_meta_.Write());
-  if (status.ok()) return;
-  self->volume_meta_.dirty = false;
-  // On a full disk UNMAP must go on; the record, which has its space, holds the mark that counts.
-  if (status.code() != ErrorCode::kNoSpace) self->record_outcome_ = status;
-}
-
-void Replica::RecordDone(io::Operation* job) {
-  auto* self = static_cast<Replica*>(job->owner);
-  const Status outcome = self->record_outcome_;
-  if (self->record_sync_failed_) self->Latch(outcome.message());
-  const ErrorCode code = outcome.ok()                            ? ErrorCode::kOk
-                         : outcome.code() == ErrorCode::kNoSpace ? ErrorCode::kNoSpace
-                                                                 : ErrorCode::kIoError;
-  ReplicaOperation* operation = self->record_operation_;
-  // The record itself may be durable where only volume.meta failed.
-  self->record_state_ = self->record_file_.state();
-  self->record_busy_ = false;
-  if (operation != nullptr) {
-    self->StartRecord();
-    self->Finish(operation, code);
-    return;
-  }
-  self->dirty_ = outcome.ok() ? DirtyState::kDirty : DirtyState::kClean;
-  List waiters;
-  while (ReplicaOperation* waiter = self->dirty_waiters_.PopFront()) waiters.PushBack(waiter);
-  self->StartRecord();
-  while (ReplicaOperation* waiter = waiters.PopFront()) {
-    if (outcome.ok()) {
-      waiter->proceed(waiter);
-    } else {
-      self->Finish(waiter, code);
-    }
   }
 }
 

@@ -18,6 +18,7 @@ inline constexpr std::string_view kVolumeMetaName = "volume.meta";
 inline constexpr std::string_view kIdentityName = "ankole.json";
 inline constexpr std::string_view kRecordName = "record";
 inline constexpr std::string_view kTargetStateName = "target-state";
+inline constexpr std::string_view kRegionsName = "regions";
 inline constexpr std::string_view kLockName = "lock";
 inline constexpr std::string_view kFailedName = "failed";
 inline constexpr std::string_view kMetaSuffix = ".meta";

@@ -9,10 +9,15 @@
 #include "base/result.h"
 #include "io/reactor.h"
 #include "wire/record.h"
+#include "wire/regions.h"
 
 namespace ankole::replica {
 
 class Replica;
+
+// What kSum needs beside its data: the answer, and the layer of each block.
+inline constexpr size_t kSumScratchBytes = 2 * kKiB;
+static_assert(wire::SumsBytes(wire::kSumBlocksMax) + wire::kSumBlocksMax * 2 <= kSumScratchBytes);
 
 enum class OperationKind : uint8_t {
   kRead,
@@ -23,7 +28,12 @@ enum class OperationKind : uint8_t {
   kStatus,
   kRecord,
   kLoadState,
-  kStoreState
+  kStoreState,
+  kMark,     // regions dirty, and missing in all maps that there are
+  kClean,    // regions equal on all members
+  kMissing,  // begins or frees a missing map
+  kTidy,     // brings the maps' file to what holds; nothing depends on it
+  kSum,      // checksums of blocks
 };
 
 // One request to a replica. The submitter owns it and keeps it, and the memory that it points to,
@@ -35,13 +45,21 @@ struct ReplicaOperation {
   bool durable = false;         // kWrite, kZero, kUnmap: on stable storage before `done` (FUA)
   bool keep_allocated = false;  // kZero: the space stays taken
   uint64_t offset_bytes = 0;    // multiple of kSectorBytes; not for kFlush and kRecord
-  uint64_t length_bytes = 0;    // multiple of kSectorBytes, > 0; kRead, kWrite: <= kDataBytesMax
+  uint64_t length_bytes =
+      0;  // multiple of kSectorBytes, > 0; kRead, kWrite, kSum: <= kDataBytesMax
   std::byte* data = nullptr;  // kRead: destination; kWrite: source; of any alignment. Of kLoadState
-                              // and kStoreState likewise, kTargetStateBytes
+                              // and kStoreState likewise, kTargetStateBytes. kSum: room for the
+                              // range, of 4 KiB alignment
   BlockExtent* extents = nullptr;  // kStatus: filled in order from offset_bytes
   uint32_t extents_max = 0;        // kStatus: room in `extents`, > 0
   wire::RecordPair record;         // kRecord
   wire::Epoch welcomed;            // kRecord
+  bool resynced = false;           // kRecord: the replica was made equal (rule 7)
+  wire::RegionRuns runs;           // kMark, kMissing; in the submitter's memory
+  wire::CleanRequest clean;        // kClean, with the range
+  wire::MissingRequest missing;    // kMissing
+  std::byte* sums = nullptr;       // kSum: kSumScratchBytes; begins with the answer (wire::Sums)
+  uint64_t tag = 0;                // of the request; not the replica's affair
   // On the reactor's thread, exactly once, never from within Submit. May free the operation.
   void (*done)(ReplicaOperation*) = nullptr;
   void* owner = nullptr;  // the submitter's, untouched

@@ -26,7 +26,8 @@ struct Slot {
   uint32_t flags;
   uint32_t boot_id_bytes;
   char boot_id[40];
-  uint8_t reserved[40];
+  uint32_t mount_id_bytes;
+  char mount_id[36];
   std::byte record[wire::kEncodedRecordPairBytes];
 };
 static_assert(offsetof(Slot, magic) == 0);
@@ -38,15 +39,17 @@ static_assert(offsetof(Slot, welcomed_run) == 32);
 static_assert(offsetof(Slot, flags) == 40);
 static_assert(offsetof(Slot, boot_id_bytes) == 44);
 static_assert(offsetof(Slot, boot_id) == 48);
-static_assert(offsetof(Slot, reserved) == 88);
+static_assert(offsetof(Slot, mount_id_bytes) == 88);
+static_assert(offsetof(Slot, mount_id) == 92);
 static_assert(offsetof(Slot, record) == 128);
 static_assert(sizeof(Slot) == 448);
 static_assert(kBootIdBytesMax <= sizeof(Slot::boot_id));
+static_assert(kMountIdBytesMax <= sizeof(Slot::mount_id));
 
 using SlotBytes = std::array<std::byte, kRecordSlotBytes>;
 
 SlotBytes EncodeSlot(const RecordState& state, uint64_t sequence) {
-  CHECK(state.boot_id.size() <= kBootIdBytesMax);
+  CHECK(state.boot_id.size() <= kBootIdBytesMax && state.mount_id.size() <= kMountIdBytesMax);
   Slot slot = {};
   slot.magic = kMagic;
   slot.version = kVersion;
@@ -56,6 +59,8 @@ SlotBytes EncodeSlot(const RecordState& state, uint64_t sequence) {
   slot.flags = state.clean ? kFlagClean : 0;
   slot.boot_id_bytes = static_cast<uint32_t>(state.boot_id.size());
   std::memcpy(slot.boot_id, state.boot_id.data(), state.boot_id.size());
+  slot.mount_id_bytes = static_cast<uint32_t>(state.mount_id.size());
+  std::memcpy(slot.mount_id, state.mount_id.data(), state.mount_id.size());
   wire::EncodeRecordPair(state.record, std::span(slot.record));
   SlotBytes bytes = {};
   std::memcpy(bytes.data(), &slot, sizeof(slot));
@@ -80,7 +85,9 @@ Result<DecodedSlot> DecodeSlot(SlotBytes bytes, uint64_t place) {
     return Status(ErrorCode::kUnsupported, "version " + std::to_string(slot.version));
   }
   if (slot.sequence % 2 != place) return Status(ErrorCode::kCorrupt, "in the other's place");
-  if (slot.boot_id_bytes > kBootIdBytesMax) return Status(ErrorCode::kCorrupt, "boot id too long");
+  if (slot.boot_id_bytes > kBootIdBytesMax || slot.mount_id_bytes > kMountIdBytesMax) {
+    return Status(ErrorCode::kCorrupt, "the id of a boot or mount is too long");
+  }
   DecodedSlot decoded;
   Result<wire::RecordPair> record = wire::DecodeRecordPair(std::span(std::as_const(slot.record)));
   if (!record.ok()) return record.status();
@@ -88,6 +95,7 @@ Result<DecodedSlot> DecodeSlot(SlotBytes bytes, uint64_t place) {
   decoded.state.welcomed = {slot.welcomed_attachment, slot.welcomed_run};
   decoded.state.clean = (slot.flags & kFlagClean) != 0;
   decoded.state.boot_id.assign(slot.boot_id, slot.boot_id_bytes);
+  decoded.state.mount_id.assign(slot.mount_id, slot.mount_id_bytes);
   decoded.sequence = slot.sequence;
   return decoded;
 }

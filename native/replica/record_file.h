@@ -15,7 +15,10 @@ struct RecordState {
   wire::RecordPair record;
   wire::Epoch welcomed;  // the highest epoch that was let in (rule 3)
   bool clean = true;     // stopped clean and not written since
-  std::string boot_id;  // boot of the machine in which it was first written since it was last clean
+  // Boot of the machine and mount of the file system in which it was first written since it was last
+  // clean, or made equal (rule 7).
+  std::string boot_id;
+  std::string mount_id;
   bool operator==(const RecordState&) const = default;
 };
 
@@ -24,6 +27,7 @@ struct RecordState {
 inline constexpr size_t kRecordSlotBytes = 4096;
 inline constexpr size_t kRecordFileBytes = 2 * kRecordSlotBytes;
 inline constexpr size_t kBootIdBytesMax = 36;
+inline constexpr size_t kMountIdBytesMax = 36;
 
 // Blocking; used by one thread at a time.
 class RecordFile {

@@ -16,6 +16,7 @@ RecordState State(uint64_t generation) {
   state.welcomed = {.attachment = 9, .run = generation};
   state.clean = generation % 2 == 0;
   state.boot_id = "0f1e2d3c-0000-1111-2222-333344445555";
+  state.mount_id = "m00000000000000ff-00000008:00000010";
   return state;
 }
 
@@ -49,7 +50,7 @@ TEST(replica_record_file, what_was_written_comes_back) {
 TEST(replica_record_file, a_damaged_slot_falls_back_to_the_other) {
   const auto files = io::MakePosixFileSystem();
   const std::string path = test::TemporaryDirectory() + "/record";
-  for (const uint64_t where : {0, 9, 13, 17, 30, 45, 60, 130, 447, 448, 4095}) {
+  for (const uint64_t where : {0, 9, 13, 17, 30, 45, 60, 89, 100, 130, 447, 448, 4095}) {
     (void)files->Remove(path).ok();
     ASSERT_OK(RecordFile::Create(*files, path, RecordState{}));
     Result<RecordFile> file = RecordFile::Open(*files, path);

@@ -6,8 +6,26 @@
 namespace ankole::replica {
 
 ErrorCode Replica::Check(const ReplicaOperation& operation) const {
-  if (operation.kind == OperationKind::kFlush || operation.kind == OperationKind::kRecord) {
-    return ErrorCode::kOk;
+  switch (operation.kind) {
+    case OperationKind::kFlush:
+    case OperationKind::kRecord:
+    case OperationKind::kTidy:
+      return ErrorCode::kOk;
+    case OperationKind::kMissing:
+      if (operation.missing.id == 0 || operation.missing.id == identity_.id) {
+        return ErrorCode::kInvalidArgument;
+      }
+      [[fallthrough]];
+    case OperationKind::kMark:
+      return operation.runs.end() <= regions_.regions() ? ErrorCode::kOk : ErrorCode::kOutOfRange;
+    case OperationKind::kClean:
+      // May reach beyond the end.
+      return operation.offset_bytes % kRegionBytes == 0 &&
+                     operation.length_bytes % kRegionBytes == 0
+                 ? ErrorCode::kOk
+                 : ErrorCode::kInvalidArgument;
+    default:
+      break;
   }
   if (operation.kind == OperationKind::kLoadState || operation.kind == OperationKind::kStoreState) {
     const bool whole = operation.length_bytes == kTargetStateBytes && operation.data != nullptr;
@@ -19,8 +37,12 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
     return ErrorCode::kInvalidArgument;
   }
   if (offset >= size_bytes() || length > size_bytes() - offset) return ErrorCode::kOutOfRange;
+  const bool sum = operation.kind == OperationKind::kSum;
+  if (sum && (offset % kBlockBytes != 0 || operation.sums == nullptr)) {
+    return ErrorCode::kInvalidArgument;
+  }
   const bool data =
-      operation.kind == OperationKind::kRead || operation.kind == OperationKind::kWrite;
+      operation.kind == OperationKind::kRead || operation.kind == OperationKind::kWrite || sum;
   if (data && (length > kDataBytesMax || operation.data == nullptr)) {
     return ErrorCode::kInvalidArgument;
   }
@@ -55,8 +77,17 @@ void Replica::Submit(ReplicaOperation* operation) {
       status_waiters_.PushBack(operation);
       return StartStatus();
     case OperationKind::kRecord:
+    case OperationKind::kClean:
+    case OperationKind::kMissing:
+    case OperationKind::kTidy:
       record_waiters_.PushBack(operation);
       return StartRecord();
+    case OperationKind::kMark:
+      return WhenDirty(operation, [](ReplicaOperation* self) {
+        self->replica->FinishLater(self, ErrorCode::kOk);
+      });
+    case OperationKind::kSum:
+      return StartSum(operation);
     case OperationKind::kLoadState:
     case OperationKind::kStoreState:
       state_waiters_.PushBack(operation);
@@ -91,7 +122,7 @@ void Replica::FinishDeferred() {
 
 void Replica::WhenDirty(ReplicaOperation* operation, void (*proceed)(ReplicaOperation*)) {
   if (sync_failed_) return FinishLater(operation, ErrorCode::kSuspect);
-  if (dirty_ == DirtyState::kDirty) return proceed(operation);
+  if (dirty_ == DirtyState::kDirty) return WhenMarked(operation, proceed);
   operation->proceed = proceed;
   dirty_waiters_.PushBack(operation);
   if (dirty_ == DirtyState::kMarking) return;
@@ -120,6 +151,12 @@ void Replica::ReleaseScratch(ReplicaOperation* operation) {
     scratch_waiters_.Remove(waiter);
     waiter->proceed(waiter);
   }
+}
+
+// Out of space is not a fault of the medium.
+ErrorCode Replica::OutcomeOf(const Status& status) {
+  if (status.ok() || status.code() == ErrorCode::kNoSpace) return status.code();
+  return ErrorCode::kIoError;
 }
 
 void Replica::Latch(const std::string& reason) {

@@ -16,6 +16,7 @@
 #include "replica/metadata.h"
 #include "replica/operation.h"
 #include "replica/record_file.h"
+#include "replica/region_map.h"
 #include "wire/record.h"
 
 // A replica on disk: a directory as docs/internals/replica-format.md describes it.
@@ -28,6 +29,7 @@ struct ReplicaDescription {
   uint64_t allocated_bytes = 0;  // what the directory's files take up
   bool unclean = false;          // the last stop was, or it is open now
   bool sync_failed = false;      // marked by rule 1
+  uint64_t dirty_regions = 0;    // as the file shows them: no fewer than there are
   wire::RecordPair record;
   wire::Epoch welcomed;
 };
@@ -45,10 +47,13 @@ class Replica {
   // kAlreadyExists; kUnsupported where the file system has no FIEMAP or no 4 KiB blocks.
   static Status Create(io::FileSystem& files, const std::string& directory,
                        const Identity& identity, uint64_t size_bytes);
-  // kBusy while another process (or this one) has it open. Writes nothing to the directory but a
-  // missing lock file.
+  // kBusy while another process (or this one) has it open. Writes nothing to the directory but what
+  // is missing: the lock, or the maps of a replica that was made without. `sync_failed`: a sync
+  // failed in this process while it was open before, whether that could be marked or not. A replica
+  // that is suspect takes writes and flushes, for a resync: it is suspect all the same.
   static Result<std::unique_ptr<Replica>> Open(io::FileSystem& files, io::Reactor& reactor,
-                                               const std::string& directory);
+                                               const std::string& directory,
+                                               bool sync_failed = false);
   // Ends its life; in_flight() is 0. With `clean` everything is flushed and the replica is marked
   // as stopped clean; that is the engine's word that it is equal to the other members. The lock is
   // let go in any case. On failure the replica counts as stopped unclean.
@@ -71,7 +76,8 @@ class Replica {
   // alignment) is answered with kInvalidArgument or kOutOfRange.
   //
   // kIoError: the medium failed. kNoSpace: the disk is full, nothing else is wrong. kSuspect: an
-  // earlier flush failed (rule 1); so it is answered to writes and flushes for good.
+  // earlier flush failed (rule 1); so it is answered to writes and flushes until kRecord with
+  // `resynced`, or until the replica was opened anew.
   void Submit(ReplicaOperation* operation);
   // Submitted and not done.
   size_t in_flight() const { return in_flight_; }
@@ -84,11 +90,20 @@ class Replica {
   const wire::Epoch& welcomed() const { return record_state_.welcomed; }
   // The stop before this opening was not clean: what was not flushed may be lost, and members may
   // differ.
-  bool unclean() const { return unclean_; }
-  // It was not, and the machine booted since: acknowledged writes may be lost (rule 7).
+  bool unclean() const { return unclean_ || regions_.dirty_regions() > 0; }
+  // It was not, and the machine booted or the file system was mounted since: acknowledged writes
+  // may be lost.
   bool rebooted() const { return rebooted_; }
-  // A flush or durable write failed, in this process or an earlier one (rules 1 and 7).
+  // A flush or durable write failed since it was opened: no write and no flush is taken (rule 1).
   bool sync_failed() const { return sync_failed_; }
+  // What it holds may not be what was acknowledged (rule 7). Lasts until kRecord with `resynced`.
+  bool suspect() const { return rebooted_ || failed_marker_ || sync_failed_; }
+  // It has no record and nothing was ever written.
+  bool fresh() const { return fresh_; }
+  // The dirty and missing maps (rule 5).
+  const RegionMap& regions() const { return regions_; }
+  // What was wrong with the maps when it was opened, for logs; empty: nothing.
+  const std::string& region_damage() const { return region_damage_; }
   // Why, for logs: the marker's text or the error.
   const std::string& sync_failure() const { return sync_failure_; }
 
@@ -98,10 +113,15 @@ class Replica {
 
   Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory);
 
+  enum class RegionTask { kNone, kBegin, kTidy };
+
   // lifecycle.cc
   Status Load();
+  Status LoadRegions(bool foreign);
+  bool NeverWritten();
   Status OpenMasks();
   Status MarkClean();
+  Status TidyRegions(bool all_clean);
   Status WriteFailedMarker(const std::string& reason);
 
   // replica.cc: the way of an operation.
@@ -117,6 +137,46 @@ class Replica {
   // Marks the failure durably (rule 1), then finishes with kIoError.
   void FinishSyncFailed(ReplicaOperation* operation, int64_t result);
   void Latch(const std::string& reason);
+  static ErrorCode OutcomeOf(const Status& status);
+
+  // regions.cc: the way of a mark.
+  template <typename Each>
+  static bool EachRange(const ReplicaOperation& operation, Each each);
+  // Runs `proceed` now, or when the regions are durably marked.
+  void WhenMarked(ReplicaOperation* operation, void (*proceed)(ReplicaOperation*));
+  void Mark(const ReplicaOperation& operation);
+  RegionSector* BatchSector(uint32_t index);
+  bool MarkInBatch(uint32_t region);
+  bool MarkInBatch(const ReplicaOperation& operation);
+  void StartRegionTask(RegionTask task, uint8_t begun, int set_slot);
+  void TaskContent(uint32_t index, RegionSector* sector);
+  void AddTask();
+  void StartRegions();
+  static void RegionWork(io::Job* job);
+  static void RegionDone(io::Operation* job);
+
+  // records.cc: the record queue.
+  void StartRecord();
+  void BeginRecord(ReplicaOperation* operation);
+  void BeginClean(ReplicaOperation* operation);
+  void Clean(const ReplicaOperation& operation);
+  void BeginMissing(ReplicaOperation* operation);
+  void AbandonMaps(uint8_t begun);
+  void FinishRegionTask(ErrorCode status);
+  void RunRecordTask();
+  void RunRecordJob(bool record, const MissingSlots& slots_after);
+  Status DropFailedMarker();
+  Status WriteRecord();
+  static void RecordWork(io::Job* job);
+  static void RecordDone(io::Operation* job);
+  void ApplyRecord(const ReplicaOperation& operation);
+  void EndRecord(ErrorCode status);
+
+  // sum.cc
+  void StartSum(ReplicaOperation* operation);
+  Status Sum(ReplicaOperation* operation);
+  static void SumWork(io::Job* job);
+  static void SumDone(io::Operation* job);
 
   // read_write.cc
   void StartRead(ReplicaOperation* operation);
@@ -149,13 +209,10 @@ class Replica {
   static void StateWork(io::Job* job);
   static void StateDone(io::Operation* job);
 
-  // maintenance.cc: flush, record, status.
+  // maintenance.cc: flush, status.
   void StartFlush();
   static void FlushWork(io::Job* job);
   static void FlushDone(io::Operation* job);
-  void StartRecord();
-  static void RecordWork(io::Job* job);
-  static void RecordDone(io::Operation* job);
   void StartStatus();
   void RunStatus(ReplicaOperation* operation);
   Status CollectExtents(ReplicaOperation* operation);
@@ -174,9 +231,12 @@ class Replica {
   std::unique_ptr<BufferPool> scratch_;  // with layers under the head, or direct I/O
   bool direct_ = false;
   std::string boot_id_;
+  std::string mount_id_;
   bool unclean_ = false;
   bool rebooted_ = false;
-  bool sync_failed_ = false;
+  bool failed_marker_ = false;  // an earlier process had a sync that failed
+  bool sync_failed_ = false;    // this one had
+  bool fresh_ = false;
   std::string sync_failure_;
 
   size_t in_flight_ = 0;
@@ -192,7 +252,27 @@ class Replica {
   io::Job flush_job_;
   Status flush_outcome_;
 
-  // Records and the dirty mark are written one after the other.
+  // Marks of regions are written by one job at a time, for all that wait.
+  RegionMap regions_;
+  RegionFile region_file_;
+  std::string region_damage_;
+  List mark_running_;
+  List mark_waiters_;
+  uint32_t mark_next_ = 0;  // the region after those marked last: where a sequential writer comes
+  std::unique_ptr<RegionBatch> region_batch_;  // the job's while it runs
+  io::Job region_job_;
+  bool region_busy_ = false;
+  bool region_sync_ = false;
+  Status region_outcome_;
+  bool region_sync_failed_ = false;
+  // What the operation at the head of the record queue wants of the sectors; it shares the rounds.
+  RegionTask region_task_ = RegionTask::kNone;
+  uint32_t task_sector_ = 0;  // the next to be looked at
+  size_t task_run_ = 0;       // likewise of the operation's runs
+  uint8_t task_begun_ = 0;    // bits of the maps that are begun
+  uint8_t task_set_ = 0;      // the bit that the runs' regions get
+
+  // Records, the dirty mark and the maps' names are written one after the other.
   RecordFile record_file_;
   RecordState record_state_;                      // what is durable
   RecordState record_next_;                       // what the job writes
@@ -200,6 +280,10 @@ class Replica {
   List record_waiters_;
   io::Job record_job_;
   bool record_busy_ = false;
+  bool record_write_ = false;  // the job writes the record, not the slots alone
+  MissingSlots slots_before_;  // durable before the record
+  MissingSlots slots_after_;   // and after it
+  bool slots_changed_ = false;
   Status record_outcome_;
   bool record_sync_failed_ = false;
 

@@ -31,7 +31,9 @@ class CutFiles final : public io::FileSystem {
   std::atomic<bool> hold_sync{false};
   std::atomic<int> syncs{0};  // SyncData that did not fail
   std::string boot_id;        // the machine's own while empty
-  std::string full_for;       // creating files with this in their path finds no space
+  std::string mount_id;       // likewise
+  std::atomic<int> dropped_caches{0};
+  std::string full_for;  // creating files with this in their path finds no space
 
   bool reached() const { return cut > 0 && calls >= cut; }
   void Reset(int at) {
@@ -120,6 +122,16 @@ class CutFiles final : public io::FileSystem {
   Result<std::string> BootId() override {
     return boot_id.empty() ? under_.BootId() : Result<std::string>(boot_id);
   }
+  Result<std::string> MountId(const std::string& path) override {
+    return mount_id.empty() ? under_.MountId(path) : Result<std::string>(mount_id);
+  }
+  Result<io::FileRange> NextData(io::File file, uint64_t offset, uint64_t end) override {
+    return under_.NextData(file, offset, end);
+  }
+  Status DropCache(io::File file) override {
+    ++dropped_caches;
+    return under_.DropCache(file);
+  }
 
  private:
   Status Pass() {
@@ -129,6 +141,68 @@ class CutFiles final : public io::FileSystem {
   }
 
   io::FileSystem& under_;
+};
+
+// A reactor whose file I/O fails as it is told, one at a time.
+class FaultyReactor final : public io::Reactor {
+ public:
+  explicit FaultyReactor(io::Reactor& under) : under_(under) {}
+  int plain_error = 0;    // for writes that are not durable
+  int durable_error = 0;  // for those that are
+  int read_error = 0;
+  std::function<void(const io::FileOperation&)> on_write;  // before it is issued
+
+  void Write(io::FileOperation* operation) override {
+    if (on_write) on_write(*operation);
+    const int error_number = operation->durable ? durable_error : plain_error;
+    if (error_number == 0) return under_.Write(operation);
+    Fail(operation, error_number);
+  }
+  void Read(io::FileOperation* operation) override {
+    if (read_error == 0) return under_.Read(operation);
+    Fail(operation, read_error);
+  }
+  void Fail(io::FileOperation* operation, int error_number) {
+    operation_ = operation;
+    result_ = -error_number;
+    later_.owner = this;
+    later_.done = [](io::Operation* task) {
+      auto* self = static_cast<FaultyReactor*>(task->owner);
+      self->operation_->result = self->result_;
+      self->operation_->done(self->operation_);
+    };
+    under_.Defer(&later_);
+  }
+  const io::BackendChoice& backend() const override { return under_.backend(); }
+  io::FileSystem& files() override { return under_.files(); }
+  uint64_t NowNs() override { return under_.NowNs(); }
+  uint64_t WallClockSeconds() override { return under_.WallClockSeconds(); }
+  void Random(void* to, size_t bytes) override { under_.Random(to, bytes); }
+  void Arm(io::Timer* timer, uint64_t deadline_ns) override { under_.Arm(timer, deadline_ns); }
+  void Cancel(io::Timer* timer) override { under_.Cancel(timer); }
+  void Defer(io::Task* task) override { under_.Defer(task); }
+  void Run(io::Job* job) override { under_.Run(job); }
+  Result<io::Socket> Listen(const io::Address& address, io::Address* bound) override {
+    return under_.Listen(address, bound);
+  }
+  void Accept(io::AcceptOperation* operation) override { under_.Accept(operation); }
+  void Connect(io::ConnectOperation* operation) override { under_.Connect(operation); }
+  void Receive(io::ReceiveOperation* operation) override { under_.Receive(operation); }
+  void Send(io::SendOperation* operation) override { under_.Send(operation); }
+  void Close(io::CloseOperation* operation) override { under_.Close(operation); }
+  void CancelConnect(io::ConnectOperation* operation) override { under_.CancelConnect(operation); }
+  Result<io::Socket> MakeDoorbell() override { return under_.MakeDoorbell(); }
+  void Ring(io::Socket doorbell) override { under_.Ring(doorbell); }
+  void Await(io::AwaitOperation* operation) override { under_.Await(operation); }
+  void Post(io::Message* message) override { under_.Post(message); }
+  void Loop() override { under_.Loop(); }
+  void Stop() override { under_.Stop(); }
+
+ private:
+  io::Reactor& under_;
+  io::Task later_;
+  io::FileOperation* operation_ = nullptr;
+  int64_t result_ = 0;
 };
 
 inline Identity TestIdentity(CacheMode cache = CacheMode::kBuffered) {

@@ -10,6 +10,8 @@ namespace {
 
 // The same trouble again within this time is not logged again.
 constexpr uint64_t kReportIntervalNs = 10 * kNsPerSecond;
+// A region that is written again within this time after it was cleaned costs no I/O to mark.
+constexpr uint64_t kTidyAfterNs = 5 * kNsPerSecond;
 
 std::string EpochText(const wire::Epoch& epoch) {
   return std::to_string(epoch.attachment) + "." + std::to_string(epoch.run);
@@ -34,10 +36,22 @@ ServedReplica::ServedReplica(io::Reactor& reactor, LogSink& log, std::string vol
   welcome_operation_.done = [](ReplicaOperation* operation) {
     static_cast<ServedReplica*>(operation->owner)->OnWelcomeWritten();
   };
+  tidy_operation_.kind = OperationKind::kTidy;
+  tidy_operation_.owner = this;
+  tidy_operation_.done = [](ReplicaOperation* operation) {
+    auto* self = static_cast<ServedReplica*>(operation->owner);
+    self->tidying_ = false;
+    self->Advance();
+  };
+  tidy_timer_.owner = this;
+  tidy_timer_.done = [](io::Operation* timer) {
+    static_cast<ServedReplica*>(timer->owner)->Tidy();
+  };
 }
 
 ServedReplica::~ServedReplica() {
-  CHECK(sessions_.empty() && in_flight_ == 0 && !job_running_ && !welcome_writing_);
+  CHECK(sessions_.empty() && in_flight_ == 0 && !job_running_ && !welcome_writing_ && !tidying_);
+  reactor_.Cancel(&tidy_timer_);
 }
 
 std::string ServedReplica::Name() const {
@@ -93,14 +107,38 @@ void ServedReplica::Leave(Session* session) {
 void ServedReplica::Submit(ReplicaOperation* operation) {
   CHECK(replica_ != nullptr && !job_running_);
   ++in_flight_;
-  if (Modifies(operation->kind)) changed_ = true;
+  if (Modifies(operation->kind)) {
+    changed_ = true;
+    recent_.Add(RegionsOf(operation->offset_bytes, operation->length_bytes), operation->tag);
+  }
   if (operation->kind == OperationKind::kRecord) newest_record_ = operation->record.current;
   replica_->Submit(operation);
 }
 
-void ServedReplica::OnOperationDone(OperationKind kind, ErrorCode status) {
+void ServedReplica::OnCleaned(RegionRange range) {
+  recent_.Remove({range.first, std::min(range.end, replica_->regions().regions())});
+  if (!tidy_timer_.armed()) reactor_.Arm(&tidy_timer_, reactor_.NowNs() + kTidyAfterNs);
+}
+
+void ServedReplica::Tidy() {
+  if (replica_ == nullptr || job_running_ || tidying_) return;
+  tidying_ = true;
+  replica_->Submit(&tidy_operation_);
+}
+
+void ServedReplica::OnOperationDone(const Outcome& outcome) {
   CHECK(in_flight_ > 0);
   --in_flight_;
+  const OperationKind kind = outcome.kind;
+  const ErrorCode status = outcome.status;
+  if (kind == OperationKind::kClean && status == ErrorCode::kOk) OnCleaned(outcome.range);
+  if (kind == OperationKind::kRecord && status == ErrorCode::kOk && outcome.resynced) {
+    sync_failed_ = false;
+  }
+  // With nothing under way, nothing but what is dirty can be incomplete.
+  if (kind == OperationKind::kClean && !recent_.known() && in_flight_ == 0) {
+    recent_.Reset(replica_->regions());
+  }
   if (status != ErrorCode::kOk) {
     Report(status);
   } else if (Modifies(kind)) {
@@ -146,7 +184,7 @@ void ServedReplica::CloseSessions(const Status& why) {
 // Level-triggered: looks at what is wanted and starts what can be started. Called after everything
 // that may have changed either.
 void ServedReplica::Advance() {
-  if (job_running_ || welcome_writing_) return;
+  if (job_running_ || welcome_writing_ || tidying_) return;
   if (leaver_ != nullptr) {
     if (in_flight_ == 0) StartClose(true);
     return;
@@ -192,6 +230,13 @@ void ServedReplica::AdvanceWelcome() {
   }
   CHECK(current_ == nullptr);  // its epoch is the highest welcomed one, so it was closed
   if (in_flight_ > 0) return;
+  if (replica_->sync_failed()) {
+    // It must be written to be made equal: opened anew it takes writes, and its files are read from
+    // the disk. It stays suspect.
+    sync_failed_ = true;
+    StartClose(false);
+    return;
+  }
   if (epoch == replica_->welcomed()) {
     FinishWelcome(Status::Ok());
     return;
@@ -219,6 +264,8 @@ void ServedReplica::FinishWelcome(const Status& status) {
     return;
   }
   current_ = session;
+  if (served_ != session->epoch()) recent_.NextEngine();
+  served_ = session->epoch();
   newest_record_ = replica_->record().current;
   log_.Log(LogLevel::kInfo,
            Name() + " serves epoch " + EpochText(session->epoch()) + " from " + session->peer());
@@ -231,7 +278,9 @@ wire::ReplicaState ServedReplica::State() const {
   state.welcomed = replica_->welcomed();
   state.size_bytes = replica_->size_bytes();
   state.unclean = replica_->unclean() || changed_;
-  state.suspect = replica_->sync_failed() || replica_->rebooted();
+  state.suspect = replica_->suspect();
+  state.recent_known = recent_.Tellable();
+  state.fresh = replica_->fresh() && !changed_;
   return state;
 }
 
@@ -243,7 +292,7 @@ void ServedReplica::StartOpen() {
       reactor_,
       [this, opened, status] {
         Result<std::unique_ptr<Replica>> result =
-            Replica::Open(reactor_.files(), reactor_, directory_);
+            Replica::Open(reactor_.files(), reactor_, directory_, sync_failed_);
         if (result.ok()) {
           *opened = result.Take();
         } else {
@@ -257,6 +306,10 @@ void ServedReplica::StartOpen() {
         if (status->ok()) {
           failure_ = Status::Ok();
           newest_record_ = replica_->record().current;
+          recent_.Reset(replica_->regions());
+          if (!replica_->region_damage().empty()) {
+            log_.Log(LogLevel::kWarn, Name() + ": " + replica_->region_damage());
+          }
         } else {
           SetFailure(*status);
           const Status answer = status->Within(Name() + " cannot be opened");
@@ -268,7 +321,9 @@ void ServedReplica::StartOpen() {
 }
 
 void ServedReplica::StartClose(bool clean) {
-  CHECK(in_flight_ == 0);
+  CHECK(in_flight_ == 0 && !tidying_);
+  reactor_.Cancel(&tidy_timer_);
+  sync_failed_ |= replica_->sync_failed();
   job_running_ = true;
   current_ = nullptr;
   auto closing = std::make_shared<std::unique_ptr<Replica>>(std::move(replica_));

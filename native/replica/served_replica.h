@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "io/reactor.h"
+#include "replica/recent_regions.h"
 #include "replica/replica.h"
 #include "replica/session.h"
 #include "wire/hello.h"
@@ -70,8 +71,18 @@ class ServedReplica {
   // From the welcomed session only.
   void Submit(ReplicaOperation* operation);
   // One operation of a session is done (called for each that was submitted).
-  void OnOperationDone(OperationKind kind, ErrorCode status);
+  struct Outcome {
+    OperationKind kind;
+    ErrorCode status;
+    RegionRange range;  // of kClean
+    bool resynced;      // of kRecord
+  };
+  void OnOperationDone(const Outcome& outcome);
+  // The engine says that all of its tags up to this one are complete.
+  void Heard(uint64_t complete_tag) { recent_.Complete(complete_tag); }
   uint64_t size_bytes() const { return replica_->size_bytes(); }
+  const RegionMap& regions() const { return replica_->regions(); }
+  const RecentRegions& recent() const { return recent_; }
   // The newest record that was submitted, done or not.
   const wire::Record& newest_record() const { return newest_record_; }
 
@@ -94,6 +105,8 @@ class ServedReplica {
   void OnWelcomeWritten();
   void Report(ErrorCode status);
   wire::ReplicaState State() const;
+  void OnCleaned(RegionRange range);
+  void Tidy();
 
   io::Reactor& reactor_;
   LogSink& log_;
@@ -108,7 +121,15 @@ class ServedReplica {
   bool job_running_ = false;  // it is being opened or closed
   size_t in_flight_ = 0;      // operations of all sessions at the storage
   bool changed_ = false;      // an engine changed data since it was opened
+  bool sync_failed_ = false;  // until it was made equal, marked on the disk or not
   wire::Record newest_record_;
+  RecentRegions recent_;
+  wire::Epoch served_;  // of the engine that was welcomed last
+
+  // What was cleaned goes from the disk some time after.
+  ReplicaOperation tidy_operation_;
+  io::Timer tidy_timer_;
+  bool tidying_ = false;
 
   IntrusiveList<Session, &Session::replica_node> sessions_;
   std::vector<Session*> inquirers_;

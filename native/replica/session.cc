@@ -38,6 +38,12 @@ const char* Explain(ErrorCode code) {
   }
 }
 
+// Requests whose payload is kept in a chunk, and for MAP what is answered too.
+bool IsAboutRegions(wire::Opcode opcode) {
+  return opcode == wire::Opcode::kMark || opcode == wire::Opcode::kClean ||
+         opcode == wire::Opcode::kMissing || opcode == wire::Opcode::kMap;
+}
+
 std::span<const std::byte> BytesOf(const std::string& text) {
   return std::as_bytes(std::span(text.data(), text.size()));
 }
@@ -190,7 +196,6 @@ bool Session::OnFrame(const wire::Header& header, const std::byte* payload, std:
     case wire::Opcode::kStatus:
     case wire::Opcode::kLoadState:
     case wire::Opcode::kStoreState:
-      return OnData(header, payload, data);
     case wire::Opcode::kMark:
     case wire::Opcode::kClean:
     case wire::Opcode::kSum:
@@ -198,8 +203,7 @@ bool Session::OnFrame(const wire::Header& header, const std::byte* payload, std:
     case wire::Opcode::kMap:
     case wire::Opcode::kMissing:
     case wire::Opcode::kRecent:
-      Breach(std::string(wire::OpcodeName(header.opcode)) + " is not served by this replica");
-      return true;
+      return OnData(header, payload, data);
   }
   CHECK(false);  // the decoder knows no other
 }
@@ -405,6 +409,10 @@ void Session::Begin(SessionOperation* operation, const wire::Header& header) {
   storage.length_bytes = header.length_bytes;
   storage.data = nullptr;
   storage.extents_count = 0;
+  storage.resynced = false;
+  storage.runs = {};
+  storage.tag = header.tag;
+  replica_->Heard(header.complete_tag);
 }
 
 bool Session::OnData(const wire::Header& header, const std::byte* payload, std::byte* data) {
@@ -414,8 +422,12 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
   if (operation == nullptr) {
     operation = operations_.Acquire();
     if (operation == nullptr) return false;
-    if (header.carries_data()) {
-      operation->chunk = buffers_->Acquire(header.length_bytes);
+    // What comes with it is kept until it is done.
+    const uint32_t kept_bytes = header.carries_data()           ? header.length_bytes
+                                : IsAboutRegions(header.opcode) ? header.payload_bytes
+                                                                : 0;
+    if (kept_bytes > 0) {
+      operation->chunk = buffers_->Acquire(kept_bytes);
       if (operation->chunk == nullptr) {
         operations_.Release(operation);
         return false;
@@ -424,8 +436,9 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
   }
   NoteActivity();
   Begin(operation, header);
-  const bool of_volume =
-      header.opcode != wire::Opcode::kLoadState && header.opcode != wire::Opcode::kStoreState;
+  const bool of_volume = header.opcode != wire::Opcode::kLoadState &&
+                         header.opcode != wire::Opcode::kStoreState &&
+                         header.opcode != wire::Opcode::kClean;
   if (of_volume && header.length_bytes > 0 && OutOfRange(header)) {
     Answer(operation, ErrorCode::kOutOfRange);
     return true;
@@ -438,8 +451,20 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
     case wire::Opcode::kRead:
     case wire::Opcode::kStatus:
     case wire::Opcode::kLoadState:
+    case wire::Opcode::kSum:
+    case wire::Opcode::kMaps:
+    case wire::Opcode::kRecent:
       waiting_.PushBack(operation);
       StartWaiting();
+      break;
+    case wire::Opcode::kMark:
+    case wire::Opcode::kClean:
+    case wire::Opcode::kMissing:
+    case wire::Opcode::kMap:
+      if (header.payload_bytes > 0) {
+        std::memcpy(operation->chunk->data, payload, header.payload_bytes);
+      }
+      StartRegions(operation);
       break;
     case wire::Opcode::kZero:
       Submit(operation, OperationKind::kZero);
@@ -503,13 +528,15 @@ void Session::StartRecord(SessionOperation* operation, const std::byte* payload)
   }
   operation->storage.record = pair.Take();
   operation->storage.welcomed = hello_.epoch;
+  operation->storage.resynced = (header.flags & wire::kFlagResynced) != 0;
   Submit(operation, OperationKind::kRecord);
 }
 
 bool Session::AcquireForRead(SessionOperation* operation) {
   const wire::Header& header = operation->header;
   const size_t bytes =
-      header.opcode != wire::Opcode::kStatus
+      header.opcode == wire::Opcode::kSum ? header.length_bytes + kSumScratchBytes
+      : header.opcode == wire::Opcode::kRead || header.opcode == wire::Opcode::kLoadState
           ? header.length_bytes + BlocksTouched(header.offset_bytes, header.length_bytes) * 4
           : BufferPool::kSmallBytes;
   if (read_bytes_ + bytes > kReadBytesMax) return false;
@@ -524,15 +551,27 @@ void Session::StartWaiting() {
     if (!AcquireForRead(operation)) return;
     waiting_.PopFront();
     ReplicaOperation& storage = operation->storage;
-    if (operation->header.opcode != wire::Opcode::kStatus) {
-      storage.data = operation->chunk->data;
-      Submit(operation, operation->header.opcode == wire::Opcode::kRead
-                            ? OperationKind::kRead
-                            : OperationKind::kLoadState);
-    } else {
-      storage.extents = reinterpret_cast<BlockExtent*>(operation->chunk->data + kExtentsAt);
-      storage.extents_max = wire::kStatusExtentsMax;
-      Submit(operation, OperationKind::kStatus);
+    storage.data = operation->chunk->data;
+    switch (operation->header.opcode) {
+      case wire::Opcode::kRead:
+        Submit(operation, OperationKind::kRead);
+        break;
+      case wire::Opcode::kLoadState:
+        Submit(operation, OperationKind::kLoadState);
+        break;
+      case wire::Opcode::kSum:
+        // The answer lies behind the data that it is about.
+        storage.sums = storage.data + storage.length_bytes;
+        Submit(operation, OperationKind::kSum);
+        break;
+      case wire::Opcode::kMaps:
+      case wire::Opcode::kRecent:
+        AnswerRegions(operation);
+        break;
+      default:
+        storage.extents = reinterpret_cast<BlockExtent*>(operation->chunk->data + kExtentsAt);
+        storage.extents_max = wire::kStatusExtentsMax;
+        Submit(operation, OperationKind::kStatus);
     }
   }
 }
@@ -554,10 +593,12 @@ void Session::OnStorageDone(ReplicaOperation* storage) {
 void Session::OnDone(SessionOperation* operation) {
   --in_flight_;
   ServedReplica& replica = *replica_;
-  const OperationKind kind = operation->storage.kind;
-  const ErrorCode status = operation->storage.status;
-  Answer(operation, status);
-  replica.OnOperationDone(kind, status);
+  const ReplicaOperation& storage = operation->storage;
+  const ServedReplica::Outcome outcome = {storage.kind, storage.status,
+                                          RegionsOf(storage.offset_bytes, storage.length_bytes),
+                                          storage.resynced};
+  Answer(operation, outcome.status);
+  replica.OnOperationDone(outcome);
   GoneIfDone();
 }
 
@@ -624,6 +665,12 @@ void Session::Answer(SessionOperation* operation, ErrorCode status) {
          nullptr, 0);
     return;
   }
+  if (header.opcode == wire::Opcode::kSum) {
+    const auto blocks = static_cast<uint32_t>(DivideUp(header.length_bytes, kBlockBytes));
+    Send(operation, status, operation->storage.sums, static_cast<uint32_t>(wire::SumsBytes(blocks)),
+         nullptr, 0);
+    return;
+  }
   ReleaseChunk(operation);
   Send(operation, status, nullptr, 0, nullptr, 0);
 }
@@ -661,7 +708,8 @@ void Session::ReleaseChunk(SessionOperation* operation) {
   if (chunk == nullptr) return;
   const wire::Opcode opcode = operation->header.opcode;
   if (opcode == wire::Opcode::kRead || opcode == wire::Opcode::kStatus ||
-      opcode == wire::Opcode::kLoadState) {
+      opcode == wire::Opcode::kLoadState || opcode == wire::Opcode::kSum ||
+      opcode == wire::Opcode::kMaps || opcode == wire::Opcode::kRecent) {
     read_bytes_ -= chunk->capacity_bytes;
   }
   BufferPool::Release(chunk);

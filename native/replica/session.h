@@ -17,6 +17,7 @@
 #include "replica/shared_end.h"
 #include "wire/connection.h"
 #include "wire/hello.h"
+#include "wire/regions.h"
 
 namespace ankole::replica {
 
@@ -104,6 +105,11 @@ class Session final : public wire::Connection::Handler {
   void AnswerShared(SessionOperation* operation, ErrorCode status);
   void CloseDoorbell();
 
+  // Frames about regions: region_frames.cc.
+  void StartRegions(SessionOperation* operation);
+  void AnswerRegions(SessionOperation* operation);
+  void AnswerMap(SessionOperation* operation, const wire::MapRequest& request);
+
   // The rest.
   bool OnPing(const wire::Header& header);
   bool OnData(const wire::Header& header, const std::byte* payload, std::byte* data);
@@ -152,9 +158,10 @@ class Session final : public wire::Connection::Handler {
 
   SessionOperations operations_;
   std::unique_ptr<BufferPool> buffers_;
-  IntrusiveList<SessionOperation, &SessionOperation::waiting_node> waiting_;  // READ and STATUS
+  // READ, STATUS and what else is answered with more than a status.
+  IntrusiveList<SessionOperation, &SessionOperation::waiting_node> waiting_;
   SessionOperation* large_ = nullptr;  // the WRITE whose data is coming in
-  size_t read_bytes_ = 0;              // capacity of the chunks that READ and STATUS hold
+  size_t read_bytes_ = 0;              // capacity of the chunks that these hold
   size_t in_flight_ = 0;               // operations at the storage
 
   // What the engine shares, if it does. Its memory stays as long as the storage may use it.

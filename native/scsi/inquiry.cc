@@ -85,14 +85,14 @@ void BuildIdentification(const Identity& identity, Answer* to) {
 void BuildBlockLimits(Answer* to) {
   to->U8(0x01);  // WSNZ: WRITE SAME of 0 blocks is refused
   to->U8(kCompareBlocksMax);
-  to->U16(1 << kPhysicalBlockExponent);  // optimal granularity of transfers
+  to->U16(kChecksumBlocks);  // optimal granularity of transfers
   to->U32(kTransferBlocksMax);
   to->U32(kDataBytesMax / kLogicalBlockBytes);  // optimal transfer
   to->U32(0);                                   // PRE-FETCH: no limit
   to->U32(kUnmapBlocksUnlimited);
   to->U32(kUnmapDescriptorsMax);
-  to->U32(1 << kPhysicalBlockExponent);  // optimal granularity of UNMAP
-  to->U32(0x80000000);                   // UGAVALID, and its alignment: 0
+  to->U32(kChecksumBlocks);  // optimal granularity of UNMAP
+  to->U32(0x80000000);       // UGAVALID, and its alignment: 0
   to->U64(kWriteSameBlocksMax);
   to->Zeroes(20);  // no WRITE ATOMIC
 }

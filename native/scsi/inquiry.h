@@ -6,16 +6,19 @@
 #include <span>
 #include <string>
 
+#include "base/units.h"
 #include "scsi/answer.h"
 #include "scsi/sense.h"
 
 // INQUIRY (SPC-4, 6.6): who the logical unit is, and what it can do.
 namespace ankole::scsi {
 
-// Who a logical unit says it is, in INQUIRY and its vital product data.
+// What a logical unit says of itself, in INQUIRY, its vital product data and READ CAPACITY (16).
 struct Identity {
   std::string target;  // the target's iSCSI name
   std::string serial;  // of the volume, and of no other ever: the designators are made from it
+  // Invariant: IsPhysicalBlock.
+  uint32_t physical_block_bytes = kBlockBytes;
 };
 
 // `connected`: there is a logical unit behind the LUN that was asked.

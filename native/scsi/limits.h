@@ -10,9 +10,16 @@
 namespace ankole::scsi {
 
 inline constexpr uint32_t kLogicalBlockBytes = kSectorBytes;
-// A physical block is 2^3 logical ones: what a checksum covers.
-inline constexpr uint32_t kPhysicalBlockExponent = 3;
-static_assert(kLogicalBlockBytes << kPhysicalBlockExponent == kBlockBytes);
+// What a checksum covers, in logical blocks. Less costs a read of the rest of it, whatever a
+// physical block is said to be: so it is the granularity of transfers and of UNMAP that is hinted
+// at always.
+inline constexpr uint32_t kChecksumBlocks = kBlockBytes / kLogicalBlockBytes;
+static_assert(kBlockBytes % kLogicalBlockBytes == 0);
+// What a volume may say that a physical block has: the truth, or that it has no blocks but the
+// logical ones, for initiators that take no other disk.
+constexpr bool IsPhysicalBlock(uint64_t bytes) {
+  return bytes == kLogicalBlockBytes || bytes == kBlockBytes;
+}
 
 // The longest transfer of one command. It bounds what one command pins.
 inline constexpr uint32_t kTransferBytesMax = 8 * kMiB;

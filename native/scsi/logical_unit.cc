@@ -82,6 +82,7 @@ LogicalUnit::Body::Body(io::Reactor& reactor, BlockDevice& device, LogSink& log,
       log_(log),
       identity_(std::move(identity)),
       capacity_blocks_(device.size_bytes() / kLogicalBlockBytes) {
+  CHECK(IsPhysicalBlock(identity_.physical_block_bytes));
   finish_task_.owner = this;
   finish_task_.done = [](io::Operation* o) { static_cast<Body*>(o->owner)->RunFinished(); };
   no_memory_task_.owner = this;

@@ -116,8 +116,7 @@ class Bench {
   // Another engine comes, on the same volume.
   void Restart() {
     Stop();
-    unit = std::make_unique<LogicalUnit>(reactor, device, log,
-                                         Identity{"iqn.2024-01.test:volume", "serial-1"});
+    unit = std::make_unique<LogicalUnit>(reactor, device, log, identity);
     started = Status(ErrorCode::kBusy, "still starting");
     unit->Start([this](const Status& status) { started = status; });
     reactor.Turn();
@@ -194,6 +193,7 @@ class Bench {
   nbd::ScriptedReactor reactor;
   ListLog log;
   io::MemoryDevice device;
+  Identity identity = {"iqn.2024-01.test:volume", "serial-1"};  // from the next Restart on
   std::unique_ptr<LogicalUnit> unit;
   Status started = Status(ErrorCode::kBusy, "not started");
   Nexus* a = nullptr;

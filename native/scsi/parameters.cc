@@ -45,7 +45,7 @@ void LogicalUnit::Body::Parameters(Task* task) {
       BuildReadCapacity10(capacity_blocks_, &answer);
       break;
     case Kind::kReadCapacity16:
-      BuildReadCapacity16(capacity_blocks_, &answer);
+      BuildReadCapacity16(capacity_blocks_, identity_.physical_block_bytes, &answer);
       break;
     case Kind::kReadDefectData:
       BuildReadDefectData(command, &answer);

@@ -83,6 +83,26 @@ TEST(scsi_parameters, capacity) {
   EXPECT_EQ(At(sixteen.data, 14), 0xc0);
 }
 
+TEST(scsi_parameters, a_physical_block_may_be_one_logical_block) {
+  Bench bench;
+  const Cdb capacity = Cdb16(0x9e, 0, 255, 0x10);
+  const Bytes of_4096 = bench.Run(capacity).data;
+  const Bytes limits_of_4096 = bench.Run(VitalData(0xb0)).data;
+  bench.identity.physical_block_bytes = 512;
+  bench.Restart();
+  Bytes of_512 = bench.Run(capacity).data;
+  ASSERT(of_512.size() == 32);
+  EXPECT_EQ(At(of_512, 13), 0);
+  // Nothing else differs: neither block length and alignment, nor the hints what is best.
+  of_512[13] = std::byte{3};
+  EXPECT(of_512 == of_4096);
+  const Bytes limits = bench.Run(VitalData(0xb0)).data;
+  EXPECT(limits == limits_of_4096);
+  ASSERT(limits.size() == 64);
+  EXPECT_EQ(LoadBig16(&limits[6]), 8);
+  EXPECT_EQ(LoadBig32(&limits[28]), 8u);
+}
+
 TEST(scsi_parameters, another_lun_is_not_there) {
   Bench bench;
   const How elsewhere = {.lun = kOtherLun};

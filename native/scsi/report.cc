@@ -1,5 +1,7 @@
 #include "scsi/report.h"
 
+#include <bit>
+
 #include "scsi/limits.h"
 
 namespace ankole::scsi {
@@ -95,11 +97,11 @@ void BuildReadCapacity10(uint64_t capacity_blocks, Answer* to) {
   to->U32(kLogicalBlockBytes);
 }
 
-void BuildReadCapacity16(uint64_t capacity_blocks, Answer* to) {
+void BuildReadCapacity16(uint64_t capacity_blocks, uint32_t physical_block_bytes, Answer* to) {
   to->U64(capacity_blocks - 1);
   to->U32(kLogicalBlockBytes);
   to->U8(0);  // no protection information
-  to->U8(kPhysicalBlockExponent);
+  to->U8(static_cast<uint8_t>(std::countr_zero(physical_block_bytes / kLogicalBlockBytes)));
   to->U16(0xc000);  // LBPME, LBPRZ; the first aligned block is 0
   to->Zeroes(16);
 }

@@ -1,5 +1,6 @@
 // The node agent: makes this machine match the plan that the manager wrote for it, and reports what it finds.
 
+import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import type {
   DiskCounters,
@@ -49,6 +50,7 @@ export class Agent {
   #announcing = false
   #stopping: Promise<void> | undefined
   readonly #ioBackendsSaid = new Set<string>()
+  readonly #bootId = readBootId()
 
   constructor(private readonly options: AgentOptions) {
     this.#unsubscribe = options.supervisor.onEvent((event) => {
@@ -83,6 +85,7 @@ export class Agent {
     return {
       version: this.#version,
       node: this.options.node,
+      bootId: this.#bootId,
       disks: [...this.#disks.values()].map((disk) => disk.report()),
       engines: [...this.#engines.values()].map((engine) => engine.report()),
       ...(this.#portal === undefined ? {} : { portal: this.#portal.report() }),
@@ -284,6 +287,14 @@ export class Agent {
       const report = this.report()
       for (const listener of this.#listeners) listener(report)
     })
+  }
+}
+
+function readBootId(): string {
+  try {
+    return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim()
+  } catch {
+    return ''
   }
 }
 

@@ -6,10 +6,13 @@ import {
   type EngineCounters,
   type EngineEvent,
   type EngineRequests,
+  type CompleteEvent,
   type EngineState,
   type IoBackend,
   type LogEvent,
   type MembershipRecord,
+  type ProbeEvent,
+  type ProposalEvent,
   type RecordAnswer,
   type RecordEvent,
   type ServingEvent,
@@ -23,6 +26,8 @@ import type { EnginePlan, EngineReport } from './plan.js'
 export interface RecordStore {
   /** Resolves once the record is durable; rejects, with the code `stale-attachment`, if the volume is at another. */
   store(volume: string, record: MembershipRecord): Promise<void>
+  /** Resolves if the store answers and the volume is at this attachment; rejects as `store` does. */
+  probe(volume: string, attachment: number): Promise<void>
 }
 
 export interface EngineContext {
@@ -39,6 +44,9 @@ type EngineIdentity = Extract<ProcessIdentity, { kind: 'engine' }>
 /** How long a start waits for its replicas before it is refused. */
 const startWaitMs = 30_000
 
+/** A hint that the store did not take is given again after this. */
+const hintAgainMs = 1_000
+
 export class EngineController {
   readonly key: ProcessKey
   readonly requests: Requests<EngineRequests>
@@ -53,6 +61,9 @@ export class EngineController {
   #leaving: Promise<void> | undefined
   /** The store sees the records of a volume in the order of the questions. */
   #answering: Promise<void> = Promise.resolve()
+  /** The newest complete record that the store has not taken yet. */
+  #hint: MembershipRecord | undefined
+  #hinting = false
 
   constructor(
     private readonly context: EngineContext,
@@ -126,6 +137,14 @@ export class EngineController {
       case 'record':
         this.#answering = this.#answering.then(() => this.#answer(process, event))
         return
+      case 'probe':
+        void this.#answerProbe(process, event)
+        return
+      case 'proposal':
+        return // The supervisor keeps it.
+      case 'complete':
+        void this.#giveHint(event.record)
+        return
       case 'stopped':
         if (!event.clean) this.context.log.warn(this.#subject(process), 'the engine did not stop clean')
         return
@@ -133,13 +152,14 @@ export class EngineController {
       case 'state':
       case 'serving':
       case 'replica':
+      case 'cannot-start':
         // The report is that of the planned attachment; the engine of an earlier one is about to end.
         if (process.attachment === this.#plan.attachment) this.#onReport(process, event)
         return
     }
   }
 
-  #onReport(process: EngineIdentity, event: Exclude<EngineEvent, LogEvent | RecordEvent | StoppedEvent>): void {
+  #onReport(process: EngineIdentity, event: ReportedEvent): void {
     switch (event.event) {
       case 'io-backend':
         this.#set({ ioBackend: event.backend })
@@ -151,9 +171,14 @@ export class EngineController {
         this.#onServing(event)
         break
       case 'replica': {
-        const { id, state, reason } = event
+        const { id, state, fault, reason } = event
         const others = this.#report.replicas.filter((replica) => replica.id !== id)
-        this.#set({ replicas: [...others, { id, state, reason }] })
+        this.#set({ replicas: [...others, { id, state, fault, reason }] })
+        break
+      }
+      case 'cannot-start': {
+        const { newest, lacking, replicas } = event
+        this.#set({ cannotStart: { newest, lacking, replicas } })
         break
       }
     }
@@ -162,26 +187,28 @@ export class EngineController {
   /** Its front ends may come one after the other; a part of them is not yet an address of the volume. */
   #onServing({ nbd, iscsi }: ServingEvent): void {
     const report = { ...this.#report, nbd, ...(iscsi === undefined ? {} : { iscsi }) }
+    delete report.cannotStart
     this.#replace({ ...report, state: reportedState(this.#said, listens(report)) })
   }
 
   #onState(process: EngineIdentity, event: Extract<EngineEvent, { event: 'state' }>): void {
-    const { state, message, members, generation } = event
+    const { state, message, waitsFor, members, generation } = event
     if (state !== this.#said || message !== this.#report.message) {
       const trouble = state === 'degraded' || state === 'waiting' || state === 'refused'
       const line = message === '' ? `volume is ${state}` : `volume is ${state}: ${message}`
       this.context.log[trouble ? 'warn' : 'info']({ ...this.#subject(process), members, generation }, line)
     }
     this.#said = state
-    this.#set({ state: reportedState(state, listens(this.#report)), message, members, generation })
+    this.#set({ state: reportedState(state, listens(this.#report)), message, waitsFor, members, generation })
   }
 
   #want(): void {
     const { volume, sizeBytes, secret, attachment, replicas, nbd, iscsi, lateMs } = this.#plan
+    const { storeRestored, clientsAnew } = this.#plan
     const { ioBackend, dataDirectory } = this.context
     const config = {
       ...{ volume, sizeBytes, secret, record: this.#record, replicas, nbd, iscsi, lateMs },
-      ...{ ioBackend, startWaitMs, dataDirectory },
+      ...{ ioBackend, startWaitMs, dataDirectory, storeRestored, clientsAnew },
     }
     try {
       this.context.supervisor.start({ kind: 'engine', volume, attachment, config })
@@ -209,6 +236,39 @@ export class EngineController {
     }
     // A question dies with the process that asked: the next run numbers its own from one.
     if (this.#process?.pid === process.pid) this.context.supervisor.post(this.key, answer)
+  }
+
+  /** A minority is proposed only when the store answers: it is read, and not from anybody's memory. */
+  async #answerProbe(process: EngineIdentity, { question }: ProbeEvent): Promise<void> {
+    let answer: RecordAnswer
+    try {
+      await this.context.recordStore.probe(this.#plan.volume, process.attachment)
+      answer = { answer: question, ok: true }
+    } catch (error) {
+      const code = isStale(error) ? { code: 'fenced' as const } : {}
+      answer = { answer: question, ok: false, ...code, message: messageOf(error) }
+    }
+    if (this.#process?.pid === process.pid) this.context.supervisor.post(this.key, answer)
+  }
+
+  /** Nobody waits for it, so it may come late; a newer one takes its place. */
+  async #giveHint(record: MembershipRecord): Promise<void> {
+    this.#hint = record
+    if (this.#hinting) return
+    this.#hinting = true
+    for (let next: MembershipRecord | undefined = record; next !== undefined; next = this.#hint) {
+      try {
+        if (newerRecord(this.#record, next) === next) await this.context.recordStore.store(this.#plan.volume, next)
+        this.#record = newerRecord(this.#record, next)
+        if (this.#hint === next) this.#hint = undefined
+      } catch (error) {
+        // An older record or attachment will never be taken; the store has a newer one.
+        if (isStale(error) && this.#hint === next) this.#hint = undefined
+        else await new Promise((resolve) => setTimeout(resolve, hintAgainMs).unref())
+      }
+    }
+    this.#hinting = false
+    if (this.#leaving === undefined && record.epoch.attachment === this.#plan.attachment) this.#want()
   }
 
   #afterEnd(reason: string, restartInMs: number | undefined): void {
@@ -255,15 +315,20 @@ function reportedState(said: EngineState, listening: boolean): EngineState {
   return !listening && (said === 'serving' || said === 'degraded') ? 'starting' : said
 }
 
+type ReportedEvent = Exclude<
+  EngineEvent,
+  LogEvent | RecordEvent | ProbeEvent | ProposalEvent | CompleteEvent | StoppedEvent
+>
+
 function isStale(error: unknown): boolean {
   return error instanceof Error && 'code' in error && error.code === 'stale-attachment'
 }
 
 function reportOfStart({ volume, attachment, record, replicas }: EnginePlan): EngineReport {
   return {
-    ...{ volume, attachment, run: 0, state: 'starting', message: '' },
+    ...{ volume, attachment, run: 0, state: 'starting', message: '', waitsFor: '' },
     ...{ members: record.members, generation: record.generation },
-    replicas: replicas.map(({ id }) => ({ id, state: 'connecting', reason: '' })),
+    replicas: replicas.map(({ id }) => ({ id, state: 'connecting', fault: '', reason: '' })),
   }
 }
 

@@ -4,12 +4,15 @@
 import type {
   Address,
   CacheMode,
+  CannotStartEvent,
   ChosenIoBackend,
   EngineState,
   HostPort,
   IscsiConfig,
   MembershipRecord,
   PortalTarget,
+  ReplicaFault,
+  WaitCause,
 } from '../native/index.js'
 
 export type { MembershipRecord, EngineState, CacheMode } from '../native/index.js'
@@ -46,6 +49,10 @@ export interface EnginePlan {
   secret: string
   attachment: number
   record: MembershipRecord
+  /** No record of the volume was confirmed under the id that the store has now. */
+  storeRestored: boolean
+  /** The attachment is to another host than the one before, or to one that was booted anew since. */
+  clientsAnew: boolean
   replicas: { id: string; address: Address }[]
   nbd: HostPort
   iscsi: IscsiConfig
@@ -64,6 +71,8 @@ export interface NodeReport {
   /** Of the plan that this report answers; 0 before the first. */
   version: number
   node: string
+  /** Another one after each boot of the machine; empty: not known. */
+  bootId: string
   disks: DiskReport[]
   engines: EngineReport[]
   portal?: PortalReport
@@ -95,13 +104,19 @@ export interface EngineReport {
   run: number
   state: EngineState
   message: string
+  /** What I/O waits for; empty: it does not wait. */
+  waitsFor: WaitCause | ''
+  /** Why it cannot start, and what each replica said. */
+  cannotStart?: CannotStart
   members: string[]
   generation: number
   nbd?: HostPort
   iscsi?: HostPort
   ioBackend?: ChosenIoBackend
-  replicas: { id: string; state: string; reason: string }[]
+  replicas: { id: string; state: string; fault: ReplicaFault | ''; reason: string }[]
 }
+
+export type CannotStart = Omit<CannotStartEvent, 'event'>
 
 export interface PortalReport {
   state: 'starting' | 'ready' | 'failed'

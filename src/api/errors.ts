@@ -186,6 +186,11 @@ export const controlErrors = {
     grpc: 'UNAVAILABLE',
     action: 'Read what the message lacks, bring it back, and ask again; nothing was undone.',
   },
+  'salvage-not-needed': {
+    http: 409,
+    grpc: 'FAILED_PRECONDITION',
+    action: 'Attach the volume first; only one whose engine says what it lacks to start can be salvaged.',
+  },
   'stale-attachment': {
     http: 409,
     grpc: 'ABORTED',

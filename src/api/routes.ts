@@ -12,6 +12,8 @@ import {
   ErrorView,
   NodeList,
   ProcessList,
+  SalvageView,
+  SalvageVolume,
   timeoutSecondsDefault,
   VolumeList,
   VolumeName,
@@ -63,6 +65,7 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
         sizeBytes: parseSize(body.size),
         numberOfReplicas: body.numberOfReplicas ?? replicasDefault,
         cache: body.cache ?? 'buffered',
+        physicalBlockBytes: body.physicalBlockBytes,
         ...(body.chap === undefined ? {} : { chap: checkChap(body.chap) }),
       })
       const volume = await made(manager, metadata.name, milliseconds(body.timeoutSeconds))
@@ -117,6 +120,24 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
       const manager = current()
       await manager.attach(name, body.node)
       return attachmentView(await attached(manager, name, milliseconds(body.timeoutSeconds)), faces)
+    },
+  )
+
+  server.post(
+    '/v1/volumes/:name/salvage',
+    {
+      schema: {
+        summary: 'Start a volume against the rules, with the replicas that its owner chooses; data may be lost',
+        tags: ['volumes'],
+        params: VolumeName,
+        body: SalvageVolume,
+        response: { 200: SalvageView, ...errors },
+      },
+    },
+    async ({ params: { name }, body }) => {
+      const done = body.confirm ?? false
+      const { attachment, record, reason, mayLose } = await current().salvage(name, body.replicas ?? [], done)
+      return { volume: name, done, attachment, replicas: record.members, reason, mayLose }
     },
   )
 

@@ -1,7 +1,7 @@
 // What goes through REST: the single source of the types, of what is accepted and of the OpenAPI document. A field that
 // is not named here does not leave the process, the volumes' secrets above all.
 import { Type, type Static, type TProperties } from 'typebox'
-import { cacheModes, replicaStates, robustnesses, volumeStates } from '../store/index.js'
+import { cacheModes, physicalBlockSizes, replicaStates, robustnesses, Salvage, volumeStates } from '../store/index.js'
 
 /** Unknown fields are refused: a misspelt one would otherwise be a wish that nobody heard. */
 function Strict<P extends TProperties>(properties: P, options: object = {}) {
@@ -35,6 +35,7 @@ export const ReplicaView = Type.Object({
   disk: Type.String(),
   directory: Type.String({ description: 'Where its files are on the node; empty until it is made' }),
   state: Type.Enum(replicaStates),
+  fault: Type.String({ description: 'Why it is no member, one of docs/reference/faults.md; empty: it is one' }),
   message: Type.String(),
 })
 
@@ -51,10 +52,13 @@ export const VolumeView = Type.Object({
   sizeBytes: Type.Integer(),
   numberOfReplicas: Type.Integer(),
   cache: Type.Enum(cacheModes),
+  physicalBlockBytes: Type.Enum(physicalBlockSizes, { description: 'What iSCSI initiators are told' }),
   createdAt: Type.String(),
   state: Type.Enum(volumeStates),
   robustness: Type.Enum(robustnesses),
   message: Type.String({ description: 'Why it is in this state, where there is more to say' }),
+  waitsFor: Type.String({ description: 'What I/O waits for, one of docs/reference/faults.md; empty: it does not' }),
+  salvages: Type.Array(Salvage, { description: 'Starts against the rules that its owner asked for, the latest last' }),
   warnings: Type.Array(Type.String(), { description: 'What the owner should know of how it is set up' }),
   node: nullable(Type.String({ description: 'Where it is attached, or to be attached' })),
   attachment: Type.Integer({ description: 'Grows with each attachment' }),
@@ -136,6 +140,12 @@ export const CreateVolume = Strict({
   }),
   numberOfReplicas: Type.Optional(Type.Integer({ description: '3 if not given' })),
   cache: Type.Optional(Type.Enum(cacheModes, { description: 'buffered if not given' })),
+  physicalBlockBytes: Type.Optional(
+    Type.Integer({
+      description:
+        'What iSCSI initiators are told: 4096 (if not given), or 512 for those that take no other disk. It cannot be changed later',
+    }),
+  ),
   chap: Type.Optional(
     Strict(
       {
@@ -156,6 +166,27 @@ export const AttachVolume = Strict({
   timeoutSeconds: TimeoutSeconds,
 })
 export type AttachVolume = Static<typeof AttachVolume>
+
+export const SalvageVolume = Strict({
+  replicas: Type.Optional(
+    Type.Array(Type.String({ pattern: '^[0-9a-f]{16}$' }), {
+      maxItems: 8,
+      description: 'Those to go on with; not given: those that answer with the newest record',
+    }),
+  ),
+  confirm: Type.Optional(Type.Boolean({ description: 'Do it; else only what would be done is answered' })),
+})
+export type SalvageVolume = Static<typeof SalvageVolume>
+
+export const SalvageView = Type.Object({
+  volume: Type.String(),
+  done: Type.Boolean(),
+  attachment: Type.Integer({ description: 'The one that starts from it' }),
+  replicas: Type.Array(Type.String(), { description: 'Those that were chosen' }),
+  reason: Type.String({ description: 'Why the volume cannot start by the rules' }),
+  mayLose: Type.String({ description: 'What may be lost' }),
+})
+export type SalvageView = Static<typeof SalvageView>
 
 export const DetachVolume = Strict({ timeoutSeconds: TimeoutSeconds })
 export type DetachVolume = Static<typeof DetachVolume>

@@ -1,6 +1,6 @@
 // From what is stored and reported to what REST shows, one function each.
 import type { NodeReport, PortalReport } from '../agent/index.js'
-import { clusterNodes, count, iqnOf, lun, nbdUri } from '../manager/index.js'
+import { clusterNodes, count, iqnOf, lun, nbdUri, physicalBlockBytesDefault } from '../manager/index.js'
 import type { Node, Volume } from '../store/index.js'
 import type { AttachmentView, IscsiView, NodeView, ProcessView, VolumeView } from './schemas.js'
 
@@ -19,10 +19,13 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
     sizeBytes: spec.sizeBytes,
     numberOfReplicas: spec.numberOfReplicas,
     cache: spec.cache,
+    physicalBlockBytes: spec.physicalBlockBytes ?? physicalBlockBytesDefault,
     createdAt: metadata.creationTimestamp,
     state: status.state,
     robustness: status.robustness,
     message: status.message,
+    waitsFor: status.waitsFor ?? '',
+    salvages: volume.salvages ?? [],
     warnings: warningsOf(volume),
     node: membership.node ?? spec.nodeID,
     attachment: membership.attachment,
@@ -36,13 +39,14 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
         ...{ id, node, disk },
         directory: seen?.directory ?? '',
         state: seen?.state ?? 'unknown',
+        fault: seen?.fault ?? '',
         message: seen?.message ?? '',
       }
     }),
   }
 }
 
-function warningsOf({ replicas, membership }: Volume): string[] {
+function warningsOf({ spec, replicas, membership }: Volume): string[] {
   const nodes = new Set(replicas.map((replica) => replica.node))
   const warnings: string[] = []
   if (replicas.length > nodes.size) {
@@ -52,6 +56,9 @@ function warningsOf({ replicas, membership }: Volume): string[] {
     )
   }
   if (replicas.length === 1) warnings.push('one replica: the volume is lost with its disk')
+  if (spec.physicalBlockBytes === 512) {
+    warnings.push('physical blocks of 512 bytes: initiators may write less than 4096 bytes at a time, which is slower')
+  }
   const { record } = membership
   const left = replicas.filter(({ id }) => record.generation > 0 && !record.members.includes(id))
   if (left.length > 0) {

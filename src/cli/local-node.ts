@@ -5,7 +5,7 @@ import { AnkoleError, buildServer, isErrorCode, listen, messageOf, type Faces, t
 import { formatHostPort, isReady, Manager } from '../manager/index.js'
 import { createMetrics } from '../metrics/index.js'
 import type { IoBackend } from '../native/index.js'
-import { storeIdentity, storeRecord, type Node, type Volume } from '../store/index.js'
+import { probeStore, storeIdentity, storeRecord, type Node, type Volume } from '../store/index.js'
 import { Supervisor } from '../supervisor/index.js'
 import { ensureNode, openDataDirectory } from './data-directory.js'
 import { isLoopback, portalAddresses } from './portal-address.js'
@@ -60,7 +60,7 @@ export class LocalNode {
     const directory = openDataDirectory(data)
     this.#endings.push(() => directory.close())
     const { store, path } = directory
-    await storeIdentity(store)
+    const storeId = await storeIdentity(store)
     const iscsi = await portalAddresses(this.#options.iscsi)
     const portal = formatHostPort({ ...iscsi.listen, host: iscsi.host })
     if (!isLoopback(iscsi.host)) log.warn({ portal }, 'whoever reaches the iSCSI portal may use volumes without CHAP')
@@ -69,7 +69,7 @@ export class LocalNode {
     this.#checkGoesOn()
 
     const supervisor = new Supervisor()
-    const recordStore = { store: storeRecord.bind(null, store) }
+    const recordStore = { store: storeRecord.bind(null, store), probe: probeStore.bind(null, store) }
     const name = node.metadata.name
     const agent = new Agent({ node: name, supervisor, recordStore, log, ioBackend, dataDirectory: path })
     const agents = new Map([[name, agent]])
@@ -80,7 +80,7 @@ export class LocalNode {
 
     const sockets = socketDirectory(path)
     const plan = {
-      ...{ replication, nbdHost, iscsi, lateMs: replicaGraceMs },
+      ...{ replication, nbdHost, iscsi, lateMs: replicaGraceMs, storeId },
       socketPath: (disk: string) => socketPath(sockets, disk),
     }
     this.#endings.push(() => agent.stop())

@@ -1,6 +1,8 @@
 // Values on the command line, checked as they are read.
 import { InvalidArgumentError } from 'commander'
 import type { HostPort } from '../native/index.js'
+import { physicalBlockSizes } from '../manager/volume-spec.js'
+import type { PhysicalBlockBytes } from '../store/index.js'
 
 export type { HostPort } from '../native/index.js'
 export { formatHostPort } from '../manager/addresses.js'
@@ -44,4 +46,18 @@ export function parseCount(max: number): (text: string) => number {
     if (/^\d{1,6}$/.test(text) && count >= 1 && count <= max) return count
     throw new InvalidArgumentError(`Use a number from 1 to ${max}.`)
   }
+}
+
+export function parseReplicaIds(text: string): string[] {
+  const ids = text.split(',').map((id) => id.trim())
+  if (!ids.every((id) => /^[0-9a-f]{16}$/.test(id))) {
+    throw new InvalidArgumentError('Use ids of replicas as "ankole volume list --json" shows them, 16 hex digits each.')
+  }
+  return ids
+}
+
+export function parsePhysicalBlock(text: string): PhysicalBlockBytes {
+  const size = physicalBlockSizes.find((size) => String(size) === text)
+  if (size !== undefined) return size
+  throw new InvalidArgumentError(`Use ${physicalBlockSizes.join(' or ')}, in bytes.`)
 }

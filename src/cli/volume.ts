@@ -1,12 +1,12 @@
 import { Command, Option } from 'commander'
-import type { AttachmentView, DeletionView, VolumeList, VolumeView } from '../api/index.js'
+import type { AttachmentView, DeletionView, SalvageView, VolumeList, VolumeView } from '../api/index.js'
 import { iscsiUri } from '../manager/addresses.js'
-import { formatBytes, parseSize, replicasMax } from '../manager/volume-spec.js'
-import type { CacheMode } from '../store/index.js'
+import { formatBytes, parseSize, physicalBlockBytesDefault, replicasMax } from '../manager/volume-spec.js'
+import type { CacheMode, PhysicalBlockBytes } from '../store/index.js'
 import { readChap, type ChapOptions } from './chap.js'
 import { Client } from './client.js'
 import { print, printJson, table } from './output.js'
-import { parseCount, parseTimeoutSeconds } from './values.js'
+import { parseCount, parsePhysicalBlock, parseReplicaIds, parseTimeoutSeconds } from './values.js'
 
 interface Shared {
   url: string
@@ -17,12 +17,20 @@ interface Waiting extends Shared {
   timeout: number
 }
 
+interface CreateOptions extends Waiting, ChapOptions {
+  size: string
+  replicas: number
+  cache: CacheMode
+  physicalBlockSize: PhysicalBlockBytes
+}
+
 export function volumeCommand(): Command {
-  const volume = new Command('volume').description('Create, list, attach, detach and delete volumes')
+  const volume = new Command('volume').description('Create, list, attach, detach, salvage and delete volumes')
   volume.addCommand(createCommand())
   volume.addCommand(listCommand())
   volume.addCommand(attachCommand())
   volume.addCommand(detachCommand())
+  volume.addCommand(salvageCommand())
   volume.addCommand(deleteCommand())
   return volume
 }
@@ -51,6 +59,14 @@ function createCommand(): Command {
         .choices(['buffered', 'direct'] satisfies CacheMode[])
         .default('buffered'),
     )
+    .addOption(
+      new Option(
+        '--physical-block-size <bytes>',
+        'what iSCSI initiators are told: 4096, or 512 where one takes no other',
+      )
+        .argParser(parsePhysicalBlock)
+        .default(physicalBlockBytesDefault),
+    )
     .option('--chap-user <name>', 'who may log in by iSCSI; whoever reaches the portal if not given')
     .option('--chap-secret-file <file>', 'its secret: 12 to 64 printable characters')
     .option('--chap-mutual-user <name>', 'who the target proves to be in turn')
@@ -61,16 +77,17 @@ function createCommand(): Command {
       `
 Examples:
   ankole volume create data --size 10GiB --replicas 3
+  ankole volume create data --size 10GiB --physical-block-size 512
   ankole volume create data --size 10GiB --chap-user me --chap-secret-file secret`,
     )
     .action(async (name: string, _: object, command: Command) => {
-      const { url, json, size, replicas, cache, timeout, ...options } = command.optsWithGlobals<
-        Waiting & ChapOptions & { size: string; replicas: number; cache: CacheMode }
-      >()
+      const { url, json, size, replicas, cache, physicalBlockSize, timeout, ...options } =
+        command.optsWithGlobals<CreateOptions>()
       parseSize(size)
       const chap = readChap(options)
       const body = {
-        ...{ name, size, numberOfReplicas: replicas, cache, timeoutSeconds: timeout },
+        ...{ name, size, numberOfReplicas: replicas, cache, physicalBlockBytes: physicalBlockSize },
+        timeoutSeconds: timeout,
         ...(chap === undefined ? {} : { chap }),
       }
       const volume = await new Client(url).post<VolumeView>('/v1/volumes', body)
@@ -122,6 +139,39 @@ function detachCommand(): Command {
       const volume = await new Client(url).post<VolumeView>(`${pathOf(name)}/detach`, { timeoutSeconds: timeout })
       if (json) printJson(volume)
       else print(`Volume ${name} is detached.`)
+    })
+}
+
+function salvageCommand(): Command {
+  return aCommand('salvage', 'Start a volume that refuses to start, with the replicas that are left; data may be lost')
+    .argument('<name>')
+    .option(
+      '--replicas <ids>',
+      'which, separated by commas; those with the newest record if not given',
+      parseReplicaIds,
+    )
+    .option('--yes', 'do it; without this it only says what would be done')
+    .addHelpText(
+      'after',
+      `
+First bring back what "ankole volume list" says is lacking: nothing is lost then.
+
+Examples:
+  ankole volume salvage data
+  ankole volume salvage data --replicas 00000000000000aa --yes`,
+    )
+    .action(async (name: string, _: object, command: Command) => {
+      const { url, json, replicas, yes } = command.optsWithGlobals<Shared & { replicas?: string[]; yes?: true }>()
+      const body = { confirm: yes ?? false, ...(replicas === undefined ? {} : { replicas }) }
+      const salvage = await new Client(url).post<SalvageView>(`${pathOf(name)}/salvage`, body)
+      if (json) printJson(salvage)
+      else {
+        const { done, replicas, reason, mayLose } = salvage
+        print(`Volume ${name} ${done ? 'is salvaged' : 'would be salvaged'} with ${replicas.join(', ')}.`)
+        print(`  It cannot start as: ${reason}`)
+        print(`  May be lost: ${mayLose}.`)
+        print(done ? 'It starts now: ankole volume list' : 'Nothing was done. Repeat with --yes to do it.')
+      }
     })
 }
 

@@ -6,6 +6,7 @@ import { AnkoleError, messageOf } from '../api/errors.js'
 import {
   giveAttachment,
   modify,
+  salvageVolume,
   type CacheMode,
   type Chap,
   type Draft,
@@ -20,7 +21,8 @@ import { nodePlan, type PlanOptions } from './node-plan.js'
 import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './observation.js'
 import { count, place } from './placement.js'
 import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
-import { checkName, checkReplicas } from './volume-spec.js'
+import { planSalvage, type SalvagePlan } from './salvage.js'
+import { checkName, checkPhysicalBlock, checkReplicas, physicalBlockBytesDefault } from './volume-spec.js'
 import { assess, type Assessment } from './volume-state.js'
 
 /** The part of a node's agent that the manager needs. */
@@ -50,6 +52,8 @@ export interface VolumeRequest {
   sizeBytes: number
   numberOfReplicas: number
   cache: CacheMode
+  /** 4096 if not given; it stays what it is. */
+  physicalBlockBytes?: number | undefined
   chap?: Chap
 }
 
@@ -144,6 +148,20 @@ export class Manager {
     })
   }
 
+  /** What salvage would do, and with `confirmed` does; see planSalvage for what it throws. */
+  async salvage(name: string, replicas: readonly string[], confirmed: boolean): Promise<SalvagePlan> {
+    const volume = this.volume(name)
+    const plan = planSalvage(volume, this.engine(volume), replicas)
+    if (!confirmed) return plan
+    await salvageVolume(this.#options.store, name, volume.membership.attachment, plan)
+    const { attachment, record, reason, mayLose } = plan
+    this.#options.log.warn(
+      { volume: name, attachment, replicas: record.members, reason, mayLose },
+      `volume is salvaged with replicas ${record.members.join(', ')}: it could not start as ${reason}; may be lost: ${mayLose}`,
+    )
+    return plan
+  }
+
   detach(name: string): Promise<Volume> {
     return this.#change(name, (volume) => {
       if (volume.spec.nodeID === null) return false
@@ -201,9 +219,10 @@ export class Manager {
     return done
   }
 
-  async #create({ name, sizeBytes, numberOfReplicas, cache, chap }: VolumeRequest): Promise<Volume> {
+  async #create({ name, sizeBytes, numberOfReplicas, cache, chap, ...request }: VolumeRequest): Promise<Volume> {
     checkName(name)
     checkReplicas(numberOfReplicas)
+    const physicalBlockBytes = checkPhysicalBlock(request.physicalBlockBytes ?? physicalBlockBytesDefault)
     if (chap !== undefined) checkChap(chap)
     if (this.#volumes.get(name)?.metadata.deletionTimestamp !== undefined) throw deleting(name, 'created')
     if (this.#volumes.has(name)) throw new AnkoleError('already-exists', `Volume ${name} exists already.`)
@@ -218,7 +237,7 @@ export class Manager {
     const iscsiPort = await freePort(iscsi.listen.host, iscsiPortFirst, taken.add(nbdPort))
     const draft: Draft<'Volume'> = {
       metadata: { name },
-      spec: { sizeBytes, numberOfReplicas, cache, nodeID: null },
+      spec: { sizeBytes, numberOfReplicas, cache, physicalBlockBytes, nodeID: null },
       secret: randomBytes(32).toString('hex'),
       nbdPort,
       iscsiPort,
@@ -228,6 +247,7 @@ export class Manager {
         attachment: 0,
         node: null,
         record: { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' },
+        ...(this.#options.plan.storeId === undefined ? {} : { storeId: this.#options.plan.storeId }),
       },
       status: { state: 'creating', robustness: 'unknown', message: '', replicas: [] },
     }
@@ -374,7 +394,7 @@ export class Manager {
       case 'none':
         break
       case 'give-attachment':
-        if (node !== null) next = giveAttachment(next, node)
+        if (node !== null) next = giveAttachment(next, node, this.report(node)?.bootId ?? '')
         break
       case 'release-attachment':
         next = { ...next, membership: { ...next.membership, node: null } }

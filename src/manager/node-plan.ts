@@ -2,6 +2,7 @@ import type { DiskPlan, EnginePlan, NodePlan, PortalPlan } from '../agent/index.
 import type { HostPort } from '../native/index.js'
 import type { Node, Volume } from '../store/index.js'
 import { formatHostPort, iqnOf } from './addresses.js'
+import { physicalBlockBytesDefault } from './volume-spec.js'
 import { wantsEngine, wantsReplicasGone } from './volume-state.js'
 
 export interface PlanOptions {
@@ -11,6 +12,8 @@ export interface PlanOptions {
   nbdHost: string
   iscsi: IscsiAddresses
   lateMs: number
+  /** Of the store as it is now; absent: it cannot have been restored. */
+  storeId?: string
 }
 
 export interface IscsiAddresses {
@@ -65,13 +68,15 @@ function enginePlan(
   addresses: ReadonlyMap<string, string>,
   options: PlanOptions,
 ): EnginePlan {
-  const { attachment, record } = volume.membership
+  const { attachment, record, storeId, clientsAnew = false } = volume.membership
   return {
     volume: volume.metadata.name,
     sizeBytes: volume.spec.sizeBytes,
     secret: volume.secret,
     attachment,
     record,
+    storeRestored: options.storeId !== undefined && storeId !== undefined && storeId !== options.storeId,
+    clientsAnew,
     replicas: volume.replicas.flatMap(({ id, disk }) => {
       const address = addresses.get(disk)
       return address === undefined ? [] : [{ id, address }]
@@ -81,6 +86,7 @@ function enginePlan(
       ...{ host: options.iscsi.listen.host, port: iscsiPort },
       target: iqnOf(volume.metadata.name),
       serial: volume.metadata.uid,
+      physicalBlockBytes: volume.spec.physicalBlockBytes ?? physicalBlockBytesDefault,
       ...(volume.chap === undefined ? {} : { chap: volume.chap }),
     },
     lateMs: options.lateMs,

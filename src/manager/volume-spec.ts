@@ -1,5 +1,6 @@
 // The door for what users ask of a volume: names and sizes, read and checked once.
 import { AnkoleError } from '../api/errors.js'
+import type { PhysicalBlockBytes } from '../store/index.js'
 
 const KiB = 1024
 const blockBytes = 4 * KiB
@@ -67,6 +68,20 @@ function checkSize(bytes: number, text: string): number {
 export function checkReplicas(count: number): number {
   if (Number.isInteger(count) && count >= 1 && count <= replicasMax) return count
   throw new AnkoleError('invalid-argument', `A volume has 1 to ${replicasMax} replicas, not ${count}.`)
+}
+
+export const physicalBlockSizes = [512, 4096] satisfies PhysicalBlockBytes[]
+/** What a checksum covers: the truth. */
+export const physicalBlockBytesDefault = 4096 satisfies PhysicalBlockBytes
+
+/** Throws invalid-argument. */
+export function checkPhysicalBlock(bytes: number): PhysicalBlockBytes {
+  const size = physicalBlockSizes.find((size) => size === bytes)
+  if (size !== undefined) return size
+  throw new AnkoleError(
+    'invalid-argument',
+    `A volume has physical blocks of ${physicalBlockSizes.join(' or ')} bytes, not ${bytes}.`,
+  )
 }
 
 /** For people: «1 GiB», «1.5 TiB», «10 MiB». */

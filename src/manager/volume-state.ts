@@ -39,7 +39,8 @@ export const diskWaitMs = 10_000
 export function assess(volume: Volume, observed: Observed): Assessment {
   const { state, robustness, message, step } = decide(volume, observed)
   const replicas = volume.replicas.map(({ id }) => replicaStatus(volume, id, observed))
-  return { status: { state, robustness, message, replicas }, step }
+  const waitsFor = state === 'attached' ? (observed.engine?.waitsFor ?? '') : ''
+  return { status: { state, robustness, message, ...(waitsFor === '' ? {} : { waitsFor }), replicas }, step }
 }
 
 interface Decision {
@@ -149,7 +150,9 @@ function replicaStatus(volume: Volume, id: string, observed: Observed): Volume['
     : undefined
   const state = replicaState(volume, id, replica, ofEngine?.state)
   const reason = ofEngine !== undefined && state === asReplicaState(ofEngine.state) ? ofEngine.reason : ''
+  const fault = reason === '' ? '' : (ofEngine?.fault ?? '')
   return {
+    ...(fault === '' ? {} : { fault }),
     id,
     state,
     directory:

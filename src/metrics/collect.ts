@@ -3,6 +3,8 @@
 import type { NodeCounters, NodeReport } from '../agent/index.js'
 import {
   operationNames,
+  replicaFaults,
+  waitCauses,
   type DiskCounters,
   type EngineCounters,
   type OperationCounters,
@@ -206,6 +208,22 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
   shown.gauge('ankole_volume_connections', 'NBD connections to the volume.', labels, engine.connections)
   shown.gauge('ankole_volume_iscsi_sessions', 'iSCSI sessions with the volume.', labels, engine.iscsiSessions)
   shown.gauge('ankole_volume_held_bytes', 'Buffers that the volume holds for its clients.', labels, engine.heldBytes)
+  for (const cause of waitCauses) {
+    shown.gauge(
+      'ankole_volume_waiting',
+      'Whether I/O of the volume waits, and for what.',
+      { ...labels, for: cause },
+      engine.waitsFor === cause ? 1 : 0,
+    )
+  }
+  for (const fault of replicaFaults) {
+    shown.counter(
+      'ankole_volume_replica_faults_total',
+      'How often a replica left the volume, by why.',
+      { ...labels, fault },
+      engine.faults[fault],
+    )
+  }
   for (const { id, inFlight, operations } of engine.replicas) {
     const of = { volume, replica: id, ...places.get(id) }
     addOperations(shown, 'ankole_replica', 'the engine to one replica', of, operations, bounds)
@@ -213,10 +231,19 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
   }
 }
 
-/** Summed over the replicas of a disk: theirs are told apart as their engines see them. */
+/** Operations are summed over the replicas of a disk: theirs are told apart as their engines see them. */
 function addDiskCounters(shown: Exposition, node: string, counters: DiskCounters): void {
   const sum: Partial<OperationTable> = {}
-  for (const { operations } of counters.replicas) {
+  for (const { volume, id, operations, regions } of counters.replicas) {
+    const of = { volume, replica: id, node, disk: counters.disk }
+    if (regions) {
+      const dirty = 'Regions of 4 MiB that were written and are not known to be equal everywhere.'
+      shown.gauge('ankole_replica_dirty_regions', dirty, of, regions.dirty)
+    }
+    for (const { replica: away, regions: count } of regions?.missing ?? []) {
+      const missing = 'Regions of 4 MiB that a replica that is away misses, as this one knows.'
+      shown.gauge('ankole_replica_missing_regions', missing, { ...of, away }, count)
+    }
     for (const name of operationNames) {
       const one = operations[name] as OperationCounters | undefined
       if (one) sum[name] = addUp(sum[name], one)

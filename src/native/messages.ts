@@ -27,6 +27,12 @@ export interface HostPort {
   port: number
 }
 
+/** What the engine before this one said of its members: the last complete record, and what it proposed since. */
+export interface KeptMembership {
+  complete: MembershipRecord
+  proposals: MembershipRecord[]
+}
+
 export interface EngineConfig {
   volume: string
   sizeBytes: number
@@ -34,6 +40,14 @@ export interface EngineConfig {
   secret: string
   epoch: Epoch
   record: MembershipRecord
+  /** Absent: the supervisor keeps nothing of an engine before this one, and the first record needs the store. */
+  kept?: KeptMembership
+  /** No engine before this one can answer reads any more, as far as the supervisor saw. */
+  alone: boolean
+  /** The store was restored from a copy, and no record of the volume was confirmed under it yet. */
+  storeRestored: boolean
+  /** The attachment is to another host than the one before, or to one that was booted anew since. */
+  clientsAnew: boolean
   replicas: { id: string; address: Address }[]
   nbd: HostPort
   iscsi: IscsiConfig
@@ -50,6 +64,8 @@ export interface IscsiConfig extends HostPort {
   target: string
   /** As INQUIRY tells it: the same for as long as the volume is. */
   serial: string
+  /** 512 or 4096, as READ CAPACITY (16) tells it. */
+  physicalBlockBytes: number
   /** Absent: whoever reaches the port may log in. */
   chap?: Chap
 }
@@ -112,12 +128,71 @@ export interface RecordEvent {
   record: MembershipRecord
 }
 
+/** Whether the store can be read: a minority is proposed only then. Answered as a record is. */
+export interface ProbeEvent {
+  event: 'probe'
+  question: number
+}
+
+/** Said before any replica gets the record. */
+export interface ProposalEvent {
+  event: 'proposal'
+  record: MembershipRecord
+}
+
+/** The record counts. For the store it is a hint: nothing waits for it. */
+export interface CompleteEvent {
+  event: 'complete'
+  record: MembershipRecord
+}
+
+/** What a replica said to an engine that cannot start. */
+export interface HeardReplica {
+  id: string
+  answered: boolean
+  /** Of one that answered. */
+  record?: MembershipRecord
+  welcomed?: Epoch
+  suspect?: boolean
+  unclean?: boolean
+  /** Why it did not. */
+  reason?: string
+}
+
+export interface CannotStartEvent {
+  event: 'cannot-start'
+  newest: MembershipRecord
+  lacking: string
+  replicas: HeardReplica[]
+}
+
+/** Why a replica is no member: docs/reference/faults.md. */
+export const replicaFaults = [
+  'connection-lost',
+  'no-answer',
+  'io-error',
+  'flush-failed',
+  'no-space',
+  'record-failed',
+  'suspect',
+  'older-record',
+  'refused',
+  'wrong-size',
+  'not-heard',
+] as const
+export type ReplicaFault = (typeof replicaFaults)[number]
+
+/** What I/O waits for: docs/reference/faults.md. */
+export const waitCauses = ['members', 'majority', 'store', 'space'] as const
+export type WaitCause = (typeof waitCauses)[number]
+
 export type EngineState = 'starting' | 'serving' | 'degraded' | 'waiting' | 'refused' | 'stopping' | 'stopped'
 
 export interface EngineStateEvent {
   event: 'state'
   state: EngineState
   message: string
+  waitsFor: WaitCause | ''
   members: string[]
   generation: number
 }
@@ -134,6 +209,7 @@ export interface ReplicaStateEvent {
   event: 'replica'
   id: string
   state: ReplicaConnectionState
+  fault: ReplicaFault | ''
   reason: string
 }
 
@@ -150,7 +226,17 @@ export interface FailedEvent {
 }
 
 export type EngineEvent =
-  IoBackendEvent | LogEvent | RecordEvent | EngineStateEvent | ServingEvent | ReplicaStateEvent | StoppedEvent
+  | IoBackendEvent
+  | LogEvent
+  | RecordEvent
+  | ProbeEvent
+  | ProposalEvent
+  | CompleteEvent
+  | CannotStartEvent
+  | EngineStateEvent
+  | ServingEvent
+  | ReplicaStateEvent
+  | StoppedEvent
 
 export type DiskHostEvent = IoBackendEvent | LogEvent | ListeningEvent | FailedEvent | StoppedEvent
 
@@ -181,6 +267,8 @@ export interface DiskReplica {
   directory: string
   sizeBytes: number
   allocatedBytes: number
+  /** Of 4 MiB: written, and not known to be equal on all members. */
+  dirtyRegions: number
   state: 'open' | 'closed' | 'failed'
   error: string
 }
@@ -230,6 +318,9 @@ export interface EngineCounters {
   volume: string
   ioBackend: ChosenIoBackend
   inFlight: number
+  waitsFor: WaitCause | ''
+  /** How often a replica left, by why; since the engine's process started. */
+  faults: Record<ReplicaFault, number>
   /** NBD. */
   connections: number
   iscsiSessions: number
@@ -243,7 +334,13 @@ export interface DiskCounters {
   disk: string
   ioBackend: ChosenIoBackend
   bucketBoundsSeconds: number[]
-  replicas: { volume: string; id: string; operations: OperationTable }[]
+  replicas: {
+    volume: string
+    id: string
+    operations: OperationTable
+    /** Of 4 MiB: how many are dirty, and how many each replica that is away misses. Of open replicas only. */
+    regions?: { dirty: number; missing: { replica: string; regions: number }[] }
+  }[]
 }
 
 /** Since its process started, but for the connections: those that are open. */

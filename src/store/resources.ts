@@ -49,6 +49,10 @@ export type MembershipRecord = Static<typeof MembershipRecord>
 export const cacheModes = ['buffered', 'direct'] as const
 export type CacheMode = (typeof cacheModes)[number]
 
+/** The first is the logical block: for initiators that take no disk with two sizes. */
+export const physicalBlockSizes = [512, 4096] as const
+export type PhysicalBlockBytes = (typeof physicalBlockSizes)[number]
+
 export const volumeStates = [
   'creating',
   'detached',
@@ -92,12 +96,23 @@ export const Chap = Type.Object({
 })
 export type Chap = Static<typeof Chap>
 
+export const Salvage = Type.Object({
+  at: Type.String({ description: 'When, ISO 8601' }),
+  attachment: Count,
+  replicas: Type.Array(Id, { description: 'Those that were chosen' }),
+  reason: Type.String({ description: 'Why the volume could not start by the rules' }),
+  mayLose: Type.String({ description: 'What may be lost by it' }),
+})
+export type Salvage = Static<typeof Salvage>
+
 export const Volume = Type.Object({
   metadata: Metadata,
   spec: Type.Object({
     sizeBytes: Type.Integer({ minimum: 4096 }),
     numberOfReplicas: Type.Integer({ minimum: 1 }),
     cache: Type.Enum(cacheModes),
+    /** As initiators are told it. Absent in what was stored before there was a choice: 4096. */
+    physicalBlockBytes: Type.Optional(Type.Enum(physicalBlockSizes)),
     /** Where the volume should be attached; null: nowhere. */
     nodeID: Type.Union([Type.String(), Type.Null()]),
   }),
@@ -121,13 +136,30 @@ export const Volume = Type.Object({
     /** The node that this attachment was given to, until its engine is known to have ended. */
     node: Type.Union([Type.String(), Type.Null()]),
     record: MembershipRecord,
+    /** The store's own id when it last took a record of this volume: under another one it was restored from a copy. */
+    storeId: Type.Optional(Type.String()),
+    /** The machine that the attachment was given to, and which boot of it. */
+    host: Type.Optional(Type.Object({ node: Type.String(), bootId: Type.String() })),
+    /** It was another one than that of the attachment before. */
+    clientsAnew: Type.Optional(Type.Boolean()),
   }),
+  /** Starts against the rules that its owner asked for, the latest last; at most ten are kept. */
+  salvages: Type.Optional(Type.Array(Salvage)),
   status: Type.Object({
     state: VolumeState,
     robustness: Robustness,
     message: Type.String(),
+    /** What I/O waits for: docs/reference/faults.md. */
+    waitsFor: Type.Optional(Type.String()),
     replicas: Type.Array(
-      Type.Object({ id: Id, state: ReplicaState, directory: Type.String(), message: Type.String() }),
+      Type.Object({
+        id: Id,
+        state: ReplicaState,
+        directory: Type.String(),
+        message: Type.String(),
+        /** Why it is no member: docs/reference/faults.md. */
+        fault: Type.Optional(Type.String()),
+      }),
     ),
   }),
 })

@@ -15,12 +15,12 @@ import type {
 } from '../native/index.js'
 import type { ProcessState } from './process-state.js'
 
-/** The supervisor gives the run, so the epoch is filled in at each start. */
+/** The supervisor gives the run, and what it kept of the engine before: both are filled in at each start. */
 export interface EngineSpec {
   kind: 'engine'
   volume: string
   attachment: number
-  config: Omit<EngineConfig, 'epoch'>
+  config: Omit<EngineConfig, 'epoch' | 'kept' | 'alone'>
 }
 
 export interface DiskHostSpec {

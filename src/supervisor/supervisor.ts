@@ -2,7 +2,7 @@
 // knows nothing of volumes beyond that, and asks nothing of anybody.
 
 import { fileURLToPath } from 'node:url'
-import type { Epoch } from '../native/index.js'
+import type { EngineConfig, EngineEvent, Epoch } from '../native/index.js'
 import {
   specKey,
   type EngineSpec,
@@ -13,6 +13,7 @@ import {
   type SupervisorClient,
   type SupervisorEvent,
 } from './messages.js'
+import { Memberships } from './memberships.js'
 import {
   defaultRestartPace,
   nextProcessState,
@@ -61,6 +62,7 @@ export class Supervisor implements SupervisorClient {
   readonly #entries = new Map<ProcessKey, Entry>()
   /** Outlives the entries: an epoch is never given twice. */
   readonly #epochs = new Map<string, Epoch>()
+  readonly #memberships = new Memberships()
   readonly #listeners = new Set<(event: SupervisorEvent) => void>()
   readonly #programs: Record<ProcessSpec['kind'], string>
   readonly #restartPace: RestartPace
@@ -188,9 +190,12 @@ export class Supervisor implements SupervisorClient {
     entry.startedAtMs = performance.now()
     entry.stopLimitMs = this.#stopLimitMs
     const epoch = spec.kind === 'engine' ? this.#nextEpoch(spec) : undefined
-    const config = epoch === undefined ? spec.config : { ...spec.config, epoch }
+    const config = epoch === undefined || spec.kind !== 'engine' ? spec.config : this.#engineConfig(spec, epoch)
     const child = spawnChild(this.#programs[spec.kind], {
       onEvent: (event) => {
+        if (identity?.kind === 'engine' && 'event' in event) {
+          this.#memberships.onEvent(volumeKey(spec as EngineSpec), event as EngineEvent)
+        }
         if (identity !== undefined) this.#emit({ type: 'event', process: identity, event })
       },
       onOutput: (line) => {
@@ -205,6 +210,10 @@ export class Supervisor implements SupervisorClient {
     entry.identity = identity
     child.send({ type: 'start', config })
     if (identity !== undefined) this.#emit({ type: 'started', process: identity, restarts: entry.starts - 1 })
+  }
+
+  #engineConfig(spec: EngineSpec, epoch: Epoch): EngineConfig {
+    return { ...spec.config, epoch, ...this.#memberships.start(volumeKey(spec), epoch) }
   }
 
   #gone(key: ProcessKey, entry: Entry, reason: string): void {
@@ -229,8 +238,9 @@ export class Supervisor implements SupervisorClient {
     for (const listener of this.#listeners) listener(event)
   }
 
-  #refuseOldAttachment({ volume, attachment }: EngineSpec): void {
-    const last = this.#epochs.get(volume)
+  #refuseOldAttachment(spec: EngineSpec): void {
+    const { volume, attachment } = spec
+    const last = this.#epochs.get(volumeKey(spec))
     if (last !== undefined && attachment < last.attachment) {
       throw new RangeError(
         `volume ${volume}: attachment ${attachment} is older than ${last.attachment}, which ran here`,
@@ -238,12 +248,18 @@ export class Supervisor implements SupervisorClient {
     }
   }
 
-  #nextEpoch({ volume, attachment }: EngineSpec): Epoch {
-    const last = this.#epochs.get(volume)
+  #nextEpoch(spec: EngineSpec): Epoch {
+    const { attachment } = spec
+    const last = this.#epochs.get(volumeKey(spec))
     const epoch = { attachment, run: last?.attachment === attachment ? last.run + 1 : 1 }
-    this.#epochs.set(volume, epoch)
+    this.#epochs.set(volumeKey(spec), epoch)
     return epoch
   }
+}
+
+/** A volume of the same name that was made later is another one, and has another secret. */
+function volumeKey({ volume, config }: EngineSpec): string {
+  return `${volume}/${config.secret}`
 }
 
 function newEntry(spec: ProcessSpec): Entry {

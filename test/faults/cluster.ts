@@ -7,6 +7,7 @@ import { join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import type { Test } from 'tap'
 import {
+  newerRecord,
   socketDirectory,
   socketPath,
   type DiskPlan,
@@ -290,9 +291,18 @@ export class Cluster {
     const { sizeBytes, lateMs } = this.options
     const replicas = this.sites.map(({ replica, plan }) => ({ id: replica, address: plan.listen[0]! }))
     const nbd = { host: '127.0.0.1', port: ports.nbd }
-    const iscsi = { host: '127.0.0.1', port: ports.iscsi, target: iqn, serial: volume }
+    const iscsi = {
+      host: '127.0.0.1',
+      port: ports.iscsi,
+      target: iqn,
+      serial: volume,
+      physicalBlockBytes: 4096 as const,
+    }
     const attachment = ++this.#attachment
-    this.#engine = { volume, sizeBytes, secret, attachment, record: this.#record, replicas, nbd, iscsi, lateMs }
+    this.#engine = {
+      ...{ volume, sizeBytes, secret, attachment, record: this.#record, replicas, nbd, iscsi, lateMs },
+      ...{ storeRestored: false, clientsAnew: false },
+    }
     this.#plan(this.engineHost)
     return await this.serving()
   }
@@ -399,14 +409,16 @@ export class Cluster {
     return this.#record
   }
 
-  async #store({ question, record }: Extract<FromMachine, { type: 'store' }>, machine: Machine): Promise<void> {
+  /** A record to be stored, or without one a question whether the store answers. */
+  async #store(message: Extract<FromMachine, { type: 'store' }>, machine: Machine): Promise<void> {
+    const { question, attachment, record } = message
     while (this.#storeOutOfReach) await new Promise<void>((resolve) => this.#waiting.push(resolve))
-    if (record.epoch.attachment < this.#attachment) {
-      const message = `attachment ${record.epoch.attachment} is stale`
+    if (attachment < this.#attachment) {
+      const message = `attachment ${attachment} is stale`
       machine.send({ type: 'stored', question, error: { code: 'stale-attachment', message } })
       return
     }
-    this.#record = record
+    if (record !== undefined) this.#record = newerRecord(this.#record, record)
     machine.send({ type: 'stored', question })
   }
 

@@ -26,7 +26,7 @@ export type ToMachine =
 export type FromMachine =
   | { type: 'report'; report: NodeReport }
   | { type: 'log'; level: string; message: string; fields: object }
-  | { type: 'store'; question: number; volume: string; record: MembershipRecord }
+  | { type: 'store'; question: number; attachment: number; record?: MembershipRecord }
   | { type: 'counters'; counters: NodeCounters }
   | { type: 'stopped'; ends: string[] }
 
@@ -37,6 +37,18 @@ let asked = 0
 
 function send(message: FromMachine): void {
   if (process.connected) process.send!(message)
+}
+
+function askStore(attachment: number, record?: MembershipRecord): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const question = ++asked
+    questions.set(question, (error) => {
+      questions.delete(question)
+      if (error === undefined) resolve()
+      else reject(Object.assign(new Error(error.message), error.code === undefined ? {} : { code: error.code }))
+    })
+    send({ type: 'store', question, attachment, ...(record === undefined ? {} : { record }) })
+  })
 }
 
 function start({ node, dataDirectory, ioBackend }: MachineConfig): void {
@@ -50,16 +62,8 @@ function start({ node, dataDirectory, ioBackend }: MachineConfig): void {
   agent = new Agent({
     ...{ node, supervisor, ioBackend, dataDirectory },
     recordStore: {
-      store: (volume, record) =>
-        new Promise((resolve, reject) => {
-          const question = ++asked
-          questions.set(question, (error) => {
-            questions.delete(question)
-            if (error === undefined) resolve()
-            else reject(Object.assign(new Error(error.message), error.code === undefined ? {} : { code: error.code }))
-          })
-          send({ type: 'store', question, volume, record })
-        }),
+      store: (_volume, record) => askStore(record.epoch.attachment, record),
+      probe: (_volume, attachment) => askStore(attachment),
     },
     log: { info: line('info'), warn: line('warn'), error: line('error') },
   })

@@ -28,6 +28,7 @@ export interface PlanOptions {
   lateMs?: number
   /** For NBD. */
   port?: number
+  physicalBlockBytes?: number
   chap?: Chap
 }
 
@@ -129,7 +130,10 @@ export class TestNode {
     return await this.serving(volume)
   }
 
-  async plan(volume: string, { lateMs = 1000, port, chap }: PlanOptions = {}): Promise<void> {
+  async plan(
+    volume: string,
+    { lateMs = 1000, port, physicalBlockBytes = 4096, chap }: PlanOptions = {},
+  ): Promise<void> {
     const placed = this.#disks.flatMap((disk) =>
       disk.replicas
         .filter((replica) => replica.volume === volume)
@@ -141,16 +145,19 @@ export class TestNode {
     const nbd = { host: '127.0.0.1', port: port ?? this.#engines.get(volume)?.nbd.port ?? (await aFreePort()) }
     const iscsi = {
       ...{ host: '127.0.0.1', port: this.#engines.get(volume)?.iscsi.port ?? (await aFreePort()) },
-      ...{ target: `iqn.2026-11.io.ankole:${volume}`, serial: volume },
+      ...{ target: `iqn.2026-11.io.ankole:${volume}`, serial: volume, physicalBlockBytes },
       ...(chap === undefined ? {} : { chap }),
     }
     const none: MembershipRecord = { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' }
     const record = this.records.get(volume) ?? none
     const replicas = placed.map(({ id, address }) => ({ id, address }))
-    this.#engines.set(volume, { volume, sizeBytes, secret, attachment, record, replicas, nbd, iscsi, lateMs })
+    const basis = { attachment, record, storeRestored: false, clientsAnew: false }
+    this.#engines.set(volume, { volume, sizeBytes, secret, ...basis, replicas, nbd, iscsi, lateMs })
     this.#planTargets()
     this.apply()
   }
+
+  storeAway = false
 
   /** Detaches; the portal still knows the target. */
   rest(volume: string): void {
@@ -216,7 +223,9 @@ export class TestNode {
       node: 'node-1',
       supervisor,
       recordStore: {
+        probe: () => (this.storeAway ? Promise.reject(new Error('the store is away')) : Promise.resolve()),
         store: (volume, record) => {
+          if (this.storeAway) return Promise.reject(new Error('the store is away'))
           if (record.epoch.attachment < (this.#attachments.get(volume) ?? 0)) {
             const error = new Error(`attachment ${record.epoch.attachment} is stale`)
             return Promise.reject(Object.assign(error, { code: 'stale-attachment' }))

@@ -167,6 +167,11 @@ export class IscsiSession {
     return this.#read(Buffer.from([0x12, 1, page, 0, 255, 0]), 255)
   }
 
+  /** READ CAPACITY (16). */
+  capacity(): Promise<Buffer> {
+    return this.#read(Buffer.from([0x9e, 0x10, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 32, 0, 0]), 32)
+  }
+
   /** A new session is told first what happened before it, power on at the least (SAM-5, 5.14): until that is over. */
   async settled(): Promise<void> {
     for (let tries = 0; tries < 5; ++tries) {

@@ -15,7 +15,7 @@ t.test('a volume is discovered, its login is sent on to its engine, and it is th
   await node.create('demo', { replicas: 2 })
   const { nbd, iscsi } = await node.attach('demo')
   await node.create('other', { replicas: 2 })
-  await node.attach('other')
+  await node.attach('other', { physicalBlockBytes: 512 })
 
   const found = await discover(portal)
   t.same(found.map(({ iqn }) => iqn).sort(), [iqn('demo'), iqn('other')])
@@ -39,7 +39,11 @@ t.test('a volume is discovered, its login is sent on to its engine, and it is th
     { iscsiSessions: 1 },
   )
   t.match(counters, { discoveries: 2, redirects: 2, refused: 0 })
+  t.equal((await session.capacity())[13], 3, '8 logical blocks are a physical one')
   await session.logOut()
+  const other = await logInThrough(portal, iqn('other'))
+  t.equal((await other.capacity())[13], 0, 'one logical block is a physical one, where the plan says so')
+  await other.logOut()
 })
 
 t.test('a target that is attached nowhere, or does not exist, is refused, each in its way', async (t) => {

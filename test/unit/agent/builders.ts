@@ -134,7 +134,10 @@ export interface Node {
   /** What the store took, in order. */
   stored: { volume: string; record: MembershipRecord }[]
   /** How the store takes a record; by default at once. */
-  storing: { take: (volume: string, record: MembershipRecord) => Promise<void> }
+  storing: {
+    take: (volume: string, record: MembershipRecord) => Promise<void>
+    probe: (volume: string, attachment: number) => Promise<void>
+  }
   lines: { level: string; fields: object; message: string }[]
   /** Replicas that are on the disks. */
   disk: Map<string, DiskReplica>
@@ -150,7 +153,7 @@ export function aNode(t: Test): Node {
     'create-replica': (message) => {
       const { volume, id, sizeBytes } = message as unknown as ReplicaPlan
       const directory = `/disk/replicas/${volume}-${id}`
-      disk.set(id, { volume, id, directory, sizeBytes, allocatedBytes: 0, state: 'open', error: '' })
+      disk.set(id, { volume, id, directory, sizeBytes, allocatedBytes: 0, dirtyRegions: 0, state: 'open', error: '' })
       return { result: { directory } }
     },
     'remove-replica': (message) => {
@@ -159,7 +162,7 @@ export function aNode(t: Test): Node {
     },
   }
   const stored: Node['stored'] = []
-  const storing: Node['storing'] = { take: () => Promise.resolve() }
+  const storing: Node['storing'] = { take: () => Promise.resolve(), probe: () => Promise.resolve() }
   const lines: Node['lines'] = []
   const logger = (level: string) => (fields: object, message: string) => void lines.push({ level, fields, message })
   const agent = new Agent({
@@ -170,6 +173,7 @@ export function aNode(t: Test): Node {
         await storing.take(volume, record)
         stored.push({ volume, record })
       },
+      probe: (volume, attachment) => storing.probe(volume, attachment),
     },
     log: { info: logger('info'), warn: logger('warn'), error: logger('error') },
     ioBackend: 'auto',
@@ -197,9 +201,14 @@ export function anEnginePlan(parts: Partial<EnginePlan> = {}): EnginePlan {
     secret: '00'.repeat(32),
     attachment: 3,
     record: aRecord(0),
+    storeRestored: false,
+    clientsAnew: false,
     replicas: [{ id: 'aa', address: 'unix:/run/disk-1.sock' }],
     nbd: { host: '127.0.0.1', port: 10810 },
-    iscsi: { host: '127.0.0.1', port: 20810, target: 'iqn.2026-11.io.ankole:demo', serial: 'a-uid' },
+    iscsi: {
+      ...{ host: '127.0.0.1', port: 20810, target: 'iqn.2026-11.io.ankole:demo', serial: 'a-uid' },
+      physicalBlockBytes: 4096,
+    },
     lateMs: 1000,
     ...parts,
   }

@@ -141,6 +141,7 @@ t.test('a replica that the disk host cannot open is reported so', async (t) => {
     directory: '/disk/replicas/demo-aa',
     sizeBytes: 1 << 30,
     allocatedBytes: 0,
+    dirtyRegions: 0,
   }
   disk.set('aa', { ...broken, state: 'failed', error: 'volume.meta is not JSON' })
   agent.apply(aPlan({ disks: [aDisk([aReplica('aa')])] }))

@@ -27,9 +27,16 @@ t.test('what the engine says of itself is in the report', (t) => {
   const { agent, supervisor, lines } = aNode(t)
   agent.apply(aPlan({ engines: [anEnginePlan()] }))
   supervisor.say(engine, { event: 'io-backend', backend: 'epoll', reason: 'io_uring is forbidden' })
-  supervisor.say(engine, { event: 'replica', id: 'aa', state: 'member', reason: '' })
+  supervisor.say(engine, { event: 'replica', id: 'aa', state: 'member', fault: '', reason: '' })
   supervisor.say(engine, serving)
-  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 1 })
+  supervisor.say(engine, {
+    event: 'state',
+    state: 'serving',
+    message: '',
+    waitsFor: '',
+    members: ['aa'],
+    generation: 1,
+  })
   supervisor.say(engine, { event: 'log', level: 'warn', message: 'a bad frame', peer: '127.0.0.1' })
   t.match(agent.report().engines, [
     {
@@ -46,7 +53,14 @@ t.test('an engine serves when its front ends listen, not before', (t) => {
   const { agent, supervisor } = aNode(t)
   const state = (): string => agent.report().engines[0]!.state
   agent.apply(aPlan({ engines: [anEnginePlan()] }))
-  supervisor.say(engine, { event: 'state', state: 'degraded', message: 'bb left', members: ['aa'], generation: 1 })
+  supervisor.say(engine, {
+    event: 'state',
+    state: 'degraded',
+    message: 'bb left',
+    waitsFor: '',
+    members: ['aa'],
+    generation: 1,
+  })
   t.equal(state(), 'starting')
   supervisor.say(engine, { event: 'serving', nbd })
   t.equal(state(), 'starting', 'one of two front ends is not yet all')
@@ -54,7 +68,14 @@ t.test('an engine serves when its front ends listen, not before', (t) => {
   t.equal(state(), 'degraded')
   supervisor.end(engine, 'was ended by SIGSEGV', 0)
   supervisor.run(engine)
-  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 2 })
+  supervisor.say(engine, {
+    event: 'state',
+    state: 'serving',
+    message: '',
+    waitsFor: '',
+    members: ['aa'],
+    generation: 2,
+  })
   t.equal(state(), 'starting')
   t.end()
 })
@@ -140,7 +161,14 @@ t.test('an engine that died is reported as starting, with what happened, and ser
   const { agent, supervisor } = aNode(t)
   agent.apply(aPlan({ engines: [anEnginePlan()] }))
   supervisor.say(engine, serving)
-  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 1 })
+  supervisor.say(engine, {
+    event: 'state',
+    state: 'serving',
+    message: '',
+    waitsFor: '',
+    members: ['aa'],
+    generation: 1,
+  })
   supervisor.end(engine, 'was ended by SIGSEGV', 200)
   const [report] = agent.report().engines
   t.match(report, {
@@ -158,7 +186,7 @@ t.test('why an engine refused to start outlives its process', (t) => {
   const { agent, supervisor } = aNode(t)
   agent.apply(aPlan({ engines: [anEnginePlan()] }))
   const message = 'port 10810 is in use'
-  supervisor.say(engine, { event: 'state', state: 'refused', message, members: [], generation: 0 })
+  supervisor.say(engine, { event: 'state', state: 'refused', message, waitsFor: '', members: [], generation: 0 })
   supervisor.end(engine, 'exited with code 1', 200)
   t.match(agent.report().engines, [{ state: 'refused', message }])
   supervisor.run(engine)
@@ -170,11 +198,22 @@ t.test('another attachment makes another engine, and the old one is not heard an
   const { agent, supervisor, lines } = aNode(t)
   agent.apply(aPlan({ engines: [anEnginePlan()] }))
   const old = supervisor.processes.get(engine)!
-  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 9 })
+  supervisor.say(engine, {
+    event: 'state',
+    state: 'serving',
+    message: '',
+    waitsFor: '',
+    members: ['aa'],
+    generation: 9,
+  })
   const record = aRecord(1, { attachment: 4, run: 1 })
   agent.apply(aPlan({ engines: [anEnginePlan({ attachment: 4, record })] }))
   t.match(agent.report().engines, [{ attachment: 4, run: 1, state: 'starting', generation: 1 }])
-  supervisor.say(engine, { event: 'state', state: 'stopped', message: '', members: [], generation: 9 }, old)
+  supervisor.say(
+    engine,
+    { event: 'state', state: 'stopped', message: '', waitsFor: '', members: [], generation: 9 },
+    old,
+  )
   t.match(agent.report().engines, [{ attachment: 4, state: 'starting', generation: 1 }])
   t.strictSame(
     lines.filter(({ message }) => message.includes('starting it again')),
@@ -224,7 +263,14 @@ t.test('what clients log in with goes to the engine, and nowhere else', (t) => {
   const plan = anEnginePlan()
   agent.apply(aPlan({ engines: [{ ...plan, iscsi: { ...plan.iscsi, chap } }] }))
   t.match(supervisor.specs.get(engine), { config: { iscsi: { chap } } })
-  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 1 })
+  supervisor.say(engine, {
+    event: 'state',
+    state: 'serving',
+    message: '',
+    waitsFor: '',
+    members: ['aa'],
+    generation: 1,
+  })
   supervisor.end(engine, 'was ended by SIGSEGV', 0)
   t.notMatch(JSON.stringify([agent.report(), lines]), /a secret of/)
   t.end()
@@ -245,14 +291,35 @@ t.test('several changes at once are told once', async (t) => {
   let calls = 0
   const forget = agent.onChange(() => calls++)
   agent.apply(aPlan({ disks: [aDisk()], engines: [anEnginePlan()] }))
-  supervisor.say(engine, { event: 'state', state: 'waiting', message: 'for aa', members: [], generation: 0 })
+  supervisor.say(engine, {
+    event: 'state',
+    state: 'waiting',
+    message: 'for aa',
+    waitsFor: '',
+    members: [],
+    generation: 0,
+  })
   await settled()
   t.equal(calls, 1)
-  supervisor.say(engine, { event: 'state', state: 'waiting', message: 'for aa', members: [], generation: 0 })
+  supervisor.say(engine, {
+    event: 'state',
+    state: 'waiting',
+    message: 'for aa',
+    waitsFor: '',
+    members: [],
+    generation: 0,
+  })
   await settled()
   t.equal(calls, 1, 'nothing is new')
   forget()
-  supervisor.say(engine, { event: 'state', state: 'serving', message: '', members: ['aa'], generation: 1 })
+  supervisor.say(engine, {
+    event: 'state',
+    state: 'serving',
+    message: '',
+    waitsFor: '',
+    members: ['aa'],
+    generation: 1,
+  })
   await settled()
   t.equal(calls, 1)
 })
@@ -275,5 +342,55 @@ t.test('records are ordered by attachment, run, generation', (t) => {
   for (const [i, one] of order.entries()) {
     for (const [j, other] of order.entries()) t.equal(newerRecord(one, other), i >= j ? one : other)
   }
+  t.end()
+})
+
+t.test('a probe is answered by really asking the store', async (t) => {
+  const { agent, supervisor, storing } = aNode(t)
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  const asked: unknown[] = []
+  storing.probe = (volume, attachment) => {
+    asked.push({ volume, attachment })
+    return Promise.resolve()
+  }
+  supervisor.say(engine, { event: 'probe', question: 4 })
+  await settled()
+  t.strictSame(asked, [{ volume: 'demo', attachment: 3 }])
+  t.strictSame(supervisor.posts, [{ key: engine, message: { answer: 4, ok: true } }])
+  storing.probe = () => Promise.reject(new Error('the store is away'))
+  supervisor.say(engine, { event: 'probe', question: 5 })
+  await settled()
+  t.match(supervisor.posts[1], { message: { answer: 5, ok: false, message: 'the store is away' } })
+  storing.probe = () => Promise.reject(Object.assign(new Error('attachment 4'), { code: 'stale-attachment' }))
+  supervisor.say(engine, { event: 'probe', question: 6 })
+  await settled()
+  t.match(supervisor.posts[2], { message: { answer: 6, ok: false, code: 'fenced' } })
+})
+
+t.test('a complete record is a hint: nobody waits, and it is given again until the store takes it', async (t) => {
+  const { agent, supervisor, stored, storing } = aNode(t)
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  let tries = 0
+  storing.take = () => (++tries < 2 ? Promise.reject(new Error('the store is away')) : Promise.resolve())
+  supervisor.say(engine, { event: 'complete', record: aRecord(1) })
+  await settled()
+  supervisor.say(engine, { event: 'complete', record: aRecord(2) })
+  t.strictSame(supervisor.posts, [])
+  for (let waits = 0; stored.length === 0 && waits < 100; ++waits) await new Promise((done) => setTimeout(done, 100))
+  t.match(stored, [{ record: { generation: 2 } }], 'the newest takes the place of those before it')
+})
+
+t.test('why an engine cannot start is in the report until it serves', (t) => {
+  const { agent, supervisor } = aNode(t)
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  const found = {
+    newest: aRecord(4),
+    lacking: 'bb does not answer',
+    replicas: [{ id: 'aa', answered: false, reason: 'gone' }],
+  }
+  supervisor.say(engine, { event: 'cannot-start', ...found })
+  t.strictSame(agent.report().engines[0]?.cannotStart, found)
+  supervisor.say(engine, serving)
+  t.equal(agent.report().engines[0]?.cannotStart, undefined)
   t.end()
 })

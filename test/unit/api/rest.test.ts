@@ -59,6 +59,7 @@ void t.test('a volume from creation to deletion', async (t) => {
       sizeBytes: 1024 ** 3,
       numberOfReplicas: 3,
       cache: 'buffered',
+      physicalBlockBytes: 4096,
       state: 'detached',
       nbd: null,
       iscsi: null,
@@ -118,6 +119,14 @@ void t.test('delete answers with the reason when a replica cannot be removed', a
   t.match(await call('DELETE', '/v1/volumes/demo'), { status: 200 })
 })
 
+void t.test('a volume keeps the physical block that it was created with', async (t) => {
+  const { call } = await anApi(t)
+  const created = await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB', physicalBlockBytes: 512 })
+  const expected = { physicalBlockBytes: 512, warnings: [/1 node/, /physical blocks of 512 bytes/] }
+  t.match(created, { status: 201, body: expected })
+  t.match(await call('GET', '/v1/volumes/demo'), { status: 200, body: expected })
+})
+
 void t.test('attach does not wait for what cannot become', async (t) => {
   const { call, agent } = await anApi(t)
   await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
@@ -139,6 +148,8 @@ void t.test('wrong input is refused with what is wrong', async (t) => {
     [{ name: 'demo', size: '1GiB', replicas: 3 }, 'invalid-argument', /additional properties/],
     [{ name: 'demo', size: '1GiB', cache: 'fast' }, 'invalid-argument', /cache/],
     [{ name: 'demo', size: '1GiB', chap: { user: 'me', secret: 'short' } }, 'invalid-chap', /5 bytes/],
+    [{ name: 'demo', size: '1GiB', physicalBlockBytes: 1024 }, 'invalid-argument', /512 or 4096 bytes, not 1024/],
+    [{ name: 'demo', size: '1GiB', physicalBlockBytes: 'small' }, 'invalid-argument', /physicalBlockBytes/],
     [{ name: 'demo', size: '1GiB', chap: { user: 'me' } }, 'invalid-argument', /secret/],
   ]
   for (const [body, code, message] of bad) {
@@ -224,6 +235,7 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}',
     '/v1/volumes/{name}/attach',
     '/v1/volumes/{name}/detach',
+    '/v1/volumes/{name}/salvage',
   ])
 })
 
@@ -259,4 +271,26 @@ void t.test('secrets leave neither by the API nor by the log', async (t) => {
   t.notMatch(created.text, /secret of (mine|yours|more|nobody|☃)/)
   t.notOk(logged.join('').includes(secret))
   t.notMatch(logged.join(''), /secret of (mine|yours|more|nobody|☃)/)
+})
+
+void t.test('salvage says what it would do, and does it only when told to', async (t) => {
+  const { call, manager, agent, untilState } = await anApi(t)
+  agent.engineState = 'starting'
+  t.equal((await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })).status, 201)
+  await manager.attach('demo')
+  const { replicas } = await untilState('demo', 'attaching')
+  const url = '/v1/volumes/demo/salvage'
+  t.match(await call('POST', url, {}), { status: 409, body: { error: { code: 'salvage-not-needed' } } })
+  const [first, second] = replicas.map(({ id }) => id) as [string, string]
+  const newest = { epoch: { attachment: 1, run: 1 }, generation: 5, members: [first, second], snapshot: '' }
+  agent.cannotStart = {
+    ...{ newest, lacking: 'the second does not answer' },
+    replicas: [{ id: first, answered: true, record: newest, welcomed: { attachment: 1, run: 1 } }],
+  }
+  const plan = { volume: 'demo', attachment: 2, replicas: [first], reason: 'the second does not answer' }
+  t.match(await call('POST', url, {}), { status: 200, body: { ...plan, done: false } })
+  t.match(await call('POST', url, { confirm: true }), { status: 200, body: { ...plan, done: true } })
+  const { body } = await call('GET', '/v1/volumes/demo')
+  t.match(body, { attachment: 2, salvages: [{ attachment: 2, replicas: [first] }] })
+  t.match(await call('POST', url, { replicas: ['x'] }), { status: 400 })
 })

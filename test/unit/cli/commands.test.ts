@@ -85,11 +85,14 @@ void t.test('what people read', async (t) => {
     new RegExp(`is attached to node-1:\n  ${uri}\n  nbd://.*/data\n`),
   )
   t.match((await run('volume', 'list')).stdout, new RegExp(`healthy +${uri} +nbd:`))
+  const old = await run('volume', 'create', 'old', '--size', '1GiB', '--physical-block-size', '512')
+  t.match(old.stdout, /Note: physical blocks of 512 bytes: initiators may write less/)
   const { stdout } = await run('status')
   t.match(stdout, new RegExp(`data +9.3 GiB +3/3 +attached +healthy +${uri} +nbd:`))
   t.match(stdout, /node-1 +127.0.0.1:3260 +ready +epoll/)
   t.match(stdout, /portal +- +node-1 +1/)
   t.match(stdout, /disk-host +disk-1/)
+  t.match(stdout, /Note: old: physical blocks of 512 bytes/)
 })
 
 void t.test('errors name the cause and what to do, and have an exit code of their own', async (t) => {
@@ -105,6 +108,10 @@ void t.test('errors name the cause and what to do, and have an exit code of thei
   t.match(await run('volume', 'create', 'data', '--size', '1GiB', '--replicas', '0'), {
     exitCode: 2,
     stderr: /1 to 16/,
+  })
+  t.match(await run('volume', 'create', 'data', '--size', '1GiB', '--physical-block-size', '1024'), {
+    exitCode: 2,
+    stderr: /Use 512 or 4096/,
   })
   t.match(await run('volume', 'burn', 'data'), { exitCode: 2, stderr: /unknown command/ })
   t.match(await run('volume', 'create', 'data', '--size', '1GiB', '--replicas', '4'), {

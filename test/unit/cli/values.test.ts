@@ -1,6 +1,13 @@
 import t from 'tap'
 import { readable } from '../../../src/cli/log.js'
-import { formatHostPort, parseCount, parseDurationMs, parseGraceMs, parseHostPort } from '../../../src/cli/values.js'
+import {
+  formatHostPort,
+  parseCount,
+  parseDurationMs,
+  parseGraceMs,
+  parseHostPort,
+  parsePhysicalBlock,
+} from '../../../src/cli/values.js'
 
 void t.test('addresses', (t) => {
   t.same(parseHostPort('127.0.0.1:9500'), { host: '127.0.0.1', port: 9500 })
@@ -27,6 +34,14 @@ void t.test('times', (t) => {
 void t.test('numbers', (t) => {
   t.equal(parseCount(16)('3'), 3)
   for (const bad of ['0', '17', '-1', '1.5', 'three', '']) t.throws(() => parseCount(16)(bad), bad)
+  t.end()
+})
+
+void t.test('physical blocks', (t) => {
+  t.equal(parsePhysicalBlock('512'), 512)
+  t.equal(parsePhysicalBlock('4096'), 4096)
+  const bad = { code: 'commander.invalidArgument', message: /512 or 4096/ }
+  for (const text of ['', '1024', '0', '4KiB', '-512', '512.0']) t.throws(() => parsePhysicalBlock(text), bad, text)
   t.end()
 })
 

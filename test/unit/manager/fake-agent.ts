@@ -21,6 +21,8 @@ export class FakeAgent implements NodeAgent {
   /** What engines do when they are asked to start. */
   engineState: EngineState = 'serving'
   engineMessage = ''
+  cannotStart: EngineReport['cannotStart']
+  bootId = 'boot-1'
   /** Which of their front ends engines listen with. */
   listens: 'both' | 'nbd' | 'none' = 'both'
   portal: PortalReport = { state: 'ready', code: '', message: '', addresses: [], ioBackend: 'epoll' }
@@ -60,6 +62,7 @@ export class FakeAgent implements NodeAgent {
     return {
       version: this.plan?.version ?? 0,
       node: this.node,
+      bootId: this.bootId,
       disks: this.plan?.disks.map((disk) => this.#diskReport(disk)) ?? [],
       engines: [...this.#running.values()].map((engine) => this.#engineReport(engine)),
       ...(this.plan?.portal === undefined ? {} : { portal: this.portal }),
@@ -74,6 +77,7 @@ export class FakeAgent implements NodeAgent {
     const operations = {} as EngineCounters['operations']
     const engines = [...this.#running.keys()].map((volume) => ({
       ...{ volume, ioBackend: 'epoll' as const, inFlight: 0, connections: this.connections, heldBytes: 0 },
+      ...{ waitsFor: '' as const, faults: {} as EngineCounters['faults'] },
       ...{ iscsiSessions: this.iscsiSessions, bucketBoundsSeconds: [], operations, replicas: [] },
     }))
     return Promise.resolve({ engines, disks: [] })
@@ -102,10 +106,12 @@ export class FakeAgent implements NodeAgent {
       ...{ volume, attachment, run: 1, members, generation: record.generation + 1, ioBackend: 'epoll' },
       ...(this.listens === 'none' ? {} : { nbd }),
       ...(this.listens === 'both' ? { iscsi: { host: iscsi.host, port: iscsi.port } } : {}),
-      ...{ state: isWanted ? this.engineState : 'stopping', message: this.engineMessage },
+      ...{ state: isWanted ? this.engineState : 'stopping', message: this.engineMessage, waitsFor: '' },
+      ...(this.cannotStart === undefined ? {} : { cannotStart: this.cannotStart }),
       replicas: replicas.map(({ id }) => {
         const left = this.leftReplicas.has(id)
-        return { id, state: left ? 'left' : 'member', reason: left ? 'it was late' : '' }
+        const fault = left ? ('no-answer' as const) : ''
+        return { id, state: left ? 'left' : 'member', fault, reason: left ? 'it was late' : '' }
       }),
     }
   }

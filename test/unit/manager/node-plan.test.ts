@@ -29,12 +29,15 @@ void t.test(
   (t) => {
     const volume = aVolumeOn('demo', 'node-1')
     volume.chap = { user: 'me', secret: 'a secret of mine' }
+    volume.spec.physicalBlockBytes = 512
     const { engines } = nodePlan(node, [volume, aVolumeOn('other', 'node-1')], options)
     t.same(engines[0]?.iscsi, {
       ...{ host: '127.0.0.1', port: 20810, target: 'iqn.2026-11.io.ankole:demo', serial: 'a-uid' },
+      physicalBlockBytes: 512,
       chap: { user: 'me', secret: 'a secret of mine' },
     })
     t.notOk('chap' in (engines[1]?.iscsi ?? {}))
+    t.equal(engines[1]?.iscsi.physicalBlockBytes, 4096, 'of a volume that was stored before there was a choice')
     t.end()
   },
 )

@@ -1,5 +1,5 @@
 import t from 'tap'
-import { checkName, formatBytes, parseSize } from '../../../src/manager/index.js'
+import { checkName, checkPhysicalBlock, formatBytes, parseSize } from '../../../src/manager/index.js'
 
 void t.test('sizes are read as people write them', (t) => {
   const good: [string | number, number][] = [
@@ -41,6 +41,18 @@ void t.test('what is no size, or none that can be served, is refused with the re
     ['1048577', /not a multiple of 4096 bytes: the next one is 1052672/],
   ]
   for (const [text, message] of bad) t.throws(() => parseSize(text), { code: 'invalid-size', message }, String(text))
+  t.end()
+})
+
+void t.test('physical blocks are logical blocks, or what a checksum covers', (t) => {
+  for (const bytes of [512, 4096]) t.equal(checkPhysicalBlock(bytes), bytes)
+  for (const bytes of [0, 511, 1024, 8192, NaN]) {
+    t.throws(
+      () => checkPhysicalBlock(bytes),
+      { code: 'invalid-argument', message: /512 or 4096 bytes, not/ },
+      `${bytes}`,
+    )
+  }
   t.end()
 })
 

@@ -71,10 +71,10 @@ function theVolume(given: {
 }
 
 function theEngine(state: EngineReport['state']): EngineReport {
-  const replicas = replicaIds.map((id) => ({ id, state: 'member', reason: '' }))
+  const replicas = replicaIds.map((id) => ({ id, state: 'member', fault: '' as const, reason: '' }))
   const nbd = { host: '127.0.0.1', port: 10810 }
   const iscsi = { host: '127.0.0.1', port: 20810 }
-  const what = { volume: 'demo', attachment: 1, run: 1, message: '', generation: 3, nbd, iscsi }
+  const what = { volume: 'demo', attachment: 1, run: 1, message: '', generation: 3, waitsFor: '' as const, nbd, iscsi }
   return { ...what, state, members: replicaIds, replicas }
 }
 

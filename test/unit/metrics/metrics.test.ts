@@ -2,7 +2,7 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import t from 'tap'
 import { createMetrics, processUsage } from '../../../src/metrics/index.js'
-import { operationNames, type EngineCounters, type OperationTable } from '../../../src/native/index.js'
+import { operationNames, replicaFaults, type EngineCounters, type OperationTable } from '../../../src/native/index.js'
 import { aCluster, aRequest } from '../manager/cluster.js'
 
 function operations(count: number): OperationTable {
@@ -10,9 +10,13 @@ function operations(count: number): OperationTable {
   return Object.fromEntries(operationNames.map((name) => [name, structuredClone(one)])) as OperationTable
 }
 
+const noFaults = Object.fromEntries(replicaFaults.map((fault) => [fault, 0])) as EngineCounters['faults']
+
 function engineCounters(volume: string, replica: string): EngineCounters {
   return {
     ...{ volume, ioBackend: 'uring', inFlight: 7, connections: 2, iscsiSessions: 3, heldBytes: 65536 },
+    waitsFor: 'store',
+    faults: { ...noFaults, 'no-answer': 2 },
     bucketBoundsSeconds: [0.001, 0.01],
     operations: operations(6),
     replicas: [{ id: replica, state: 'member', inFlight: 1, operations: operations(6) }],
@@ -30,7 +34,13 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
     disks: [
       {
         ...{ disk: 'disk-1', ioBackend: 'uring' as const, bucketBoundsSeconds: [0.001, 0.01] },
-        replicas: ['a', 'b'].map((volume) => ({ volume, id, operations: operations(6) })),
+        replicas: [
+          { volume: 'a', id, operations: operations(6) },
+          {
+            ...{ volume: 'b', id, operations: operations(6) },
+            regions: { dirty: 5, missing: [{ replica: 'c', regions: 7 }] },
+          },
+        ],
       },
     ],
   }
@@ -66,6 +76,10 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   const replica = `volume="demo",replica="${id}",node="node-1",disk="${disk}"`
   has(`ankole_replica_operations_total{${replica},operation="write"} 6`)
   has(`ankole_replica_in_flight{${replica}} 1`)
+  const second = `volume="b",replica="${id}",node="node-1",disk="disk-1"`
+  has(`ankole_replica_dirty_regions{${second}} 5`)
+  has(`ankole_replica_missing_regions{${second},away="c"} 7`)
+  t.notOk(lines.some((line) => line.startsWith('ankole_replica_dirty_regions{volume="a"')))
   has('ankole_disk_operations_total{node="node-1",disk="disk-1",operation="read"} 12')
   has('ankole_disk_operation_duration_seconds_bucket{node="node-1",disk="disk-1",operation="read",le="0.01"} 6')
   has('ankole_io_backend_info{node="node-1",kind="engine",volume="demo",backend="epoll"} 1')

@@ -3,6 +3,8 @@ import type { Test } from 'tap'
 import { AnkoleError } from '../../../src/api/errors.js'
 import {
   giveAttachment,
+  probeStore,
+  salvageVolume,
   modify,
   storeIdentity,
   storeRecord,
@@ -133,15 +135,15 @@ export function storeSuite(t: Test, open: (t: Test) => Promise<StoreUnderTest>):
 
   test('an attachment and its record are given in one step', async (t, { store }) => {
     const volume = await store.create('Volume', aVolume('demo'))
-    const given = await store.update('Volume', giveAttachment(volume, 'node-1'))
+    const given = await store.update('Volume', giveAttachment(volume, 'node-1', 'boot-1'))
     t.match(given.membership, { attachment: 1, node: 'node-1', record: volume.membership.record })
     // Whoever read before the record was written must not give an attachment with the older record.
     await storeRecord(store, 'demo', record({ generation: 1 }))
-    await rejectsWith(t, store.update('Volume', giveAttachment(given, 'node-2')), 'conflict')
+    await rejectsWith(t, store.update('Volume', giveAttachment(given, 'node-2', 'boot-1')), 'conflict')
   })
 
   test('a record is stored while its attachment is the last', async (t, { store }) => {
-    await store.update('Volume', giveAttachment(await store.create('Volume', aVolume('demo')), 'node-1'))
+    await store.update('Volume', giveAttachment(await store.create('Volume', aVolume('demo')), 'node-1', 'boot-1'))
     await storeRecord(store, 'demo', record({ generation: 1 }))
     await storeRecord(store, 'demo', record({ generation: 1 }))
     await storeRecord(store, 'demo', record({ generation: 2, members: replicaIds.slice(1) }))
@@ -151,14 +153,17 @@ export function storeSuite(t: Test, open: (t: Test) => Promise<StoreUnderTest>):
   })
 
   test('rule 3: a record of a lower attachment is refused', async (t, { store }) => {
-    const once = await store.update('Volume', giveAttachment(await store.create('Volume', aVolume('demo')), 'node-1'))
-    await store.update('Volume', giveAttachment(once, 'node-2'))
+    const once = await store.update(
+      'Volume',
+      giveAttachment(await store.create('Volume', aVolume('demo')), 'node-1', 'boot-1'),
+    )
+    await store.update('Volume', giveAttachment(once, 'node-2', 'boot-1'))
     await rejectsWith(t, storeRecord(store, 'demo', record({ attachment: 1, generation: 9 })), 'stale-attachment')
     t.equal((await store.get('Volume', 'demo'))?.membership.record.generation, 0)
   })
 
   test('a record never goes back, and never changes under its number', async (t, { store }) => {
-    await store.update('Volume', giveAttachment(await store.create('Volume', aVolume('demo')), 'node-1'))
+    await store.update('Volume', giveAttachment(await store.create('Volume', aVolume('demo')), 'node-1', 'boot-1'))
     await storeRecord(store, 'demo', record({ run: 2, generation: 5 }))
     await rejectsWith(t, storeRecord(store, 'demo', record({ run: 2, generation: 4 })), 'stale-record')
     await rejectsWith(t, storeRecord(store, 'demo', record({ run: 1, generation: 6 })), 'stale-record')
@@ -167,8 +172,54 @@ export function storeSuite(t: Test, open: (t: Test) => Promise<StoreUnderTest>):
     t.same((await store.get('Volume', 'demo'))?.membership.record, record({ run: 2, generation: 5 }))
   })
 
+  test('an attachment tells whether its clients start anew', async (t, { store }) => {
+    const volume = await store.create('Volume', aVolume('demo'))
+    const given = (before: typeof volume, node: string, bootId: string): boolean | undefined =>
+      giveAttachment(before, node, bootId).membership.clientsAnew
+    t.equal(given(volume, 'node-1', 'boot-1'), true, 'there were none')
+    const once = giveAttachment(volume, 'node-1', 'boot-1')
+    t.equal(given(once, 'node-1', 'boot-1'), false)
+    t.equal(given(once, 'node-1', 'boot-2'), true)
+    t.equal(given(once, 'node-2', 'boot-1'), true)
+    t.equal(given(once, 'node-2', ''), false, 'where it is not known they may be there still')
+    delete once.membership.host
+    t.equal(given(once, 'node-2', 'boot-1'), false)
+  })
+
+  test('a probe reads the volume, and tells a newer attachment', async (t, { store }) => {
+    await store.update('Volume', giveAttachment(await store.create('Volume', aVolume('demo')), 'node-1', 'boot-1'))
+    await probeStore(store, 'demo', 1)
+    await rejectsWith(t, probeStore(store, 'demo', 2), 'stale-attachment')
+    await rejectsWith(t, probeStore(store, 'other', 1), 'not-found')
+  })
+
+  test('rule 6: a record is confirmed under the id of the store that took it', async (t, { store }) => {
+    await store.update('Volume', giveAttachment(await store.create('Volume', aVolume('demo')), 'node-1', 'boot-1'))
+    await storeRecord(store, 'demo', record({ generation: 1 }))
+    const storeId = await storeIdentity(store)
+    const stored = await store.get('Volume', 'demo')
+    t.equal(stored?.membership.storeId, storeId)
+    await store.update('Volume', { ...stored!, membership: { ...stored!.membership, storeId: 'another' } })
+    // The same record again confirms it.
+    await storeRecord(store, 'demo', record({ generation: 1 }))
+    t.equal((await store.get('Volume', 'demo'))?.membership.storeId, storeId)
+  })
+
+  test('salvage gives an attachment with a record of its own, and is remembered', async (t, { store }) => {
+    const volume = await store.create('Volume', aVolume('demo'))
+    await store.update('Volume', giveAttachment(volume, 'node-1', 'boot-1'))
+    const chosen = { ...record({ attachment: 5, run: 0, generation: 4 }), members: replicaIds.slice(0, 1) }
+    const what = { attachment: 5, record: chosen, reason: 'two are gone', mayLose: 'what they held' }
+    const salvaged = await salvageVolume(store, 'demo', 1, what)
+    t.match(salvaged.membership, { attachment: 5, node: 'node-1', record: chosen })
+    t.match(salvaged.salvages, [{ attachment: 5, replicas: chosen.members, reason: 'two are gone' }])
+    // The engine that refused to start is fenced off from then on.
+    await rejectsWith(t, storeRecord(store, 'demo', record({ attachment: 1, generation: 9 })), 'stale-attachment')
+    await rejectsWith(t, salvageVolume(store, 'demo', 1, { ...what, attachment: 6 }), 'conflict')
+  })
+
   test('a record names replicas of its volume, and at least one', async (t, { store }) => {
-    await store.update('Volume', giveAttachment(await store.create('Volume', aVolume('demo')), 'node-1'))
+    await store.update('Volume', giveAttachment(await store.create('Volume', aVolume('demo')), 'node-1', 'boot-1'))
     await rejectsWith(t, storeRecord(store, 'demo', record({ members: [] })), 'invalid-argument')
     await rejectsWith(t, storeRecord(store, 'demo', record({ members: ['f'.repeat(16)] })), 'invalid-argument')
     await rejectsWith(t, storeRecord(store, 'other', record({})), 'not-found')

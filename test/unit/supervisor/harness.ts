@@ -59,10 +59,15 @@ export function anEngine(volume: string, attachment = 1): EngineSpec {
       record: { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' },
       replicas: [],
       nbd: { host: '127.0.0.1', port: 10810 },
-      iscsi: { host: '127.0.0.1', port: 20810, target: `iqn.2026-11.io.ankole:${volume}`, serial: volume },
+      iscsi: {
+        ...{ host: '127.0.0.1', port: 20810, target: `iqn.2026-11.io.ankole:${volume}`, serial: volume },
+        physicalBlockBytes: 4096,
+      },
       ioBackend: 'auto',
       lateMs: 1000,
       startWaitMs: 1000,
+      storeRestored: false,
+      clientsAnew: false,
       dataDirectory: '/tmp',
     },
   }
