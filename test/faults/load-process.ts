@@ -81,6 +81,11 @@ export class LoadProcess {
     return this.#ask({ type: 'power-lost' })
   }
 
+  /** From now on it uses only so many of its blocks, the first ones. */
+  narrow(blocks: number): Promise<void> {
+    return this.#ask({ type: 'narrow', blocks })
+  }
+
   /** What it began is answered then, and flushed by a flush that is the last thing of all. */
   stopAndFlush(): Promise<void> {
     return this.#ask({ type: 'stop' })
