@@ -32,5 +32,6 @@ t.test('two of three hang, one after the other, and then the last', { skip: lack
   signal(pids[2]!, 'SIGCONT')
   await load.more(300)
   for (const pid of pids.slice(0, 2)) signal(pid, 'SIGCONT')
+  await cluster.whole()
   await cluster.endsWell(load, 'the last of three hangs')
 })

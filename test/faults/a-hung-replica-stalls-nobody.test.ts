@@ -16,6 +16,7 @@ for (const together of [true, false]) {
     t.notOk(cluster.isMember(site), 'it is the one that hangs')
     await load.more(300)
     signal(pid, 'SIGCONT')
+    await cluster.whole()
     await load.more(300)
     await cluster.endsWell(load, `disk host hangs, ${where}`, { stallMs: 1500 })
   })

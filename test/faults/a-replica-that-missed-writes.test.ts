@@ -15,5 +15,6 @@ t.test('a replica missed writes, and everything is killed and started again', { 
   for (const host of cluster.network.hosts) await cluster.restart(host)
   await cluster.attach()
   await load.more(400)
+  await cluster.whole()
   await cluster.endsWell(load, 'a replica missed writes, and everything was killed')
 })

@@ -20,5 +20,6 @@ t.test('unmaps while a replica hangs: it leaves, and no other', { skip: lacks },
   signal(pid, 'SIGCONT')
   await load.more(200)
   t.ok(cluster.isMember(one!) && cluster.isMember(other!), 'and still are when it is back')
+  await cluster.whole()
   await cluster.endsWell(load, 'unmaps while a replica hangs', { stallMs: 1500 })
 })

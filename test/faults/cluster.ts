@@ -247,7 +247,7 @@ export class Cluster {
     await this.losePower(this.sites)
     await load.powerLost()
     for (const host of this.network.hosts) await this.restart(host)
-    await this.attach()
+    await this.attach(true)
   }
 
   diskReport(site: Site): NodeReport['disks'][number] | undefined {
@@ -287,7 +287,8 @@ export class Cluster {
 
   // ------------------------------------------------------------ the volume
 
-  async attach(): Promise<EngineReport> {
+  /** `clientsAnew`: the machine that it is attached to was booted anew. */
+  async attach(clientsAnew = false): Promise<EngineReport> {
     const { sizeBytes, lateMs } = this.options
     const replicas = this.sites.map(({ replica, plan }) => ({ id: replica, address: plan.listen[0]! }))
     const nbd = { host: '127.0.0.1', port: ports.nbd }
@@ -301,7 +302,7 @@ export class Cluster {
     const attachment = ++this.#attachment
     this.#engine = {
       ...{ volume, sizeBytes, secret, attachment, record: this.#record, replicas, nbd, iscsi, lateMs },
-      ...{ storeRestored: false, clientsAnew: false },
+      ...{ storeRestored: false, clientsAnew },
     }
     this.#plan(this.engineHost)
     return await this.serving()
@@ -358,6 +359,12 @@ export class Cluster {
     this.#loads.push(load)
     await load.more(100)
     return load
+  }
+
+  /** By the engine's process that runs now. */
+  async resyncedBytes(): Promise<number> {
+    const { engines } = await this.machine(this.engineHost).counters()
+    return engines[0]!.resyncedBytes
   }
 
   headFile(site: Site): string {

@@ -28,6 +28,7 @@ t.test('a disk takes seconds for one I/O: its replica leaves, and no request fai
   await load.more(300)
   await frozen
   site.disk.thaw()
+  await cluster.whole()
   await load.more(300)
   await cluster.endsWell(load, `a disk takes ${slowMs / 1000} s for one I/O`, { stallMs: 1500 })
 })

@@ -66,7 +66,7 @@ export class LoadProcess {
   async rests(ms: number): Promise<Progress> {
     const wait = (time: number): Promise<void> => new Promise((resolve) => setTimeout(resolve, time))
     let before = this.progress.answered
-    for (let quiet = 0; quiet < 5;) {
+    for (let quiet = 0; quiet < 25;) {
       await wait(100)
       quiet = this.progress.answered === before ? quiet + 1 : 0
       before = this.progress.answered
@@ -79,6 +79,11 @@ export class LoadProcess {
   /** Between the death of everything and its coming back. */
   powerLost(): Promise<void> {
     return this.#ask({ type: 'power-lost' })
+  }
+
+  /** From now on it uses only so many of its blocks, the first ones. */
+  narrow(blocks: number): Promise<void> {
+    return this.#ask({ type: 'narrow', blocks })
   }
 
   /** What it began is answered then, and flushed by a flush that is the last thing of all. */

@@ -28,7 +28,11 @@ export interface LoadConfig {
 }
 
 export type ToLoad =
-  { type: 'start'; config: LoadConfig } | { type: 'power-lost' } | { type: 'stop' } | { type: 'finish' }
+  | { type: 'start'; config: LoadConfig }
+  | { type: 'power-lost' }
+  | { type: 'narrow'; blocks: number }
+  | { type: 'stop' }
+  | { type: 'finish' }
 
 export interface Progress {
   answered: number
@@ -89,10 +93,13 @@ class Load {
   readonly #progress: Progress = { answered: 0, unmaps: 0, longestMs: 0, longest: '', logins: 0, errors: [] }
   readonly #torn: Violation[] = []
   #stopping = false
+  /** From the first on. */
+  #blocks: number
   #sessions: Promise<void>[] = []
 
   constructor(readonly config: LoadConfig) {
     this.#random = new Random(config.seed)
+    this.#blocks = config.blocks
   }
 
   start(): void {
@@ -107,6 +114,10 @@ class Load {
 
   get history(): History {
     return this.#history
+  }
+
+  narrow(blocks: number): void {
+    this.#blocks = blocks
   }
 
   get stopping(): boolean {
@@ -150,8 +161,12 @@ class Load {
 
   #someBlocks(): number[] {
     for (;;) {
-      const first = this.#random.below(this.config.blocks)
-      const count = Math.min(this.#random.between(1, requestBlocksMax), rowBlocks - (first % rowBlocks))
+      const first = this.#random.below(this.#blocks)
+      const count = Math.min(
+        this.#random.between(1, requestBlocksMax),
+        rowBlocks - (first % rowBlocks),
+        this.#blocks - first,
+      )
       const blocks = Array.from({ length: count }, (_, n) => first + n)
       if (blocks.every((block) => !this.#unmapping.has(block))) return blocks
     }
@@ -417,6 +432,10 @@ process.on('message', (message: ToLoad) => {
       break
     case 'power-lost':
       load!.history.powerLost()
+      send({ type: 'done' })
+      break
+    case 'narrow':
+      load!.narrow(message.blocks)
       send({ type: 'done' })
       break
     case 'stop':
