@@ -193,7 +193,15 @@ export class Cluster {
       : `tcp:${host.address}:${ports.disk}`
     const { sizeBytes } = this.options
     const replicas = [
-      { volume, id: replica, sizeBytes, secret, cache: 'buffered' as const, desired: 'present' as const },
+      {
+        volume,
+        id: replica,
+        sizeBytes,
+        secret,
+        cache: 'buffered' as const,
+        checksums: true,
+        desired: 'present' as const,
+      },
     ]
     const plan: DiskPlan = { id: name, directory: disk.directory, listen: [address], replicas }
     this.sites.push({ disk, host, plan, replica })
