@@ -108,6 +108,8 @@ TEST(engine_resync, OneThatDescendsFromNoKnownRecordIsComparedWhole) {
     EXPECT_EQ(three[2].summed_bytes, kSize);
     EXPECT_EQ(three[2].written_bytes, 4096U);
   });
+  // Members were cleaned without it, and so it is in the end.
+  EXPECT(three.bench.Until([&] { return three[2].dirty.empty(); }));
 }
 
 TEST(engine_resync, AReplicaThatIsLostInTheMiddleIsResumed) {
