@@ -10,6 +10,8 @@ constexpr size_t kOpenMax = kDirtyRegionsMax - 256;
 // One that was lost within this time of the last loss flaps, and is held off for longer each time.
 constexpr uint64_t kFlapNs = 60 * kNsPerSecond;
 constexpr uint64_t kHoldOffMaxNs = 60 * kNsPerSecond;
+// One that is full does not flap: as soon as there is room it is to come back.
+constexpr uint64_t kFullHoldOffNs = 2 * kNsPerSecond;
 constexpr uint64_t kTellNs = kNsPerSecond;
 
 }  // namespace
@@ -103,13 +105,19 @@ void Joiner::LetGo(const Status& why) {
   Link& link = *link_;
   const bool told = phase_ > Phase::kWelcoming;
   HoldOff(link);
+  if (why.code() == ErrorCode::kNoSpace) {
+    Standing& standing = standing_[link.index()];
+    standing.hold_until_ns =
+        std::min(standing.hold_until_ns, host_.reactor().NowNs() + kFullHoldOffNs);
+    standing.losses = 0;
+  }
   Reset();
   copier_.CancelFills(link);
   walker_.Cancel();
   if (told) {
     host_.log().Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) +
                                          " does not join for now: " + why.message());
-    host_.TellReplica(link, "left", why.message());
+    host_.TellReplica(link, "left", why);
   }
   host_.JoinerFailed(link, why);
 }
@@ -165,7 +173,7 @@ void Joiner::AskMaps() {
   descends_ = map_found_ = false;
   map_link_ = 0;
   told_ns_ = host_.reactor().NowNs();
-  host_.TellReplica(*link_, "resyncing", "asking what it lacks");
+  host_.TellReplica(*link_, "resyncing", {ErrorCode::kOk, "asking what it lacks"});
   NextMap();
 }
 
@@ -477,7 +485,7 @@ void Joiner::OnMembers() {
       host_.log().Log(LogLevel::kInfo, "replica " + wire::ReplicaIdText(link_->replica()) +
                                            " is a member again: " + std::to_string(copied_bytes_) +
                                            " bytes were copied");
-      host_.TellReplica(*link_, "member", "");
+      host_.TellReplica(*link_, "member", Status::Ok());
       // What was cleaned on the members only is dirty there.
       for (uint64_t region = touched_.Next(0); region != RegionSet::kNone;
            region = touched_.Next(region + 1)) {
@@ -517,8 +525,8 @@ void Joiner::Tell(uint64_t now_ns) {
   told_ns_ = now_ns;
   told_bytes_ = copied_bytes_;
   host_.TellReplica(*link_, "resyncing",
-                    std::to_string(lacks_.count() + copying_) + " of " + std::to_string(total_) +
-                        " regions to go");
+                    {ErrorCode::kOk, std::to_string(lacks_.count() + copying_) + " of " +
+                                         std::to_string(total_) + " regions to go"});
 }
 
 JoinProgress Joiner::Progress(const Link& link) const {

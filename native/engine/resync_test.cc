@@ -240,6 +240,25 @@ TEST(engine_resync, MissingMapsOfOthersAreCopiedBeforeItJoins) {
   EXPECT(three.Same());
 }
 
+TEST(engine_resync, OneThatIsFullIsBackSoonAfterThereIsRoom) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  ASSERT(three.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  std::atomic<bool> full = true;
+  std::atomic<int> tries = 0;
+  three[2].verdict = [&](const wire::Header& header) {
+    const bool fails = full && header.opcode == wire::Opcode::kWrite;
+    tries += fails ? 1 : 0;
+    return Verdict{fails ? What::kFail : What::kServe, ErrorCode::kNoSpace};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return tries >= 3; }, 30'000));
+  full = false;
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+}
+
 // --- after an unclean stop ---
 
 // Both have the same but for one block in a dirty region, as when the engine died in the middle of
