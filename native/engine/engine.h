@@ -190,7 +190,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void MemberFailed(Link& link, const Status& why) override;
   void JoinerFailed(Link& link, const Status& why) override;
   void ProposeWith(Link& joiner) override;
-  void TellReplica(const Link& link, const char* state, const std::string& reason) override;
+  void TellReplica(const Link& link, const char* state, const Status& why) override;
 
   void Admit(Operation* operation);
   void AdmitWaiting();

@@ -24,6 +24,31 @@ RegionRun RunOf(const Operation& operation) {
   return RegionsOf(operation.offset_bytes, operation.length_bytes);
 }
 
+// Why a joiner was let go, by the names of faults.
+Fault FaultOf(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kOk:
+    case ErrorCode::kCancelled:
+      return Fault::kNone;
+    case ErrorCode::kConnectionLost:
+      return Fault::kConnectionLost;
+    case ErrorCode::kTimedOut:
+      return Fault::kNoAnswer;
+    case ErrorCode::kNoSpace:
+      return Fault::kNoSpace;
+    case ErrorCode::kSuspect:
+      return Fault::kSuspect;
+    case ErrorCode::kInvalidArgument:
+      return Fault::kWrongSize;
+    case ErrorCode::kFenced:
+    case ErrorCode::kNotFound:
+    case ErrorCode::kAuthenticationFailed:
+      return Fault::kRefused;
+    default:
+      return Fault::kIoError;
+  }
+}
+
 uint64_t Since(uint64_t then_ns, uint64_t now_ns) {
   return now_ns > then_ns ? now_ns - then_ns : 0;
 }
@@ -91,8 +116,8 @@ void Engine::ProposeWith(Link& joiner) {
   Propose(members);
 }
 
-void Engine::TellReplica(const Link& link, const char* state, const std::string& reason) {
-  observer_.OnReplica(link.replica(), state, Fault::kNone, reason);
+void Engine::TellReplica(const Link& link, const char* state, const Status& why) {
+  observer_.OnReplica(link.replica(), state, FaultOf(why.code()), why.message());
 }
 
 // --- dirty regions

@@ -10,6 +10,8 @@ constexpr size_t kOpenMax = kDirtyRegionsMax - 256;
 // One that was lost within this time of the last loss flaps, and is held off for longer each time.
 constexpr uint64_t kFlapNs = 60 * kNsPerSecond;
 constexpr uint64_t kHoldOffMaxNs = 60 * kNsPerSecond;
+// One that is full does not flap: as soon as there is room it is to come back.
+constexpr uint64_t kFullHoldOffNs = 2 * kNsPerSecond;
 constexpr uint64_t kTellNs = kNsPerSecond;
 
 }  // namespace
@@ -22,6 +24,7 @@ Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cl
       walker_(host, copier, *this, CopyKind::kFill),
       lacks_(table.regions()),
       virgin_(table.regions()),
+      touched_(table.regions()),
       reader_(host),
       map_(table.regions()),
       state_copier_(host) {
@@ -91,6 +94,7 @@ void Joiner::Reset() {
   phase_ = Phase::kNone;
   lacks_.Clear();
   virgin_.Clear();
+  touched_.Clear();
   map_.Clear();
   descends_ = flush_due_ = false;
   copied_regions_ = total_ = copied_bytes_ = told_bytes_ = rate_ = told_ns_ = 0;
@@ -101,13 +105,19 @@ void Joiner::LetGo(const Status& why) {
   Link& link = *link_;
   const bool told = phase_ > Phase::kWelcoming;
   HoldOff(link);
+  if (why.code() == ErrorCode::kNoSpace) {
+    Standing& standing = standing_[link.index()];
+    standing.hold_until_ns =
+        std::min(standing.hold_until_ns, host_.reactor().NowNs() + kFullHoldOffNs);
+    standing.losses = 0;
+  }
   Reset();
   copier_.CancelFills(link);
   walker_.Cancel();
   if (told) {
     host_.log().Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) +
                                          " does not join for now: " + why.message());
-    host_.TellReplica(link, "left", why.message());
+    host_.TellReplica(link, "left", why);
   }
   host_.JoinerFailed(link, why);
 }
@@ -163,7 +173,7 @@ void Joiner::AskMaps() {
   descends_ = map_found_ = false;
   map_link_ = 0;
   told_ns_ = host_.reactor().NowNs();
-  host_.TellReplica(*link_, "resyncing", "asking what it lacks");
+  host_.TellReplica(*link_, "resyncing", {ErrorCode::kOk, "asking what it lacks"});
   NextMap();
 }
 
@@ -222,6 +232,10 @@ void Joiner::BeginBulk() {
     lacks_.Add({static_cast<uint32_t>(region), 1});
   }
   map_.Clear();
+  for (uint64_t region = lacks_.Next(0); region != RegionSet::kNone;
+       region = lacks_.Next(region + 1)) {
+    touched_.Add({static_cast<uint32_t>(region), 1});
+  }
   if (state_.fresh) virgin_.AddAll();
   total_ = lacks_.count();
   bulk_next_ = 0;
@@ -245,6 +259,7 @@ bool Joiner::Takes(const Operation& operation) {
   if (operation.kind == BlockOperation::kStoreState) return phase_ >= Phase::kState;
   if (!operation.dirties()) return false;
   const RegionRun run = RegionsOf(operation.offset_bytes, operation.length_bytes);
+  touched_.Add(run);
   if (live()) return !lacks_.ContainsAll(run);
   const uint64_t before = lacks_.count();
   lacks_.Add(run);
@@ -470,7 +485,12 @@ void Joiner::OnMembers() {
       host_.log().Log(LogLevel::kInfo, "replica " + wire::ReplicaIdText(link_->replica()) +
                                            " is a member again: " + std::to_string(copied_bytes_) +
                                            " bytes were copied");
-      host_.TellReplica(*link_, "member", "");
+      host_.TellReplica(*link_, "member", Status::Ok());
+      // What was cleaned on the members only is dirty there.
+      for (uint64_t region = touched_.Next(0); region != RegionSet::kNone;
+           region = touched_.Next(region + 1)) {
+        table_.AddOld({static_cast<uint32_t>(region), 1});
+      }
       Reset();
     }
   } else {
@@ -505,8 +525,8 @@ void Joiner::Tell(uint64_t now_ns) {
   told_ns_ = now_ns;
   told_bytes_ = copied_bytes_;
   host_.TellReplica(*link_, "resyncing",
-                    std::to_string(lacks_.count() + copying_) + " of " + std::to_string(total_) +
-                        " regions to go");
+                    {ErrorCode::kOk, std::to_string(lacks_.count() + copying_) + " of " +
+                                         std::to_string(total_) + " regions to go"});
 }
 
 JoinProgress Joiner::Progress(const Link& link) const {

@@ -9,6 +9,12 @@ using What = Verdict::What;
 Verdict Hold(bool when) { return {when ? What::kHold : What::kServe, ErrorCode::kOk}; }
 Verdict FailWith(bool when, ErrorCode error) { return {when ? What::kFail : What::kServe, error}; }
 
+// Without its map it does not come back either.
+Verdict FailWrites(const wire::Header& header) {
+  return FailWith(header.opcode == wire::Opcode::kWrite || header.opcode == wire::Opcode::kMap,
+                  ErrorCode::kIoError);
+}
+
 template <size_t kCount>
 struct Several {
   explicit Several(uint64_t late_ms = 20'000) {
@@ -185,9 +191,7 @@ TEST(engine, WhereTheStoreIsNeededItHasTheRecordBeforeAnythingIsAcknowledged) {
   Two two;
   ASSERT(two.bench.StartAndWait());
   two.bench.On([&] { two.bench.store_mode = StoreMode::kProbes; });
-  two[1].verdict = [](const wire::Header& header) {
-    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
-  };
+  two[1].verdict = [](const wire::Header& header) { return FailWrites(header); };
   Request* request = two.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
   ASSERT(two.bench.Until([&] { return two.bench.At("store asked 2") != SIZE_MAX; }));
   EXPECT(two.bench.Never([&] { return request->finished; }, 300));
@@ -204,9 +208,7 @@ TEST(engine, WaitsForASilentStoreAndGoesOnWhenItAnswers) {
   Two two;
   ASSERT(two.bench.StartAndWait());
   two.bench.On([&] { two.bench.store_mode = StoreMode::kRefusesRecords; });
-  two[1].verdict = [](const wire::Header& header) {
-    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
-  };
+  two[1].verdict = [](const wire::Header& header) { return FailWrites(header); };
   Request* request = two.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
   // Asked again after a second, with a new question.
   ASSERT(two.bench.Until([&] { return two.bench.questions.size() >= 3; }));
@@ -227,9 +229,7 @@ TEST(engine, IsRefusedWhenTheStoreSaysFenced) {
   Two two;
   ASSERT(two.bench.StartAndWait());
   two.bench.On([&] { two.bench.store_mode = StoreMode::kFenced; });
-  two[1].verdict = [](const wire::Header& header) {
-    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
-  };
+  two[1].verdict = [](const wire::Header& header) { return FailWrites(header); };
   EXPECT(two.bench.Write(0, 4096, 1) == ErrorCode::kFenced);
   EXPECT(two.bench.State().starts_with("refused"));
   EXPECT_EQ(two.bench.At("proposed 2"), SIZE_MAX);
@@ -278,9 +278,7 @@ TEST(engine, MembersLeaveOneAfterTheOtherWithoutTheStore) {
   ASSERT(five.bench.StartAndWait());
   five.bench.On([&] { five.bench.store_mode = StoreMode::kSilent; });
   for (const size_t i : {4, 3, 2}) {
-    five[i].verdict = [](const wire::Header& header) {
-      return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
-    };
+    five[i].verdict = [](const wire::Header& header) { return FailWrites(header); };
     EXPECT(five.bench.Write(0, 4096, 1) == ErrorCode::kOk);
     EXPECT_EQ(five.Members(), i);
   }
@@ -299,9 +297,7 @@ TEST(engine, AMemberThatMustLeaveIsNeitherReadNorClosedClean) {
   ASSERT(two.bench.StartAndWait());
   two.bench.On([&] { two.bench.store_mode = StoreMode::kSilent; });
   for (ScriptedReplica* replica : two.replicas) {
-    replica->verdict = [](const wire::Header& header) {
-      return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
-    };
+    replica->verdict = [](const wire::Header& header) { return FailWrites(header); };
   }
   // What they hold of it may differ from now on.
   EXPECT(two.bench.Write(0, 4096, 1) == ErrorCode::kIoError);
@@ -438,9 +434,7 @@ TEST(engine, ANewAttachmentWaitsWhereAnEngineBeforeItMayStillReadFromAReplica) {
 TEST(engine, AStartTakesAlsoThoseThatItDoesNotStartOn) {
   Three three;
   ASSERT(three.bench.StartAndWait());
-  three[2].verdict = [](const wire::Header& header) {
-    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
-  };
+  three[2].verdict = [](const wire::Header& header) { return FailWrites(header); };
   EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
   EXPECT(three.bench.Stop());
   three[2].verdict = nullptr;
@@ -553,11 +547,7 @@ TEST(engine, TheLastMemberNeverLeavesAndItsErrorReachesTheClient) {
   Three three;
   ASSERT(three.bench.StartAndWait());
   for (ScriptedReplica* replica : three.replicas) {
-    replica->verdict = [](const wire::Header& header) {
-      // Without its map nobody comes back either.
-      return FailWith(header.opcode == wire::Opcode::kWrite || header.opcode == wire::Opcode::kMap,
-                      ErrorCode::kIoError);
-    };
+    replica->verdict = [](const wire::Header& header) { return FailWrites(header); };
   }
   EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kIoError);
   ASSERT(three.bench.Until([&] { return three.bench.engine->Report().record.members.count == 1; }));
@@ -700,9 +690,7 @@ TEST(engine, StopsInTimeInEveryMode) {
       const bool changing = when == When::kChanging;
       bench.On([&] { bench.store_mode = changing ? StoreMode::kProbes : StoreMode::kSilent; });
       for (const size_t i : {1, 2}) {
-        three[i].verdict = [](const wire::Header& header) {
-          return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
-        };
+        three[i].verdict = [](const wire::Header& header) { return FailWrites(header); };
       }
     }
     if (when == When::kRefused) {
@@ -777,9 +765,7 @@ TEST(engine, NothingIsAcknowledgedAtAStopWhileARecordIsOutstanding) {
     return Hold(header.opcode == wire::Opcode::kWrite && header.offset_bytes > 0);
   };
   for (const size_t i : {1, 2}) {
-    three[i].verdict = [](const wire::Header& header) {
-      return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
-    };
+    three[i].verdict = [](const wire::Header& header) { return FailWrites(header); };
   }
   Request* first = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
   ASSERT(three.bench.Until([&] { return three.bench.At("store asked 2") != SIZE_MAX; }));
@@ -802,9 +788,7 @@ TEST(engine, AStopThatIsFencedMeanwhileStillEnds) {
   ASSERT(three.bench.StartAndWait());
   three.bench.On([&] { three.bench.store_mode = StoreMode::kProbes; });
   for (const size_t i : {1, 2}) {
-    three[i].verdict = [](const wire::Header& header) {
-      return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
-    };
+    three[i].verdict = [](const wire::Header& header) { return FailWrites(header); };
   }
   Request* request = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
   ASSERT(three.bench.Until([&] { return three.bench.At("store asked 2") != SIZE_MAX; }));

@@ -56,8 +56,8 @@ class ResyncHost {
   virtual void JoinerFailed(Link& link, const Status& why) = 0;
   // Proposes the members and this one.
   virtual void ProposeWith(Link& joiner) = 0;
-  // News for whoever watches the replica.
-  virtual void TellReplica(const Link& link, const char* state, const std::string& reason) = 0;
+  // News for whoever watches the replica. `why`: its message is told, and its code as the fault.
+  virtual void TellReplica(const Link& link, const char* state, const Status& why) = 0;
 
   Link* LinkOf(wire::ReplicaId id) const {
     for (const std::unique_ptr<Link>& link : links()) {

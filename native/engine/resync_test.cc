@@ -108,6 +108,8 @@ TEST(engine_resync, OneThatDescendsFromNoKnownRecordIsComparedWhole) {
     EXPECT_EQ(three[2].summed_bytes, kSize);
     EXPECT_EQ(three[2].written_bytes, 4096U);
   });
+  // Members were cleaned without it, and so it is in the end.
+  EXPECT(three.bench.Until([&] { return three[2].dirty.empty(); }));
 }
 
 TEST(engine_resync, AReplicaThatIsLostInTheMiddleIsResumed) {
@@ -234,6 +236,25 @@ TEST(engine_resync, MissingMapsOfOthersAreCopiedBeforeItJoins) {
     EXPECT(three[1].missing[three[2].id()].record == three[0].missing[three[2].id()].record);
   });
   three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+}
+
+TEST(engine_resync, OneThatIsFullIsBackSoonAfterThereIsRoom) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  ASSERT(three.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  std::atomic<bool> full = true;
+  std::atomic<int> tries = 0;
+  three[2].verdict = [&](const wire::Header& header) {
+    const bool fails = full && header.opcode == wire::Opcode::kWrite;
+    tries += fails ? 1 : 0;
+    return Verdict{fails ? What::kFail : What::kServe, ErrorCode::kNoSpace};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return tries >= 3; }, 30'000));
+  full = false;
   ASSERT(three.WaitForMembers(3));
   EXPECT(three.Same());
 }

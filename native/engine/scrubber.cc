@@ -61,7 +61,8 @@ void Scrubber::RegionDone(const Walker::Region& region, ErrorCode status,
   if (totals.corrupt_blocks + totals.differing_blocks + totals.repaired_blocks == 0) return;
   host_.log().Log(LogLevel::kWarn,
                   "scrubbing region " + std::to_string(region.number) + ": " +
-                      std::to_string(totals.repaired_blocks) + " blocks were corrupt and repaired, " +
+                      std::to_string(totals.repaired_blocks) +
+                      " blocks were corrupt and repaired, " +
                       std::to_string(totals.corrupt_blocks) + " are corrupt at all members, " +
                       std::to_string(totals.differing_blocks) + " are not the same at all members");
 }

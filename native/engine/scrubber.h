@@ -8,9 +8,9 @@
 
 namespace ankole::engine {
 
-// Goes once through a part of the volume in the background, and compares what all members have there
-// (rule 9): blocks that are corrupt at one are written anew from another, and those that members
-// differ in are counted.
+// Goes once through a part of the volume in the background, and compares what all members have
+// there (rule 9): blocks that are corrupt at one are written anew from another, and those that
+// members differ in are counted.
 class Scrubber final : Walker::Client {
  public:
   // Regions in `unequal` are left out: something else makes them equal.

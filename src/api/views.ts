@@ -63,7 +63,9 @@ function warningsOf({ spec, replicas, membership }: Volume): string[] {
   const { record } = membership
   const left = replicas.filter(({ id }) => record.generation > 0 && !record.members.includes(id))
   if (left.length > 0) {
-    warnings.push(`${left.map(({ disk }) => disk).join(', ')} left the volume and is not used: its copy is out of date`)
+    warnings.push(
+      `${left.map(({ disk }) => disk).join(', ')} left the volume and is not used until it is up to date again`,
+    )
   }
   return warnings
 }
