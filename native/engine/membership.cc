@@ -85,9 +85,10 @@ bool AllHeard(const wire::Record& record, const std::vector<Heard>& heard, std::
   return all;
 }
 
-// Every set shares a member with the complete one before it (rule 2). Where those with the newest
-// record share none, it is not complete as long as a member of both lacks it: nothing was
-// acknowledged since, and that member is as good.
+// Every set shares a member with the complete one before it (rule 2). One that holds the newest
+// record will do, suspect or not: it can never again be alone with the older one. Where none does,
+// it is not complete as long as a member of both lacks it: nothing was acknowledged since, and that
+// member is as good.
 void TakeOfTheCompleteOne(const wire::Record& complete, const std::vector<Heard>& heard,
                           StartDecision* decision) {
   for (const wire::ReplicaId id : complete.members.all()) {
@@ -128,6 +129,7 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
   StartDecision decision;
   decision.newest = newest;
   size_t members_heard = 0;
+  wire::Members holders;
   wire::Members suspects;
   bool intact_unclean = false;
   bool suspect_unclean = false;
@@ -148,6 +150,7 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
                 NameOf(member) + " holds an older record (" + Describe(holds) + ")");
       continue;
     }
+    holders.Add(member);
     if (found->state.suspect) {
       suspects.Add(member);
       suspect_unclean |= found->state.unclean;
@@ -170,8 +173,7 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
     decision.unclean = suspect_unclean;
     suspects = {};
   }
-  if (decision.members.count > 0 && complete.exists() &&
-      !Share(decision.members, complete.members)) {
+  if (decision.members.count > 0 && complete.exists() && !Share(holders, complete.members)) {
     TakeOfTheCompleteOne(complete, heard, &decision);
   }
   for (const wire::ReplicaId suspect : suspects.all()) {

@@ -225,6 +225,12 @@ TEST(membership, EverySetSharesAMemberWithTheCompleteOneBeforeIt) {
   const StartDecision both = DecideStart(Of(complete), {Holds(1, complete), two});
   EXPECT(both.may_start && both.unclean);
   EXPECT_EQ(static_cast<int>(both.members.count), 2);
+  // A suspect one that has written it is not started on, and still binds what follows.
+  Heard suspect = two;
+  suspect.replica = 1;
+  suspect.state.suspect = true;
+  const StartDecision beside = DecideStart(Of(complete), {suspect, two});
+  EXPECT(beside.may_start && beside.members.count == 1 && beside.members.Contains(2));
   // Known to be complete, 2 is enough.
   EXPECT(DecideStart(Of(ARecord(5, {1, 2})), {Silent(1), two}).may_start);
 }
