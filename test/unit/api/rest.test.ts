@@ -256,6 +256,7 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}/attach',
     '/v1/volumes/{name}/detach',
     '/v1/volumes/{name}/salvage',
+    '/v1/volumes/{name}/scrub',
   ])
 })
 
