@@ -193,7 +193,12 @@ uint8_t Copier::TargetsOf(Copy* copy, uint32_t block) const {
   for (size_t i = 0; i < copy->sums.size(); ++i) {
     const Copy::SumsOf& sums = copy->sums[i];
     if (!sums.known || i == source) continue;
-    if (nobody) continue;
+    if (nobody) {
+      // What a joiner has there was never compared with anything good: it is marked (rule 9).
+      const bool joiner = copy->kind == CopyKind::kFill && i == copy->joiner->index();
+      if (joiner && !sums.bad[block]) targets |= Bit(i);
+      continue;
+    }
     const Copy::SumsOf& good = copy->sums[source];
     const bool other = !sums.bad[block] && sums.crc32c[block] != good.crc32c[block];
     bool wants = sums.bad[block];
@@ -250,6 +255,7 @@ bool Copier::WriteNext(Copy* copy) {
   while (cursor < copy->blocks() && copy->targets[cursor] == 0) ++cursor;
   if (cursor == copy->blocks()) return false;
   const auto kind = [copy](uint32_t block) {
+    if (copy->source[block] == Copy::kNobody) return wire::Opcode::kBad;
     return copy->zero[block] ? wire::Opcode::kUnmap : wire::Opcode::kWrite;
   };
   uint32_t end = cursor + 1;

@@ -135,6 +135,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   // Compares and repairs a range in the background, once; its progress is in the counters.
   void Scrub(uint64_t offset_bytes, uint64_t length_bytes, uint64_t bytes_per_second);
   void StopScrub() { scrubber_.Stop(); }
+  Json ScrubJson() const { return scrubber_.ToJson(); }
   size_t in_flight() const { return pool_.used(); }
   // Stopped, and nothing of it is in flight at the reactor any more: it may be destroyed, also
   // where the loop goes on.

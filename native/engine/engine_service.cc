@@ -321,7 +321,7 @@ void EngineService::OnMessage(const Json& message) {
     events_.Log(LogLevel::kWarn, "a control message is neither a request nor an answer");
     return;
   }
-  OnRequest(request.value(), name.value());
+  OnRequest(request.value(), name.value(), message);
 }
 
 void EngineService::OnAnswer(int64_t question, const Json& message) {
@@ -339,7 +339,17 @@ void EngineService::OnAnswer(int64_t question, const Json& message) {
                        ok.value() ? Status::Ok() : Status(error, text.value()));
 }
 
-void EngineService::OnRequest(int64_t request, const std::string& name) {
+void EngineService::OnScrub(int64_t request, const Json& message) {
+  const Result<int64_t> rate = message.Integer("bytesPerSecond", 0, kIntegerMax);
+  if (!rate.ok()) {
+    events_.Emit(ReplyTo(request, rate.status()));
+    return;
+  }
+  engine_->Scrub(0, engine_->size_bytes(), static_cast<uint64_t>(rate.value()));
+  events_.Emit(ReplyTo(request, engine_->ScrubJson()));
+}
+
+void EngineService::OnRequest(int64_t request, const std::string& name, const Json& message) {
   if (name == "counters") {
     Json counters = engine_->CountersJson();
     counters.Set("connections", static_cast<uint64_t>(nbd_->connections()));
@@ -352,6 +362,11 @@ void EngineService::OnRequest(int64_t request, const std::string& name) {
                                       .Set("state", report.state)
                                       .Set("message", report.message)
                                       .Set("record", RecordToJson(report.record))));
+  } else if (name == "scrub") {
+    OnScrub(request, message);
+  } else if (name == "stop-scrub") {
+    engine_->StopScrub();
+    events_.Emit(ReplyTo(request, engine_->ScrubJson()));
   } else if (name == "stop") {
     if (stopping_) {
       events_.Emit(ReplyTo(request, Status(ErrorCode::kBusy, "it is stopping already")));

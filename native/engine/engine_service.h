@@ -55,7 +55,8 @@ class EngineService final : public Service, Engine::Observer {
   void Listen();
   void Wait(const std::string& cause);
   void FrontEndStopped();
-  void OnRequest(int64_t request, const std::string& name);
+  void OnRequest(int64_t request, const std::string& name, const Json& message);
+  void OnScrub(int64_t request, const Json& message);
   void OnAnswer(int64_t question, const Json& message);
   void BeginStop();
   void StopEngine();

@@ -438,6 +438,26 @@ TEST(engine_resync, ScrubbingRepairsWhatIsCorruptAndCountsWhatDiffers) {
   EXPECT(two.bench.Reads(7 * kBlockBytes, 4096, 1));
 }
 
+// What is good nowhere is good at no joiner either: neither what it had there nor a hole.
+TEST(engine_resync, ABlockThatIsGoodNowhereIsMarkedAtAJoiner) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  ASSERT(three.bench.Write(0, 65536, 1) == ErrorCode::kOk);
+  three.Leave(2);
+  ASSERT(three.bench.Write(0, 65536, 2) == ErrorCode::kOk);
+  three.bench.On([&] {
+    three[0].bad = {3, 4, 9};
+    three[1].bad = {3, 4, 11};
+  });
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  three.bench.On([&] {
+    EXPECT(three[2].bad == (std::set<uint64_t>{3, 4}));
+    EXPECT(std::memcmp(three[2].data.data() + 9 * kBlockBytes,
+                       three[0].data.data() + 10 * kBlockBytes, kBlockBytes) == 0);
+  });
+}
+
 TEST(engine_resync, ACorruptBlockIsReadElsewhereAndRepaired) {
   Two two;
   ASSERT(two.bench.StartAndWait());

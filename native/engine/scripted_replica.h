@@ -307,6 +307,12 @@ class ScriptedReplica {
         Answer(peer, header, ErrorCode::kOk, std::move(table), std::move(bytes), verdict_of.what);
         return;
       }
+      case wire::Opcode::kBad:
+        for (uint64_t b = header.offset_bytes / kBlockBytes;
+             b * kBlockBytes < header.offset_bytes + header.length_bytes; ++b) {
+          bad.insert(b);
+        }
+        break;
       case wire::Opcode::kMark:
       case wire::Opcode::kClean:
       case wire::Opcode::kSum:

@@ -15,6 +15,7 @@ import {
   type ProposalEvent,
   type RecordAnswer,
   type RecordEvent,
+  type ScrubProgress,
   type ServingEvent,
   type StoppedEvent,
 } from '../native/index.js'
@@ -109,6 +110,13 @@ export class EngineController {
 
   counters(limitMs: number): Promise<EngineCounters> {
     return this.requests.send('counters', {}, limitMs)
+  }
+
+  /** Undefined: stop it. */
+  scrub(bytesPerSecond: number | undefined, limitMs: number): Promise<ScrubProgress> {
+    return bytesPerSecond === undefined
+      ? this.requests.send('stop-scrub', {}, limitMs)
+      : this.requests.send('scrub', { bytesPerSecond }, limitMs)
   }
 
   onStarted(process: EngineIdentity): void {

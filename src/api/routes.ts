@@ -14,13 +14,15 @@ import {
   ProcessList,
   SalvageView,
   SalvageVolume,
+  ScrubView,
+  ScrubVolume,
   timeoutSecondsDefault,
   VolumeList,
   VolumeName,
   VolumeView,
 } from './schemas.js'
 import type { Server } from './server.js'
-import { attachmentView, nodeViews, processViews, volumeView, type Faces, type Reports } from './views.js'
+import { attachmentView, nodeViews, processViews, scrubView, volumeView, type Faces, type Reports } from './views.js'
 
 export interface RouteOptions {
   /** Throws not-ready until there is one. */
@@ -32,6 +34,7 @@ export interface RouteOptions {
 
 const errors = { '4xx': ErrorView, '5xx': ErrorView }
 const replicasDefault = 3
+const scrubBandwidthDefault = 64 * 1024 ** 2
 
 export function addRoutes(server: Server, { manager: current, node, faces }: RouteOptions): void {
   const reports = (): Reports =>
@@ -140,6 +143,30 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
       const { attachment, record, reason, mayLose } = await current().salvage(name, body.replicas ?? [], done)
       return { volume: name, done, attachment, replicas: record.members, reason, mayLose }
     },
+  )
+
+  const scrubSchema = { tags: ['volumes'], params: VolumeName, response: { 200: ScrubView, ...errors } }
+  server.post(
+    '/v1/volumes/:name/scrub',
+    {
+      schema: {
+        ...scrubSchema,
+        summary: 'Start to compare all of a volume at all replicas, and to repair what is damaged; does not wait',
+        body: ScrubVolume,
+      },
+    },
+    async ({ params: { name }, body }) =>
+      scrubView(name, await current().scrub(name, body.bandwidth ?? scrubBandwidthDefault)),
+  )
+  server.get(
+    '/v1/volumes/:name/scrub',
+    { schema: { ...scrubSchema, summary: 'How far the scrub of a volume is, or what the last one found' } },
+    async ({ params: { name } }) => scrubView(name, await current().scrubProgress(name)),
+  )
+  server.delete(
+    '/v1/volumes/:name/scrub',
+    { schema: { ...scrubSchema, summary: 'Stop the scrub of a volume' } },
+    async ({ params: { name } }) => scrubView(name, await current().scrub(name, undefined)),
   )
 
   server.post(

@@ -132,6 +132,27 @@ export type ProcessList = Static<typeof ProcessList>
 
 export const HealthView = Type.Object({ status: Type.Enum(['ok', 'starting']) })
 
+export const ScrubVolume = Strict({
+  bandwidth: Type.Optional(
+    Type.Integer({ minimum: 0, description: 'Bytes of the volume a second; 64 MiB if not given, 0: no bound' }),
+  ),
+})
+
+export const ScrubView = Type.Object({
+  volume: Type.String(),
+  running: Type.Boolean(),
+  blocks: Type.Integer({ description: 'To be checked, of 4 KiB; 0: none was started since the engine was' }),
+  blocksChecked: Type.Integer(),
+  blocksNotChecked: Type.Integer({ description: 'Of these, in regions that could not be compared' }),
+  bad: Type.Integer({ description: 'Found damaged at a replica' }),
+  repaired: Type.Integer({ description: 'Of these, written anew from another replica' }),
+  unrepairable: Type.Integer({
+    description: 'Damaged at all replicas: reads of them fail until they are written anew',
+  }),
+  differing: Type.Integer({ description: 'Not damaged, and not the same at all replicas' }),
+})
+export type ScrubView = Static<typeof ScrubView>
+
 export const VolumeName = Type.Object({ name: Type.String() })
 
 export const CreateVolume = Strict({

@@ -1,14 +1,27 @@
 // From what is stored and reported to what REST shows, one function each.
 import type { NodeReport, PortalReport } from '../agent/index.js'
 import { clusterNodes, count, iqnOf, lun, nbdUri, physicalBlockBytesDefault } from '../manager/index.js'
+import type { ScrubProgress } from '../native/index.js'
 import type { Node, Volume } from '../store/index.js'
-import type { AttachmentView, IscsiView, NodeView, ProcessView, VolumeView } from './schemas.js'
+import type { AttachmentView, IscsiView, NodeView, ProcessView, ScrubView, VolumeView } from './schemas.js'
 
 /** Where clients reach volumes. */
 export interface Faces {
   nbdHost: string
   /** HOST:PORT of the well-known iSCSI portal. */
   portal: string
+}
+
+const blocksOfRegion = (4 * 1024 * 1024) / 4096
+
+export function scrubView(volume: string, progress: ScrubProgress): ScrubView {
+  const { running, regions, regionsDone, regionsFailed, repairedBlocks, corruptBlocks, differingBlocks } = progress
+  return {
+    ...{ volume, running, blocks: regions * blocksOfRegion, blocksChecked: regionsDone * blocksOfRegion },
+    blocksNotChecked: regionsFailed * blocksOfRegion,
+    ...{ bad: repairedBlocks + corruptBlocks, repaired: repairedBlocks, unrepairable: corruptBlocks },
+    differing: differingBlocks,
+  }
 }
 
 export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeView {

@@ -1,12 +1,13 @@
+import { setTimeout } from 'node:timers/promises'
 import { Command, Option } from 'commander'
-import type { AttachmentView, DeletionView, SalvageView, VolumeList, VolumeView } from '../api/index.js'
+import type { AttachmentView, DeletionView, SalvageView, ScrubView, VolumeList, VolumeView } from '../api/index.js'
 import { iscsiUri } from '../manager/addresses.js'
 import { formatBytes, parseSize, physicalBlockBytesDefault, replicasMax } from '../manager/volume-spec.js'
 import type { CacheMode, PhysicalBlockBytes } from '../store/index.js'
 import { readChap, type ChapOptions } from './chap.js'
 import { Client } from './client.js'
 import { print, printJson, table } from './output.js'
-import { parseCount, parsePhysicalBlock, parseReplicaIds, parseTimeoutSeconds } from './values.js'
+import { parseBandwidth, parseCount, parsePhysicalBlock, parseReplicaIds, parseTimeoutSeconds } from './values.js'
 
 interface Shared {
   url: string
@@ -26,12 +27,13 @@ interface CreateOptions extends Waiting, ChapOptions {
 }
 
 export function volumeCommand(): Command {
-  const volume = new Command('volume').description('Create, list, attach, detach, salvage and delete volumes')
+  const volume = new Command('volume').description('Create, list, attach, detach, scrub, salvage and delete volumes')
   volume.addCommand(createCommand())
   volume.addCommand(listCommand())
   volume.addCommand(attachCommand())
   volume.addCommand(detachCommand())
   volume.addCommand(salvageCommand())
+  volume.addCommand(scrubCommand())
   volume.addCommand(deleteCommand())
   return volume
 }
@@ -175,6 +177,55 @@ Examples:
         print(done ? 'It starts now: ankole volume list' : 'Nothing was done. Repeat with --yes to do it.')
       }
     })
+}
+
+/** How often the progress is looked at. */
+const scrubLookMs = 1000
+
+function scrubCommand(): Command {
+  return aCommand('scrub', 'Compare all of an attached volume at all replicas, and repair what a disk damaged')
+    .argument('<name>')
+    .option(
+      '--bandwidth <bytes>',
+      'of the volume a second, such as 200MiB; 64MiB if not given, 0: no bound',
+      parseBandwidth,
+    )
+    .option('--no-wait', 'start it and do not wait for its end')
+    .option('--status', 'only say how far it is, or what the last one found')
+    .option('--stop', 'stop it')
+    .action(async (name: string, _: object, command: Command) => {
+      const { url, json, bandwidth, wait, status, stop } = command.optsWithGlobals<
+        Shared & { bandwidth?: number; wait: boolean; status?: true; stop?: true }
+      >()
+      const client = new Client(url)
+      const path = `${pathOf(name)}/scrub`
+      const start = () => client.post<ScrubView>(path, bandwidth === undefined ? {} : { bandwidth })
+      const look = () => client.get<ScrubView>(path)
+      const isTold = !json && process.stderr.isTTY
+      let view = await (stop ? client.delete<ScrubView>(path) : status ? look() : start())
+      while (view.running && wait && !status && !stop) {
+        if (isTold) process.stderr.write(`\r${scrubLine(view)}`)
+        await setTimeout(scrubLookMs)
+        view = await look()
+      }
+      if (isTold) process.stderr.write('\r\u001b[K')
+      if (json) printJson(view)
+      else print(scrubLine(view))
+      if (view.unrepairable > 0) process.exitCode = 1
+    })
+}
+
+function scrubLine({ volume, running, blocks, blocksChecked, ...found }: ScrubView): string {
+  if (blocks === 0) return `Volume ${volume} was not scrubbed since its engine started.`
+  const { repaired, unrepairable, differing, blocksNotChecked } = found
+  const parts = [
+    `${String(repaired)} damaged blocks repaired`,
+    `${String(unrepairable)} damaged at all replicas`,
+    `${String(differing)} not the same at all replicas`,
+    ...(blocksNotChecked === 0 ? [] : [`${String(blocksNotChecked)} could not be compared`]),
+  ]
+  const how = running ? `${String(Math.floor((100 * blocksChecked) / blocks))} % of` : 'scrubbed'
+  return `Volume ${volume}: ${how} ${String(blocks)} blocks; ${parts.join(', ')}.`
 }
 
 function deleteCommand(): Command {

@@ -3,6 +3,7 @@
 import { randomBytes } from 'node:crypto'
 import type { EngineReport, NodeCounters, NodePlan, NodeReport } from '../agent/index.js'
 import { AnkoleError, messageOf } from '../api/errors.js'
+import type { ScrubProgress } from '../native/index.js'
 import {
   giveAttachment,
   modify,
@@ -32,6 +33,8 @@ export interface NodeAgent {
   onChange(listener: (report: NodeReport) => void): () => void
   /** Leaves out who does not answer in time. */
   counters(): Promise<NodeCounters>
+  /** Starts a scrub of a volume that is attached there; without a rate stops it. */
+  scrub(volume: string, bytesPerSecond: number | undefined): Promise<ScrubProgress>
 }
 
 export interface Logger {
@@ -282,6 +285,44 @@ export class Manager {
       iscsiPort === undefined ? [nbdPort] : [nbdPort, iscsiPort],
     )
     return new Set([port, ...ofVolumes])
+  }
+
+  /** Compares all of the volume at all replicas and repairs what is damaged; without a rate stops that. */
+  async scrub(name: string, bytesPerSecond: number | undefined): Promise<ScrubProgress> {
+    const agent = this.#agentOf(name)
+    try {
+      const progress = await agent.scrub(name, bytesPerSecond)
+      this.#options.log.info(
+        { volume: name, bytesPerSecond },
+        `scrub is ${bytesPerSecond === undefined ? 'stopped' : 'started'}`,
+      )
+      return progress
+    } catch (error) {
+      throw new AnkoleError('unavailable', `Volume ${name} cannot be scrubbed: its engine does not answer.`, {
+        cause: error,
+      })
+    }
+  }
+
+  async scrubProgress(name: string): Promise<ScrubProgress> {
+    const counters = await this.#agentOf(name).counters()
+    const engine = counters.engines.find(({ volume }) => volume === name)
+    if (engine) return engine.scrub
+    throw new AnkoleError(
+      'unavailable',
+      `How far the scrub of volume ${name} is cannot be told: its engine does not answer.`,
+    )
+  }
+
+  /** Of the node where the volume is attached. */
+  #agentOf(name: string): NodeAgent {
+    const { status, membership } = this.volume(name)
+    const agent = this.#options.agents.get(membership.node ?? '')
+    if (status.state === 'attached' && agent) return agent
+    throw new AnkoleError(
+      'invalid-argument',
+      `Volume ${name} is not attached: only an attached volume can be scrubbed.`,
+    )
   }
 
   async #refuseWithClients({ metadata: { name }, membership }: Volume): Promise<void> {

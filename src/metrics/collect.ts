@@ -10,6 +10,7 @@ import {
   type OperationCounters,
   type OperationTable,
   type PortalCounters,
+  type ScrubProgress,
 } from '../native/index.js'
 import { replicaStates, robustnesses, volumeStates, type Node, type Volume } from '../store/index.js'
 import { contentType, Exposition, type Labels } from './exposition.js'
@@ -252,6 +253,7 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
     )
   }
   addResync(shown, engine, labels)
+  addScrub(shown, labels, engine.scrub)
   for (const { id, inFlight, resync, operations } of engine.replicas) {
     const of = { volume, replica: id, ...places.get(id) }
     if (resync) {
@@ -271,6 +273,18 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
     addOperations(shown, 'ankole_replica', 'the engine to one replica', of, operations, bounds)
     shown.gauge('ankole_replica_in_flight', 'Operations that the replica has not answered yet.', of, inFlight)
   }
+}
+
+/** Of the scrub that is under way, or of the last one. */
+function addScrub(shown: Exposition, labels: Labels, scrub: ScrubProgress): void {
+  shown.gauge('ankole_volume_scrub_running', 'Whether a scrub is under way.', labels, scrub.running ? 1 : 0)
+  const whole = 'Regions of 4 MiB that the scrub, or the last one, goes through.'
+  shown.gauge('ankole_volume_scrub_regions', whole, labels, scrub.regions)
+  shown.gauge('ankole_volume_scrub_regions_done', 'Of these, those that are done.', labels, scrub.regionsDone)
+  const corrupt = 'Blocks that the scrub found damaged at all members.'
+  shown.gauge('ankole_volume_scrub_corrupt_blocks', corrupt, labels, scrub.corruptBlocks)
+  const differing = 'Blocks that the scrub found not to be the same at all members.'
+  shown.gauge('ankole_volume_scrub_differing_blocks', differing, labels, scrub.differingBlocks)
 }
 
 /** Operations are summed over the replicas of a disk: theirs are told apart as their engines see them. */

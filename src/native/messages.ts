@@ -280,6 +280,23 @@ export interface EngineRequests {
   stop: { parameters: object; result: object }
   counters: { parameters: object; result: EngineCounters }
   status: { parameters: object; result: object }
+  /** Compares all of the volume at all members, from the start again where it does; 0 bytes per second: no bound. */
+  scrub: { parameters: { bytesPerSecond: number }; result: ScrubProgress }
+  'stop-scrub': { parameters: object; result: ScrubProgress }
+}
+
+/** Of the scrub that is under way, or of the last one since the engine's process started. */
+export interface ScrubProgress {
+  running: boolean
+  /** Of 4 MiB. */
+  regions: number
+  regionsDone: number
+  /** That could not be compared. */
+  regionsFailed: number
+  /** Of 4 KiB: damaged at one replica and written anew from another; damaged at all; not the same at all. */
+  repairedBlocks: number
+  corruptBlocks: number
+  differingBlocks: number
 }
 
 export interface DiskHostRequests {
@@ -342,6 +359,7 @@ export interface EngineCounters {
   /** Copied between replicas, and blocks that were corrupt at one and written anew; since the process started. */
   resyncedBytes: number
   repairedBlocks: number
+  scrub: ScrubProgress
   replicas: ReplicaCounters[]
 }
 

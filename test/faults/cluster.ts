@@ -194,13 +194,8 @@ export class Cluster {
     const { sizeBytes } = this.options
     const replicas = [
       {
-        volume,
-        id: replica,
-        sizeBytes,
-        secret,
-        cache: 'buffered' as const,
-        checksums: true,
-        desired: 'present' as const,
+        ...{ volume, id: replica, sizeBytes, secret, cache: 'buffered' as const },
+        ...{ checksums: true, desired: 'present' as const },
       },
     ]
     const plan: DiskPlan = { id: name, directory: disk.directory, listen: [address], replicas }

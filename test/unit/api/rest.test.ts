@@ -128,6 +128,25 @@ void t.test('a volume keeps the physical block that it was created with', async 
   t.match(await call('GET', '/v1/volumes/demo'), { status: 200, body: expected })
 })
 
+void t.test('a scrub is started, watched and stopped', async (t) => {
+  const { call, agent } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB', checksums: false })
+  t.match(await call('GET', '/v1/volumes/demo'), { body: { checksums: false } })
+  const refused = { status: 400, body: { error: { code: 'invalid-argument', message: /demo is not attached/ } } }
+  t.match(await call('POST', '/v1/volumes/demo/scrub'), refused)
+  t.match(await call('GET', '/v1/volumes/demo/scrub'), refused)
+  await call('POST', '/v1/volumes/demo/attach')
+  t.match(await call('GET', '/v1/volumes/demo/scrub'), { status: 200, body: { running: false, blocks: 0 } })
+  t.match(await call('POST', '/v1/volumes/demo/scrub', {}), { status: 200, body: { running: true, blocks: 262_144 } })
+  await call('POST', '/v1/volumes/demo/scrub', { bandwidth: 0 })
+  agent.scrubbing = { ...agent.scrubbing, regionsDone: 2, regionsFailed: 1, repairedBlocks: 3, corruptBlocks: 1 }
+  const found = { blocksChecked: 2048, blocksNotChecked: 1024, bad: 4, repaired: 3, unrepairable: 1, differing: 0 }
+  t.match(await call('GET', '/v1/volumes/demo/scrub'), { status: 200, body: found })
+  t.match(await call('DELETE', '/v1/volumes/demo/scrub'), { status: 200, body: { running: false } })
+  t.same(agent.scrubRates, [64 * 1024 ** 2, 0, undefined])
+  t.match(await call('POST', '/v1/volumes/demo/scrub', { bandwidth: -1 }), { status: 400 })
+})
+
 void t.test('attach does not wait for what cannot become', async (t) => {
   const { call, agent } = await anApi(t)
   await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
@@ -237,6 +256,7 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}/attach',
     '/v1/volumes/{name}/detach',
     '/v1/volumes/{name}/salvage',
+    '/v1/volumes/{name}/scrub',
   ])
 })
 

@@ -9,7 +9,7 @@ import type {
   PortalReport,
 } from '../../../src/agent/index.js'
 import type { NodeAgent } from '../../../src/manager/index.js'
-import type { EngineCounters, EngineState } from '../../../src/native/index.js'
+import type { EngineCounters, EngineState, ScrubProgress } from '../../../src/native/index.js'
 
 const GiB = 1024 ** 3
 
@@ -58,6 +58,13 @@ export class FakeAgent implements NodeAgent {
     return () => this.#listeners.delete(listener)
   }
 
+  /** What scrubs were asked for; undefined: stopped. */
+  readonly scrubRates: (number | undefined)[] = []
+  scrubbing: ScrubProgress = {
+    ...{ running: false, regions: 0, regionsDone: 0, regionsFailed: 0 },
+    ...{ repairedBlocks: 0, corruptBlocks: 0, differingBlocks: 0 },
+  }
+
   report(): NodeReport {
     return {
       version: this.plan?.version ?? 0,
@@ -79,9 +86,16 @@ export class FakeAgent implements NodeAgent {
       ...{ volume, ioBackend: 'epoll' as const, inFlight: 0, connections: this.connections, heldBytes: 0 },
       ...{ waitsFor: '' as const, faults: {} as EngineCounters['faults'] },
       ...{ iscsiSessions: this.iscsiSessions, bucketBoundsSeconds: [], operations, replicas: [] },
-      ...{ dirtyRegions: 0, unequalRegions: 0, resyncedBytes: 0, repairedBlocks: 0 },
+      ...{ dirtyRegions: 0, unequalRegions: 0, resyncedBytes: 0, repairedBlocks: 0, scrub: this.scrubbing },
     }))
     return Promise.resolve({ engines, disks: [] })
+  }
+
+  scrub(volume: string, bytesPerSecond: number | undefined): Promise<ScrubProgress> {
+    if (!this.#running.has(volume)) return Promise.reject(new Error(`no engine of volume ${volume} runs here`))
+    this.scrubRates.push(bytesPerSecond)
+    this.scrubbing = { ...this.scrubbing, running: bytesPerSecond !== undefined, regions: 256 }
+    return Promise.resolve(this.scrubbing)
   }
 
   #diskReport({ id, directory, listen, replicas }: DiskPlan): NodeReport['disks'][number] {

@@ -19,6 +19,10 @@ function engineCounters(volume: string, replica: string): EngineCounters {
     faults: { ...noFaults, 'no-answer': 2 },
     bucketBoundsSeconds: [0.001, 0.01],
     operations: operations(6),
+    scrub: {
+      ...{ running: true, regions: 256, regionsDone: 64, regionsFailed: 0 },
+      ...{ repairedBlocks: 3, corruptBlocks: 1, differingBlocks: 2 },
+    },
     ...{ dirtyRegions: 5, unequalRegions: 1, resyncedBytes: 4096, repairedBlocks: 2 },
     replicas: [{ id: replica, state: 'member', inFlight: 1, resync: null, operations: operations(6) }],
   }
@@ -78,6 +82,11 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_volume_operation_duration_seconds_count{volume="demo",operation="read"} 6')
   const replica = `volume="demo",replica="${id}",node="node-1",disk="${disk}"`
   has(`ankole_replica_operations_total{${replica},operation="write"} 6`)
+  has('ankole_volume_scrub_running{volume="demo"} 1')
+  has('ankole_volume_scrub_regions{volume="demo"} 256')
+  has('ankole_volume_scrub_regions_done{volume="demo"} 64')
+  has('ankole_volume_scrub_corrupt_blocks{volume="demo"} 1')
+  has('ankole_volume_scrub_differing_blocks{volume="demo"} 2')
   for (const volume of ['a', 'b']) {
     const kept = `volume="${volume}",replica="${id}",node="node-1",disk="disk-1"`
     has(`ankole_replica_checksum_errors_total{${kept}} 3`)
