@@ -298,12 +298,10 @@ void Load::JudgeError(Request* request, uint64_t at) {
     clients_[request->client].engine = nullptr;
     return;
   }
-  // After an unclean stop all reads go to one member, whatever it answers, until rule 7 is built.
-  if (request->operation == BlockOperation::kRead && !kFeatures.read_makes_equal) return;
   // An error of the medium is for the client only where every member's disk failed, or lost what it
   // had not synced.
   bool sound = false;
-  for (const wire::ReplicaId id : members_.all()) {
+  for (const wire::ReplicaId id : cluster_.targets().all()) {
     const Machine& machine = *cluster_.MachineOf(id);
     sound |= !machine.damaged && machine.lost_tick == 0;
   }
