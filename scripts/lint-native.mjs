@@ -1,4 +1,4 @@
-// Lints native/: clang-format, clang-tidy (native/.clang-tidy), and that it compiles without liburing.
+// Lints native/ and test/model/: clang-format, clang-tidy (native/.clang-tidy), and that it compiles without liburing.
 // `npm run lint:native [-- FILE…]`: these files only. What is not installed is said and left out.
 import { spawn } from 'node:child_process'
 import { createRequire } from 'node:module'
@@ -11,8 +11,8 @@ import { root, works } from './toolchain.mjs'
 const standard = ['-std=c++20', '-fno-exceptions', '-fno-rtti', '-Inative', '-Wall', '-Wextra']
 
 function sources() {
-  return readdirSync(join(root, 'native'), { recursive: true })
-    .map((name) => join('native', name))
+  return ['native', 'test/model']
+    .flatMap((folder) => readdirSync(join(root, folder), { recursive: true }).map((name) => join(folder, name)))
     .filter((name) => /\.(h|cc)$/.test(name) && !name.startsWith('native/build/'))
     .sort()
 }

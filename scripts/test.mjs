@@ -34,6 +34,12 @@ const suites = {
     reader: readTap,
     limitMs: 10 * minutes,
   },
+  model: {
+    what: 'the rules of membership, every state of them',
+    command: ['make', '-s', '-C', 'test/model', 'test'],
+    reader: readNative,
+    limitMs: 15 * minutes,
+  },
   asan: {
     what: 'the native core under AddressSanitizer and UndefinedBehaviorSanitizer',
     command: [process.execPath, 'scripts/native-tests.mjs', 'asan'],
@@ -55,6 +61,12 @@ const suites = {
   conformance: {
     what: "other people's clients against the whole",
     command: [process.execPath, 'test/conformance/run.mjs'],
+    reader: readTap,
+    limitMs: 15 * minutes,
+  },
+  faults: {
+    what: 'the real processes are killed, stopped, cut off and run out of power and space under load',
+    command: [process.execPath, 'test/faults/run.mjs'],
     reader: readTap,
     limitMs: 15 * minutes,
   },

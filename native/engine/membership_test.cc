@@ -144,7 +144,10 @@ TEST(membership, ARestoredStoreNeedsAllMembersOfTheNewestRecord) {
   EXPECT(DecideStart(basis, {Holds(1, record), Holds(2, record), Holds(3, record)}).may_start);
   // Of the newest record, not of the one that the store knows.
   const wire::Record newer = ARecord(5, {1, 2});
-  EXPECT(DecideStart(basis, {Holds(1, newer), Holds(2, newer), Silent(3)}).may_start);
+  EXPECT(!DecideStart(basis, {Holds(1, newer), Holds(2, newer), Silent(3)}).may_start);
+  Heard told = Holds(1, newer);
+  told.state.records.complete = newer;
+  EXPECT(DecideStart(basis, {told, Holds(2, newer), Silent(3)}).may_start);
 }
 
 TEST(membership, SuspectReplicasWillDoWhereTheClientsStartAnewAsWell) {

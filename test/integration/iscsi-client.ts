@@ -5,8 +5,16 @@ import { createHash } from 'node:crypto'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 
-const opcode = { loginRequest: 0x03, textRequest: 0x04, command: 0x01, logoutRequest: 0x06 } as const
-const reply = { login: 0x23, text: 0x24, command: 0x21, dataIn: 0x25, logout: 0x26 } as const
+const opcode = { nopOut: 0x00, loginRequest: 0x03, textRequest: 0x04, command: 0x01, logoutRequest: 0x06 } as const
+const reply = {
+  nopIn: 0x20,
+  asyncMessage: 0x32,
+  login: 0x23,
+  text: 0x24,
+  command: 0x21,
+  dataIn: 0x25,
+  logout: 0x26,
+} as const
 const immediate = 0x40
 const final = 0x80
 const headerBytes = 48
@@ -35,6 +43,20 @@ export interface ChapAnswer {
 interface Pdu {
   header: Buffer
   data: Buffer
+}
+
+/** A command that was answered, with another status than GOOD. */
+export class ScsiError extends Error {
+  override name = 'ScsiError'
+  /** SPC-4, 4.5.6; 0 where no sense data came along. */
+  readonly senseKey: number
+  constructor(command: string, { header, data }: Pdu) {
+    const sense = data.subarray(2)
+    // Fixed format has it in the third byte, the format with descriptors in the second.
+    const key = ((sense[0] ?? 0) & 0x7f) >= 0x72 ? sense[1] : sense[2]
+    super(`the ${command} failed with status ${header[3]}, sense ${sense.toString('hex')}`)
+    this.senseKey = (key ?? 0) & 0xf
+  }
 }
 
 /** «127.0.0.1:3260,1» */
@@ -173,8 +195,26 @@ export class IscsiSession {
     cdb[0] = 0x2a
     cdb.writeUInt32BE(block, 2)
     cdb.writeUInt16BE(data.length / blockBytes, 7)
-    const { header } = await this.#exchange(this.#command(cdb, 0x20, data.length), data)
-    if (header[0] !== reply.command || header[3] !== 0) throw new Error(`the write failed with status ${header[3]}`)
+    const answer = await this.#exchange(this.#command(cdb, 0x20, data.length), data)
+    expectGood('write', answer)
+  }
+
+  async flush(): Promise<void> {
+    const cdb = Buffer.alloc(10)
+    cdb[0] = 0x35
+    expectGood('flush', await this.#exchange(this.#command(cdb, 0, 0)))
+  }
+
+  async unmap(block: number, blocks: number): Promise<void> {
+    const cdb = Buffer.alloc(10)
+    cdb[0] = 0x42
+    const list = Buffer.alloc(24)
+    list.writeUInt16BE(22, 0)
+    list.writeUInt16BE(16, 2)
+    list.writeUInt32BE(block, 12)
+    list.writeUInt32BE(blocks, 16)
+    cdb.writeUInt16BE(list.length, 7)
+    expectGood('unmap', await this.#exchange(this.#command(cdb, 0x20, list.length), list))
   }
 
   async logOut(): Promise<void> {
@@ -196,7 +236,7 @@ export class IscsiSession {
       if ((answer.header[1]! & 1) !== 0) break
       answer = await this.#take()
     }
-    if (answer.header[3] !== 0) throw new Error(`the read failed with status ${answer.header[3]}`)
+    if (answer.header[3] !== 0) throw new ScsiError('read', answer)
     return Buffer.concat(parts)
   }
 
@@ -240,10 +280,29 @@ export class IscsiSession {
   }
 
   async #take(): Promise<Pdu> {
+    for (;;) {
+      const pdu = await this.#takeAny()
+      // A target pings where it has heard nothing for a while: RFC 7143, 11.19. That it will end the connection is seen soon enough.
+      if (pdu.header[0] === reply.nopIn && pdu.header.readUInt32BE(16) === noTag) this.#answerPing(pdu.header)
+      else if (pdu.header[0] !== reply.asyncMessage) return pdu
+    }
+  }
+
+  #answerPing(ping: Buffer): void {
+    if (ping.readUInt32BE(20) === noTag) return
+    const header = this.#request(opcode.nopOut | immediate, final)
+    header.writeUInt32BE(noTag, 16)
+    ping.copy(header, 20, 20, 24)
+    this.socket.write(header)
+  }
+
+  async #takeAny(): Promise<Pdu> {
     const header = Buffer.from(await this.#bytes(headerBytes))
     const lengthBytes = header.readUIntBE(5, 3)
     const data = Buffer.from((await this.#bytes(lengthBytes + (-lengthBytes & 3))).subarray(0, lengthBytes))
-    if (header[0] !== reply.dataIn || (header[1]! & 1) !== 0) this.#statusNumber = header.readUInt32BE(24) + 1
+    const isPing = header[0] === reply.nopIn && header.readUInt32BE(16) === noTag
+    const hasStatus = header[0] === reply.dataIn ? (header[1]! & 1) !== 0 : !isPing
+    if (hasStatus) this.#statusNumber = header.readUInt32BE(24) + 1
     return { header, data }
   }
 
@@ -259,6 +318,11 @@ export class IscsiSession {
 }
 
 export const blockBytes = 512
+
+function expectGood(command: string, answer: Pdu): void {
+  if (answer.header[0] !== reply.command) throw new Error(`this is no answer to a ${command}`)
+  if (answer.header[3] !== 0) throw new ScsiError(command, answer)
+}
 
 /** RFC 1994, 4.1: over the identifier, the secret and the challenge. */
 function chapProof(asked: Text, { user, secret }: ChapAnswer): Text {
