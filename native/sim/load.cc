@@ -300,6 +300,10 @@ void Load::JudgeError(Request* request, uint64_t at) {
   }
   // An error of the medium is for the client only where every member's disk failed, or lost what it
   // had not synced.
+  // An engine all of whose members lost power under it tells of that with every flush.
+  if (request->operation == BlockOperation::kFlush && lost_before_ > request->engine->ready_tick) {
+    return;
+  }
   bool sound = false;
   for (const wire::ReplicaId id : cluster_.targets().all()) {
     const Machine& machine = *cluster_.MachineOf(id);
