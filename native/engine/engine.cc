@@ -545,7 +545,9 @@ void Engine::JudgeFailures(Operation* operation) {
 // The outcome is known. While a record is proposed nothing that changed data is acknowledged.
 void Engine::Finish(Operation* operation, ErrorCode status) {
   operation->status = status;
-  if (lost_writes_ && operation->kind == BlockOperation::kFlush && status == ErrorCode::kOk) {
+  // The engine's own flushes promise nothing to a client: resync goes on.
+  if (lost_writes_ && operation->kind == BlockOperation::kFlush && !operation->own &&
+      status == ErrorCode::kOk) {
     operation->status = ErrorCode::kIoError;
   }
   if (proposal_.outstanding && operation->fans_out()) {

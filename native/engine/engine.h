@@ -273,6 +273,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   };
   bool IsSilent(const Link& link, uint64_t now_ns) const;
   void CheckMembers(uint64_t now_ns);
+  void CheckSilence(Link& link, uint64_t now_ns);
   void CheckLinks(uint64_t now_ns, Late* late);
   void CheckOperations(uint64_t now_ns, Late* late);
   void CheckProposal(uint64_t now_ns, Late* late);

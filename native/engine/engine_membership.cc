@@ -449,6 +449,9 @@ void Engine::Tick() {
       break;
     case Mode::kFencing:
     case Mode::kLearning:
+      for (const auto& link : links_) {
+        if (!late && link->up()) CheckSilence(*link, now_ns);
+      }
       break;
     case Mode::kRecording:
     case Mode::kServing:
@@ -539,6 +542,16 @@ void Engine::NoteLate(Late* late, const Link& link, uint64_t waited_ns, uint64_t
   if (IsSilent(link, reactor_.NowNs())) late->silent.Add(link.replica());
 }
 
+// The machine at the other end may have lost power: nobody says so.
+void Engine::CheckSilence(Link& link, uint64_t now_ns) {
+  const uint64_t silent_ns = Since(link.heard_ns(), now_ns);
+  const bool idle = link.outstanding == 0 && !link.control_outstanding();
+  if (silent_ns >= (idle ? kTickIdleNs - kTickFastNs : options_.late_ns / 4)) link.Ping();
+  if (link.ping_sent_ns() != 0 && Since(link.ping_sent_ns(), now_ns) >= options_.late_ns) {
+    link.Break({ErrorCode::kTimedOut, "it does not answer"});
+  }
+}
+
 // Broken connections, and silent ones.
 void Engine::CheckLinks(uint64_t now_ns, Late* late) {
   wire::Members down;
@@ -550,12 +563,7 @@ void Engine::CheckLinks(uint64_t now_ns, Late* late) {
       why = link->why_down();
       continue;
     }
-    const uint64_t silent_ns = Since(link->heard_ns(), now_ns);
-    const bool idle = link->outstanding == 0 && !link->control_outstanding();
-    if (silent_ns >= (idle ? kTickIdleNs - kTickFastNs : options_.late_ns / 4)) link->Ping();
-    if (link->ping_sent_ns() != 0 && Since(link->ping_sent_ns(), now_ns) >= options_.late_ns) {
-      link->Break({ErrorCode::kTimedOut, "it does not answer"});
-    }
+    CheckSilence(*link, now_ns);
   }
   if (down.count == targets().count) {
     reachable_since_ns_ = 0;

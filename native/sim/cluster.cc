@@ -193,6 +193,7 @@ void Cluster::StartEngine() {
     Tell(started, [this, started, question] { AskStore(started, question, nullptr); });
   };
   process->on_propose = [this, started, machine](const wire::Record& record) {
+    if (wire::Newer(record, proposed_)) proposed_ = record;
     Tell(started, [this, machine, record] {
       Membership& of = memberships_[machine];
       if (of.kept && of.attachment == record.epoch.attachment) of.proposals.push_back(record);

@@ -69,6 +69,11 @@ class Cluster {
   // The newest complete record that an engine told of.
   const wire::Record& complete() const { return complete_; }
 
+  // Those whom the newest engine works with: of its proposal, where that is not complete.
+  const wire::Members& targets() const {
+    return wire::Newer(proposed_, complete_) ? proposed_.members : complete_.members;
+  }
+
   World& world;
   Network network;
   Store store;
@@ -127,6 +132,7 @@ class Cluster {
   EngineProcess* engine_ = nullptr;
   std::vector<EngineProcess*> old_engines_;
   wire::Record complete_;
+  wire::Record proposed_;
 };
 
 }  // namespace ankole::sim

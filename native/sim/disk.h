@@ -99,7 +99,8 @@ class Disk {
 
   uint64_t allocated_bytes(const Inode& file) const;
   uint64_t used_pages() const { return used_pages_; }
-  uint64_t capacity_pages = 1 << 20;
+  static constexpr uint64_t kCapacityPages = 1 << 20;
+  uint64_t capacity_pages = kCapacityPages;
   // What a failed sync drops may be gone from memory at once; else only when the machine boots.
   bool drops_at_once = false;
 

@@ -6,13 +6,13 @@ namespace ankole::sim {
 // it is built, and stays on.
 struct Features {
   // Rule 7: after an unclean stop a read first makes its range equal on all members.
-  bool read_makes_equal = false;
+  bool read_makes_equal = true;
   // Rule 4: an engine that was replaced answers no reads.
-  bool read_lease = false;
+  bool read_lease = true;
   // Rule 9: a replica knows a block whose pages the kernel dropped after they could not be written.
   bool checksums_at_rest = false;
   // Rule 7: members that left come back by themselves.
-  bool resync = false;
+  bool resync = true;
 };
 inline constexpr Features kFeatures = {};
 

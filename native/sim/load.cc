@@ -298,14 +298,19 @@ void Load::JudgeError(Request* request, uint64_t at) {
     clients_[request->client].engine = nullptr;
     return;
   }
-  // After an unclean stop all reads go to one member, whatever it answers, until rule 7 is built.
-  if (request->operation == BlockOperation::kRead && !kFeatures.read_makes_equal) return;
   // An error of the medium is for the client only where every member's disk failed, or lost what it
   // had not synced.
+  // An engine all of whose members are suspect tells of that with every flush.
+  if (request->operation == BlockOperation::kFlush &&
+      (lost_before_ > request->engine->ready_tick || request->engine->epoch() <= suspects_epoch_)) {
+    return;
+  }
   bool sound = false;
-  for (const wire::ReplicaId id : members_.all()) {
+  for (const wire::ReplicaId id : cluster_.targets().all()) {
     const Machine& machine = *cluster_.MachineOf(id);
-    sound |= !machine.damaged && machine.lost_tick == 0;
+    // One that is full leaves, and is not asked any more.
+    const bool full = machine.disk.capacity_pages < Disk::kCapacityPages;
+    sound |= !machine.damaged && !full && machine.lost_tick == 0;
   }
   if (sound) {
     world_.Finding(Range(*request) +
@@ -384,6 +389,7 @@ void Load::CheckLoss() {
     const bool suspect = machine.lost_tick != 0 && !kFeatures.resync;
     before = std::min(before, suspect ? world_.Tick() : machine.lost_tick);
   }
+  if (before > 0) suspects_epoch_ = std::max(suspects_epoch_, cluster_.complete().epoch);
   if (before <= lost_before_) return;
   lost_before_ = before;
   if (world_.tracing()) {

@@ -100,6 +100,8 @@ class Load {
   wire::Epoch acknowledging_epoch_;  // of the newest engine that acknowledged something
   uint64_t acknowledged_tick_ = 0;   // its first
   uint64_t ready_attachment_ = 0;
+  // An engine that worked with suspect members alone: its flushes may fail.
+  wire::Epoch suspects_epoch_;
   uint64_t lost_before_ = 0;  // what was answered before may have vanished, and the model knows
   wire::Members members_;
 };

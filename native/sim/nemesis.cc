@@ -163,7 +163,7 @@ void Nemesis::Do(Kind kind) {
         if (!all && i != replica) continue;
         Disk& full = cluster_.replica_machine(i).disk;
         full.capacity_pages = full.used_pages() + random_.Below(8);
-        world_.After(length_ns, [&full] { full.capacity_pages = 1 << 20; });
+        world_.After(length_ns, [&full] { full.capacity_pages = Disk::kCapacityPages; });
       }
       return;
     }
@@ -249,7 +249,7 @@ void Nemesis::Heal() {
   if (world_.tracing()) world_.Trace("nemesis", "heals");
   for (const auto& from : cluster_.machines()) {
     for (const auto& to : cluster_.machines()) cluster_.network.Heal(from->name(), to->name());
-    from->disk.capacity_pages = 1 << 20;
+    from->disk.capacity_pages = Disk::kCapacityPages;
     from->faults.slow_until_ns = 0;
     from->faults.read_errors = from->faults.write_errors = from->faults.sync_errors = 0;
   }

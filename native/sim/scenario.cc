@@ -14,6 +14,8 @@ namespace {
 // Longer than a start that waits for members (30 s), a stop of the store and the back-off of links
 // together: when faults have stopped, everything goes on within this time.
 constexpr uint64_t kLiveNs = 60 * kNsPerSecond;
+// One that flapped is held off for a minute at the most, and replicas join one after the other.
+constexpr uint64_t kRedundantNs = 240 * kNsPerSecond;
 
 class Scenario {
  public:
@@ -62,11 +64,12 @@ class Scenario {
 
   // False, and a finding, when it does not come true in time.
   bool Await(const std::string& what, const std::function<bool()>& condition) {
-    if (world_.RunUntil(world_.now_ns() + kLiveNs, condition)) return !world_.failed();
+    const uint64_t limit_ns = what == "full redundancy" ? kRedundantNs : kLiveNs;
+    if (world_.RunUntil(world_.now_ns() + limit_ns, condition)) return !world_.failed();
     if (world_.failed()) return false;
     // Members whose disks failed may have been the last ones to leave.
     if (OnlyDamaged()) return false;
-    world_.Finding(what + " did not happen within " + std::to_string(kLiveNs / kNsPerSecond) +
+    world_.Finding(what + " did not happen within " + std::to_string(limit_ns / kNsPerSecond) +
                    " s after the faults had stopped: " + load_->Waiting());
     return false;
   }
@@ -75,6 +78,11 @@ class Scenario {
       if (!cluster_->MachineOf(id)->disk_failed) return false;
     }
     return cluster_->complete().members.count > 0;
+  }
+
+  // All replicas are members again.
+  bool Redundant() const {
+    return Serving() && cluster_->complete().members.count == options_.replicas;
   }
 
   bool Serving() const { return cluster_->engine() != nullptr && cluster_->engine()->ready(); }
@@ -91,6 +99,7 @@ class Scenario {
     if (!Await("an answer", [&] { return load_->answered() >= before + 20; })) return;
     load_->Stop();
     if (!Await("the answer to every request", [this] { return load_->idle(); })) return;
+    if (kFeatures.resync && !Await("full redundancy", [this] { return Redundant(); })) return;
     load_->ReadAll();
     if (!Await("reading all back", [this] { return load_->read_all_done(); })) return;
     StopAndCompare(round);
