@@ -44,9 +44,9 @@ inline constexpr size_t kSessionOperationsMax = 2048;
 // Regions that writes may have dirty at a time (rule 5): what is compared after a crash is at most
 // 16 GiB a member, and a working set of that size never waits for a region to be cleaned.
 inline constexpr size_t kDirtyRegionsMax = 4096;
-// Chunks of at most kDataBytesMax that an engine copies or compares between replicas at a time: four
-// for each of what goes on in the background (making equal, joining, scrubbing), and as many for what
-// clients wait for. Their buffers are a reserve of their own in the engine's pool.
+// Chunks of at most kDataBytesMax that an engine copies or compares between replicas at a time:
+// four for each of what goes on in the background (making equal, joining, scrubbing), and as many
+// for what clients wait for. Their buffers are a reserve of their own in the engine's pool.
 inline constexpr size_t kCopiesMax = 16;
 // The requests that these, and who asks for maps, have at replicas at a time.
 inline constexpr size_t kErrandsMax = 256;

@@ -223,8 +223,8 @@ Status Replica::Load() {
   unclean_ = !record_state_.clean || volume_meta_.dirty;
   // A record of before mounts were noted has none.
   const bool mounted_anew = !record_state_.mount_id.empty() && record_state_.mount_id != mount_id_;
-  rebooted_ = unclean_ && (record_state_.boot_id != boot_id_ || mounted_anew) &&
-              !Mutant("boot-id-ignored");
+  rebooted_ =
+      unclean_ && (record_state_.boot_id != boot_id_ || mounted_anew) && !Mutant("boot-id-ignored");
   dirty_ = record_state_.clean ? DirtyState::kClean : DirtyState::kDirty;
   RETURN_IF_ERROR(LoadRegions(record_state_.clean && volume_meta_.dirty));
 

@@ -301,6 +301,7 @@ void t.test('salvage says what it would do, and does it only when told to', asyn
   t.equal((await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })).status, 201)
   await manager.attach('demo')
   const { replicas } = await api.untilState('demo', 'attaching')
+  await manager.waitFor('the engine', 5000, () => manager.engine(manager.volume('demo')))
   const url = '/v1/volumes/demo/salvage'
   t.match(await call('POST', url, {}), { status: 409, body: { error: { code: 'salvage-not-needed' } } })
   const [first, second] = replicas.map(({ id }) => id) as [string, string]

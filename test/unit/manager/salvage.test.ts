@@ -18,6 +18,7 @@ async function aRefusedVolume(t: Test): Promise<Refused> {
   await cluster.untilState('demo', 'detached')
   await cluster.manager.attach('demo')
   const volume = await cluster.untilState('demo', 'attaching')
+  await cluster.manager.waitFor('the engine', 5000, () => cluster.manager.engine(cluster.manager.volume('demo')))
   const ids = volume.replicas.map(({ id }) => id) as Refused['ids']
   const record: Refused['record'] = (generation, members) => ({
     ...{ epoch: { attachment: 1, run: 1 }, generation, members, snapshot: '' },
