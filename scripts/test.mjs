@@ -5,7 +5,7 @@
 //   node scripts/test.mjs all
 //
 // What a suite prints goes to build/test-<suite>.log, and what failed to the terminal as well. One suite runs after the other, but the
-// fuzzers: they have what the suites leave idle that wait most of the time, and are shown last.
+// fuzzers and the model: they have what the suites leave idle that wait most of the time, and are shown last.
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { createWriteStream, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -20,7 +20,10 @@ import { root } from './toolchain.mjs'
 const tap = join(root, 'node_modules', '.bin', 'tap')
 const minutes = 60_000
 
-/** `limitMs` is for what hangs: several times what it takes on two cores. */
+/**
+ * `limitMs` is for what hangs: several times what it takes on two cores. `isBeside`: begins with the first of `leavesIdle`,
+ * takes what they leave of the processors, and is the last to be waited for.
+ */
 const suites = {
   native: {
     what: 'the native core',
@@ -38,7 +41,8 @@ const suites = {
     what: 'the rules of membership, every state of them',
     command: ['make', '-s', '-C', 'test/model', 'test'],
     reader: readNative,
-    limitMs: 15 * minutes,
+    limitMs: 35 * minutes,
+    isBeside: true,
   },
   asan: {
     what: 'the native core under AddressSanitizer and UndefinedBehaviorSanitizer',
@@ -76,7 +80,6 @@ const suites = {
     reader: readTap,
     limitMs: 20 * minutes,
   },
-  // Begins with the first of `leavesIdle`, and takes what they leave of the processors: the last to be waited for.
   fuzz: {
     what: 'a minute for each fuzzer',
     command: [process.execPath, 'scripts/fuzz.mjs'],
@@ -87,7 +90,7 @@ const suites = {
 }
 const suitesDefault = ['native', 'typescript']
 /** These wait for programs, disks and timers most of the time; the suites before use all processors. */
-const leavesIdle = ['conformance', 'kernel']
+const leavesIdle = ['conformance', 'faults', 'kernel']
 
 /** Lines «ok NAME», «not ok NAME», «skip NAME: REASON», and at the end a line that counts them. */
 function readNative(print) {

@@ -188,13 +188,18 @@ void Replica::StartClean() {
 
 void Replica::EndSettle() {
   ReplicaOperation* operation = std::exchange(clean_running_, nullptr);
+  CHECK(operation != nullptr);
   const Status outcome = std::exchange(settle_.status, Status::Ok());
   const bool sync_failed = std::exchange(settle_.sync_failed, false);
+  if (sync_failed) {
+    FinishSyncFailed(operation, -EIO);
+  } else if (!outcome.ok()) {
+    FinishLater(operation, OutcomeOf(outcome));
+  } else {
+    record_waiters_.PushBack(operation);
+    StartRecord();
+  }
   StartClean();
-  if (sync_failed) return FinishSyncFailed(operation, -EIO);
-  if (!outcome.ok()) return FinishLater(operation, OutcomeOf(outcome));
-  record_waiters_.PushBack(operation);
-  StartRecord();
 }
 
 // Blocks that are good nowhere: durably so, that a restart does not take them for good.

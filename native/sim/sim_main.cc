@@ -162,6 +162,7 @@ int RunMany(const Arguments& arguments) {
     }
     if (workers.empty()) break;
     std::vector<pollfd> waits;
+    waits.reserve(workers.size());
     for (const Worker& worker : workers) waits.push_back({worker.output, POLLIN, 0});
     if (poll(waits.data(), waits.size(), -1) < 0) continue;
     for (size_t i = workers.size(); i-- > 0;) {
