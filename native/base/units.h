@@ -20,6 +20,11 @@ inline constexpr uint64_t kNsPerUs = 1000;
 inline constexpr uint64_t kNsPerMs = 1000 * kNsPerUs;
 inline constexpr uint64_t kNsPerSecond = 1000 * kNsPerMs;
 
+// How long ago; 0 for what happened since `now_ns` was taken.
+constexpr uint64_t ElapsedNs(uint64_t then_ns, uint64_t now_ns) {
+  return now_ns > then_ns ? now_ns - then_ns : 0;
+}
+
 constexpr uint64_t RoundDown(uint64_t value, uint64_t unit) { return value / unit * unit; }
 constexpr uint64_t RoundUp(uint64_t value, uint64_t unit) {
   return (value + unit - 1) / unit * unit;

@@ -232,7 +232,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void ReturnedMember(Link& link, const wire::ReplicaState& state);
   void MemberGone(Link& link);
 
-  // --- engine_membership.cc: starting, changing, stopping, time ---
+  // --- engine_start.cc: starting (rule 6) ---
   void Evaluate();
   StartDecision Decide(const std::vector<Heard>& heard) const;
   bool EveryoneHad(uint64_t time_ns) const;
@@ -240,6 +240,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void AskAgain(const std::string& why);
   void FencedMember();
   void FirstRecord();
+
+  // --- engine_membership.cc: changing members (rule 2) ---
   void ServeWhenAlone();
   void Propose(const wire::Members& members);
   void WriteRecord(Link& link);
@@ -257,11 +259,9 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void PartWith(Link& link);
   void Refuse(const std::string& reason);
   void GiveUpBuffers();
-  void SetMode(Mode mode, const std::string& message);
-  void SetMessage(const std::string& message, WaitsFor waits_for = WaitsFor::kNothing);
-  // What held I/O up is over.
-  void GoesOn();
-  std::string WhoLeft() const;
+  void AskAgainForRecord(uint64_t now_ns);
+
+  // --- engine_late.cc: what time brings about ---
   void Tick();
   void ArmTick(bool fast);
   // Who is late: `first` after the time of a minority, `second` after that of a drop that needs
@@ -280,10 +280,18 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void NoteLate(Late* late, const Link& link, uint64_t waited_ns, uint64_t limit_ns, Fault fault,
                 const std::string& reason);
   void LeaveLate(Late late);
-  void AskAgainForRecord(uint64_t now_ns);
+
+  // --- engine_stop.cc: stopping ---
   void CloseWhenIdle();
   void CloseOf(Link& link, bool clean);
   void Closed(bool in_time);
+
+  // --- engine_report.cc: what it says of itself ---
+  void SetMode(Mode mode, const std::string& message);
+  void SetMessage(const std::string& message, WaitsFor waits_for = WaitsFor::kNothing);
+  // What held I/O up is over.
+  void GoesOn();
+  std::string WhoLeft() const;
 
   // --- lease.cc: reads (rule 4) ---
   bool HasLease(uint64_t now_ns) { return now_ns <= lease_until_ns_ || RenewLease(now_ns); }

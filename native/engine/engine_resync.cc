@@ -49,10 +49,6 @@ Fault FaultOf(ErrorCode code) {
   }
 }
 
-uint64_t Since(uint64_t then_ns, uint64_t now_ns) {
-  return now_ns > then_ns ? now_ns - then_ns : 0;
-}
-
 }  // namespace
 
 // --- what resync needs of the engine
@@ -63,7 +59,7 @@ bool Engine::Settled() const {
 }
 
 bool Engine::Busy() const {
-  return client_ns_ != 0 && Since(client_ns_, reactor_.NowNs()) < kBusyNs;
+  return client_ns_ != 0 && ElapsedNs(client_ns_, reactor_.NowNs()) < kBusyNs;
 }
 
 uint64_t Engine::CompleteTag() const {
@@ -133,7 +129,7 @@ void Engine::Admit(Operation* operation) {
   const uint64_t now_ns = operation->request->submitted_ns;
   const bool nested = operation->request->hold != nullptr;
   const bool door_closed =
-      !admission_.empty() && !nested && Since(admission_.front()->queued_ns, now_ns) >= kDoorNs;
+      !admission_.empty() && !nested && ElapsedNs(admission_.front()->queued_ns, now_ns) >= kDoorNs;
   operation->pinned =
       !door_closed && regions_.Pin(RunOf(*operation), now_ns, options_.dirty_regions_max);
   if (operation->pinned) {
@@ -309,7 +305,7 @@ void Engine::LookAtResync(uint64_t now_ns) {
   scrubber_.Pump();
   joiner_.OnQuiet(CompleteTag());
   joiner_.Look(now_ns);
-  const bool idle = Since(client_ns_, now_ns) >= options_.idle_ns && admission_.empty() &&
+  const bool idle = ElapsedNs(client_ns_, now_ns) >= options_.idle_ns && admission_.empty() &&
                     joiner_.link() == nullptr && equalizer_.AllEqual() && !scrubber_.running();
   cleaner_.Look(!admission_.empty(), idle, joiner_.copied_since_flush());
   AdmitWaiting();
@@ -322,16 +318,16 @@ void Engine::CheckErrands(uint64_t now_ns) {
   for (const auto& link : links_) {
     if (!link->up()) continue;
     const Errand* oldest = errands_.OldestAt(*link);
-    const uint64_t waited_ns = oldest != nullptr ? Since(oldest->sent_ns, now_ns) : 0;
+    const uint64_t waited_ns = oldest != nullptr ? ElapsedNs(oldest->sent_ns, now_ns) : 0;
     if (IsTarget(link->index())) {
       if (waited_ns >= std::max(options_.late_ns * 5 / 2, kJoinerLateNs)) {
         MemberFailed(*link, {ErrorCode::kTimedOut, "it answered too late"});
       }
       continue;
     }
-    if (Since(link->heard_ns(), now_ns) >= kSilentNs) link->Ping();
+    if (ElapsedNs(link->heard_ns(), now_ns) >= kSilentNs) link->Ping();
     const bool silent =
-        link->ping_sent_ns() != 0 && Since(link->ping_sent_ns(), now_ns) >= kSilentNs;
+        link->ping_sent_ns() != 0 && ElapsedNs(link->ping_sent_ns(), now_ns) >= kSilentNs;
     if (!silent && waited_ns < kJoinerLateNs) continue;
     const Status why(ErrorCode::kTimedOut, silent ? "it does not answer" : "it answered too late");
     if (joiner_.link() == link.get()) {

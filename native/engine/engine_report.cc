@@ -1,0 +1,72 @@
+#include "engine/engine.h"
+
+// What the engine says of itself.
+namespace ankole::engine {
+
+void Engine::SetMode(Mode mode, const std::string& message) {
+  mode_ = mode;
+  message_ = message;
+  waits_for_ = WaitsFor::kNothing;
+  observer_.OnReport(Report());
+}
+
+void Engine::SetMessage(const std::string& message, WaitsFor waits_for) {
+  if (message == message_ && waits_for == waits_for_) return;
+  message_ = message;
+  waits_for_ = waits_for;
+  if (!message.empty()) log_.Log(LogLevel::kWarn, message);
+  observer_.OnReport(Report());
+}
+
+std::string Engine::WhoLeft() const {
+  const size_t left = links_.size() - complete_.members.count;
+  if (left == 0) return "";
+  return std::to_string(left) + " of " + std::to_string(links_.size()) + " replicas left";
+}
+
+void Engine::GoesOn() {
+  if (mode_ == Mode::kServing) message_ = WhoLeft();
+  if (mode_ == Mode::kChanging) message_ = "the members change";
+  waits_for_ = WaitsFor::kNothing;
+  observer_.OnReport(Report());
+}
+
+EngineReport Engine::Report() const {
+  const bool degraded = complete_.members.count < links_.size();
+  WaitsFor waits_for = waits_for_;
+  std::string message = message_;
+  // Whatever else has happened since: what I/O waits for is what the reader wants to know.
+  const bool works = mode_ == Mode::kServing || mode_ == Mode::kChanging;
+  if (works && waits_for == WaitsFor::kNothing && out_of_space_ns_ != 0) {
+    waits_for = WaitsFor::kSpace;
+    message = kOutOfSpaceText;
+  }
+  const bool waits = waits_for != WaitsFor::kNothing;
+  const char* state = "";
+  switch (mode_) {
+    case Mode::kStarting:
+    case Mode::kFencing:
+    case Mode::kLearning:
+    case Mode::kRecording:
+      state = "starting";
+      break;
+    case Mode::kServing:
+      state = waits ? "waiting" : degraded ? "degraded" : "serving";
+      break;
+    case Mode::kChanging:
+      state = waits ? "waiting" : "degraded";
+      break;
+    case Mode::kStopping:
+      state = "stopping";
+      break;
+    case Mode::kStopped:
+      state = "stopped";
+      break;
+    case Mode::kRefused:
+      state = "refused";
+      break;
+  }
+  return {state, message, complete_, waits_for};
+}
+
+}  // namespace ankole::engine

@@ -1,0 +1,171 @@
+#include "engine/several_testing.h"
+
+// Who is late or comes back with a fault leaves, the last one never: section 4, rules 1 and 7.
+namespace ankole::engine::testing {
+namespace {
+
+TEST(engine, AnUnmapWhileOneHangsDropsNobodyElse) {
+  Three three(400);
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] { three[1].Hang(); });
+  // 12 is at work on it for longer than any drop takes, and says that it works.
+  three[2].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kUnmap);
+  };
+  Request* request = three.bench.Submit(BlockOperation::kUnmap, 0, kMiB);
+  ASSERT(three.bench.Until([&] { return three.bench.At("complete 2") != SIZE_MAX; }));
+  EXPECT(three.bench.Never([&] { return request->finished; }, 1500));
+  three.bench.On([&] { three[2].Release(); });
+  ASSERT(three.bench.Wait(request));
+  EXPECT(request->status == ErrorCode::kOk);
+  EXPECT_EQ(three.Members(), 2U);
+  EXPECT(three.bench.Complete().members.Contains(three[2].id()));
+  EXPECT(three.bench.At("replica 11 fault no-answer") != SIZE_MAX);
+}
+
+TEST(engine, TheOnlyReplicaMayHangForAsLongAsItWants) {
+  Bench bench;
+  bench.options.late_ns = 200 * kNsPerMs;
+  ScriptedReplica& only = bench.AddScripted();
+  ASSERT(bench.StartAndWait());
+  bench.On([&] { only.Hang(); });
+  Request* write = bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  Request* read = bench.Submit(BlockOperation::kRead, 8192, 4096);
+  EXPECT(bench.Never([&] { return write->finished || read->finished; }, 2500));
+  EXPECT(bench.State().starts_with("waiting"));
+  bench.On([&] { only.Wake(); });
+  ASSERT(bench.Wait(write) && bench.Wait(read));
+  EXPECT(write->status == ErrorCode::kOk && read->status == ErrorCode::kOk);
+  ASSERT(bench.Until([&] { return bench.engine->Report().waits_for == WaitsFor::kNothing; }));
+  EXPECT(bench.State().starts_with("serving"));
+}
+
+TEST(engine, ASecondMemberIsLostWhileTheFirstDepartureIsRecorded) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kProbes; });
+  int failing = 2;
+  for (size_t i : {1, 2}) {
+    three[i].verdict = [&failing, i](const wire::Header& header) -> Verdict {
+      if (header.opcode == wire::Opcode::kRecord) return Hold(true);
+      return FailWith(header.opcode == wire::Opcode::kWrite && static_cast<int>(i) >= failing,
+                      ErrorCode::kIoError);
+    };
+  }
+  Request* first = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  ASSERT(three.bench.Until([&] { return three[1].held() == 1; }));
+  EXPECT(three.bench.At("proposed 2") != SIZE_MAX);
+  three.bench.On([&] { failing = 1; });
+  Request* second = three.bench.Submit(BlockOperation::kWrite, 4096, 4096, 2);
+  // Who is left is no majority of anything, and the store has no answer to it yet.
+  ASSERT(three.bench.Until([&] { return three.bench.At("store asked 3") != SIZE_MAX; }));
+  EXPECT_EQ(three.bench.At("complete 2"), SIZE_MAX);
+  EXPECT(three.bench.Never([&] { return first->finished || second->finished; }, 200));
+  three.bench.AnswerStore(Status::Ok());
+  ASSERT(three.bench.Wait(first) && three.bench.Wait(second));
+  EXPECT(first->status == ErrorCode::kOk && second->status == ErrorCode::kOk);
+  EXPECT_EQ(three.Members(), 1U);
+}
+
+TEST(engine, TheOneThatAnsweredLeavesWhileTheOthersFail) {
+  // A has answered a write and then leaves; B and C fail it. One of them must stay.
+  Three three(400);
+  ASSERT(three.bench.StartAndWait());
+  for (size_t i : {1, 2}) {
+    three[i].verdict = [](const wire::Header& header) {
+      return Hold(header.opcode == wire::Opcode::kWrite);
+    };
+  }
+  three[0].verdict = [](const wire::Header& header) {
+    return FailWith(header.offset_bytes == 65536, ErrorCode::kIoError);
+  };
+  Request* request = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 1);
+  ASSERT(three.bench.Until([&] { return three[1].held() == 1 && three[2].held() == 1; }));
+  for (size_t i : {1, 2}) {
+    three[i].verdict = [](const wire::Header& header) {
+      return FailWith(header.opcode == wire::Opcode::kFlush, ErrorCode::kIoError);
+    };
+  }
+  // B and C serve this one, so that A leaves.
+  Request* other = three.bench.Submit(BlockOperation::kWrite, 65536, 4096, 1);
+  ASSERT(three.bench.Wait(other));
+  three.bench.On([&] {
+    three[1].Release();
+    three[2].Release();
+  });
+  ASSERT(three.bench.Wait(request));
+  EXPECT(three.bench.Flush() == ErrorCode::kIoError);
+  EXPECT_EQ(three.Members(), 1U);
+}
+
+TEST(engine, TheLastMemberNeverLeavesAndItsErrorReachesTheClient) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  for (ScriptedReplica* replica : three.replicas) {
+    replica->verdict = [](const wire::Header& header) { return FailWrites(header); };
+  }
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kIoError);
+  ASSERT(three.bench.Until([&] { return three.bench.engine->Report().record.members.count == 1; }));
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kIoError);
+  EXPECT_EQ(three.Members(), 1U);
+  EXPECT(three.bench.Do(BlockOperation::kRead, 0, 4096) == ErrorCode::kOk);
+  for (ScriptedReplica* replica : three.replicas) replica->verdict = nullptr;
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+}
+
+TEST(engine, AMemberThatComesBackSuspectLeaves) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] {
+    three[1].state.suspect = true;
+    three[1].Break();
+  });
+  ASSERT(three.bench.Until([&] { return three.bench.engine->Report().record.members.count == 2; }));
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+}
+
+TEST(engine, AMemberThatComesBackWithAnotherRecordLeaves) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] {
+    three[1].state.records = {};
+    three[1].Break();
+  });
+  ASSERT(three.bench.Until([&] { return three.bench.engine->Report().record.members.count == 2; }));
+}
+
+TEST(engine, TheLastMemberIsNotReplacedByAnotherUnderItsName) {
+  Bench bench;
+  ScriptedReplica& only = bench.AddScripted();
+  ASSERT(bench.StartAndWait());
+  EXPECT(bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  wire::RecordPair records;
+  bench.On([&] {
+    records = std::exchange(only.state.records, {});
+    only.Break();
+  });
+  Request* read = bench.Submit(BlockOperation::kRead, 0, 4096);
+  EXPECT(bench.Never([&] { return read->finished; }, 800));
+  EXPECT(bench.State().starts_with("waiting"));
+  bench.On([&] { only.state.records = records; });
+  ASSERT(bench.Wait(read));
+  EXPECT(Bench::Holds(read, 1));
+  EXPECT(bench.State().starts_with("serving"));
+}
+
+TEST(engine, FlushesFailOnceTheLastMemberMayHaveLostWrites) {
+  Bench bench;
+  ScriptedReplica& only = bench.AddScripted();
+  ASSERT(bench.StartAndWait());
+  EXPECT(bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  EXPECT(bench.Flush() == ErrorCode::kOk);
+  bench.On([&] {
+    only.state.suspect = true;
+    only.Break();
+  });
+  EXPECT(bench.Write(0, 4096, 2) == ErrorCode::kOk);
+  EXPECT(bench.Flush() == ErrorCode::kIoError);
+}
+
+}  // namespace
+}  // namespace ankole::engine::testing
