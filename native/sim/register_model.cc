@@ -20,7 +20,9 @@ std::string Number(uint64_t tick) {
 }  // namespace
 
 RegisterModel::RegisterModel(uint64_t size_bytes)
-    : sectors_(size_bytes / kSectorBytes), touched_(size_bytes / kSectorBytes) {}
+    : sectors_(size_bytes / kSectorBytes),
+      touched_(size_bytes / kSectorBytes),
+      in_unflushed_(size_bytes / kSectorBytes) {}
 
 void RegisterModel::Fill(std::byte* data, uint64_t offset_bytes, uint64_t length_bytes,
                          uint32_t value) {
@@ -74,6 +76,10 @@ void RegisterModel::WriteBegins(uint64_t offset_bytes, uint64_t length_bytes, ui
     touched_[s] = true;
     Forget(&sector);
     sector.writes.push_back({.value = value, .begin = at, .seen = at});
+    if (!in_unflushed_[s]) {
+      in_unflushed_[s] = true;
+      unflushed_.push_back(static_cast<uint32_t>(s));
+    }
   }
 }
 
@@ -107,11 +113,15 @@ void RegisterModel::WriteFails(uint64_t offset_bytes, uint64_t length_bytes, uin
 }
 
 void RegisterModel::Flushed(uint64_t began) {
-  for (uint64_t s = 0; s < sectors_.size(); ++s) {
+  std::erase_if(unflushed_, [&](uint32_t s) {
+    bool all = true;
     for (Write& write : sectors_[s].writes) {
       if (write.answered < began) write.durable = true;
+      all &= write.durable;
     }
-  }
+    if (all) in_unflushed_[s] = false;
+    return all;
+  });
 }
 
 std::string RegisterModel::Read(uint64_t offset_bytes, const std::byte* data, uint64_t length_bytes,
@@ -155,7 +165,8 @@ std::string RegisterModel::Read(uint64_t offset_bytes, const std::byte* data, ui
 }
 
 void RegisterModel::Lost(uint64_t before, uint64_t now) {
-  for (Sector& sector : sectors_) {
+  for (const uint32_t s : unflushed_) {
+    Sector& sector = sectors_[s];
     bool any = false;
     for (const Write& write : sector.writes) any |= !write.durable;
     if (!any) continue;
