@@ -170,15 +170,18 @@ void RegisterModel::Lost(uint64_t before, uint64_t now) {
     bool any = false;
     for (const Write& write : sector.writes) any |= !write.durable;
     if (!any) continue;
-    // What cannot have vanished, and so hides whatever was before it.
+    // What cannot have vanished hides whatever was before it: a durable write for good, another one
+    // for as long as it is not lost itself.
     const std::vector<Write> all = sector.writes;
-    std::erase_if(sector.writes, [&](const Write& write) {
+    const auto hidden = [&](const Write& write, bool for_good) {
       for (const Write& stays : all) {
-        const bool kept = stays.answered != kNever && (stays.durable || stays.begin >= before);
-        if (kept && stays.begin != write.begin && write.by < stays.seen) return true;
+        const bool kept = stays.durable || (!for_good && stays.begin >= before);
+        if (stays.answered == kNever || !kept || stays.begin == write.begin) continue;
+        if (write.by < stays.seen) return true;
       }
       return false;
-    });
+    };
+    std::erase_if(sector.writes, [&](const Write& write) { return hidden(write, true); });
     if (sector.writes.size() == 1) {
       sector.writes[0].certain = true;
       continue;
@@ -187,6 +190,7 @@ void RegisterModel::Lost(uint64_t before, uint64_t now) {
     bool loose = false;
     for (Write& write : sector.writes) {
       if (write.answered == kNever && write.by == kNever) continue;  // it is still under way
+      if (hidden(write, false)) continue;
       if (write.answered != kNever && write.begin >= before) continue;
       if (write.begin < sector.loose_before) loose = true;
       write.begin = write.seen = now;
