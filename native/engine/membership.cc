@@ -116,6 +116,7 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
   wire::Record complete = newest;
   for (const Heard& replica : heard) {
     if (!replica.answered) continue;
+    if (Mutant("store-alone-start") && basis.record.exists()) continue;
     const wire::RecordPair& records = replica.state.records;
     if (Newer(records.current, newest)) newest = records.current;
     if (Newer(records.complete, complete)) complete = records.complete;

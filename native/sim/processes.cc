@@ -56,7 +56,10 @@ void DiskHostProcess::Emit(const Json& event) {
                          .Set("secret", SecretText(secret))
                          .Set("cache", direct ? "direct" : "buffered"));
   }
-  if (event.Find("reply") != nullptr && event.Find("result") != nullptr) ready_ = true;
+  if (event.Find("reply") != nullptr && event.Find("result") != nullptr) {
+    ready_ = true;
+    if (on_made) on_made();
+  }
 }
 
 // --- engine

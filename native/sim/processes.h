@@ -33,6 +33,8 @@ class DiskHostProcess final : private EventSink {
   uint64_t size_bytes = 0;
   bool direct = false;
   Secret secret = {};
+  // The replica was made, or found.
+  std::function<void()> on_made;
   // It stopped by itself, as it could not use its disk.
   std::function<void()> on_ended;
 
