@@ -77,6 +77,9 @@ class RegisterModel {
 
   std::vector<Sector> sectors_;
   std::vector<bool> touched_;
+  // Sectors that have writes that are not durable, and perhaps others: what a flush looks at.
+  std::vector<uint32_t> unflushed_;
+  std::vector<bool> in_unflushed_;
 };
 
 }  // namespace ankole::sim

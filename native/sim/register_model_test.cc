@@ -110,6 +110,24 @@ TEST(sim_register, WhatCameAfterTheLossIsNotCoveredByIt) {
   EXPECT(sector.Read(2, 40, 41));
 }
 
+// Seeds 11477 and 11987: what one member kept of it hid the rest, and then that member lost it too.
+TEST(sim_register, WhatALossLeavesMayBeLostByTheNextOne) {
+  Sector sector;
+  EXPECT(sector.Write(1, 10, 11));
+  sector.model.Flushed(12);
+  EXPECT(sector.Write(2, 20, 21));
+  EXPECT(sector.Write(3, 22, 23));
+  sector.model.Lost(15, 30);
+  Sector kept = sector;
+  EXPECT(!kept.Read(1, 32, 33));
+  sector.model.Lost(40, 41);
+  for (const uint32_t value : {1, 2, 3}) {
+    Sector after = sector;
+    EXPECT(after.Read(value, 50, 51));
+  }
+  EXPECT(!sector.Read(0, 50, 51));
+}
+
 TEST(sim_register, ForceUnitAccessIsAFlushOfItself) {
   Sector sector;
   sector.Begin(1, 10);
