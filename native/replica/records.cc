@@ -95,7 +95,7 @@ void Replica::BeginClean(ReplicaOperation* operation) {
 }
 
 void Replica::Clean(const ReplicaOperation& operation) {
-  uint8_t bits = Mutant("one-map") ? UINT8_MAX : kDirtyBit;
+  uint8_t bits = Mutant("one-map-for-both") ? UINT8_MAX : kDirtyBit;
   for (const wire::ReplicaId id : operation.clean.ids.all()) {
     const int slot = regions_.FindSlot(id);
     if (slot >= 0) bits |= MissingBit(slot);

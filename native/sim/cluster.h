@@ -87,6 +87,12 @@ class Cluster {
   Store store;
   const Options options;
 
+  // It is no member, nor may it be one of a record that is on its way.
+  bool IsAway(wire::ReplicaId id) const {
+    return !wire::Newer(proposed_, complete_) && complete_.exists() &&
+           !complete_.members.Contains(id);
+  }
+
   // An engine's requests end with it: the process is gone, or says that it will answer none.
   std::function<void(EngineProcess*)> on_engine_gone;
   std::function<void(EngineProcess*)> on_engine_ready;

@@ -191,7 +191,7 @@ void Nemesis::Do(Kind kind) {
       // All that it has, the members have: it was away, or is about to come back.
       for (size_t i = 0; i < cluster_.replica_count(); ++i) {
         const wire::ReplicaId id = cluster_.replica_id(i);
-        if (cluster_.targets().Contains(id) || cluster_.complete().members.Contains(id)) continue;
+        if (!cluster_.IsAway(id)) continue;
         trace(cluster_.replica_machine(i).name());
         cluster_.ReplaceDisk(i, random_.Below(length_ns));
         return;

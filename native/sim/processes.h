@@ -40,6 +40,7 @@ class DiskHostProcess final : private EventSink {
 
  private:
   void Emit(const Json& event) override;
+  void Create();
 
   const wire::ReplicaId replica_;
   bool ready_ = false;
