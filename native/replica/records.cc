@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/mutant.h"
 #include "base/units.h"
 #include "replica/replica.h"
 
@@ -54,6 +55,10 @@ void Replica::BeginRecord(ReplicaOperation* operation) {
     record_next_.boot_id = boot_id_;
     record_next_.mount_id = mount_id_;
   }
+  // Not where a welcome writes another epoch beside it: what was lost before is lost still.
+  if (operation->resynced || next != record_state_.record) {
+    record_next_.recorded_in = IncarnationOf(boot_id_, mount_id_);
+  }
   uint8_t begun = 0;
   // With another welcomed epoch alone nobody is dropped.
   if (next != record_state_.record) {
@@ -94,7 +99,7 @@ void Replica::BeginClean(ReplicaOperation* operation) {
 }
 
 void Replica::Clean(const ReplicaOperation& operation) {
-  uint8_t bits = kDirtyBit;
+  uint8_t bits = Mutant("one-map-for-both") ? UINT8_MAX : kDirtyBit;
   for (const wire::ReplicaId id : operation.clean.ids.all()) {
     const int slot = regions_.FindSlot(id);
     if (slot >= 0) bits |= MissingBit(slot);
@@ -167,6 +172,7 @@ void Replica::RunRecordJob(bool record, const MissingSlots& slots_after) {
 
 // Everything synced again, and the marks of rule 7 gone.
 Status Replica::DropFailedMarker() {
+  if (Mutant("joiner-not-flushed")) return Status::Ok();
   for (const Layer& layer : chain_.layers()) RETURN_IF_ERROR(files_.SyncData(layer.file));
   const Status removed = files_.Remove(directory_ + "/" + std::string(kFailedName));
   if (removed.code() == ErrorCode::kNotFound) return Status::Ok();

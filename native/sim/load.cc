@@ -47,7 +47,7 @@ Load::Load(Cluster& cluster)
   length_shift_max_ = random_.Between(1, 11);
   think_ns_max_ = random_.Chance(1, 2) ? 100 * kNsPerMs : 5 * kNsPerMs;
   writes_in_100_ = random_.Between(30, 70);
-  flushes_in_100_ = random_.Between(1, 10);
+  flushes_in_1000_ = random_.Chance(1, 3) ? random_.Between(2, 10) : random_.Between(10, 100);
   whole_blocks_ = random_.Chance(1, 3);
   cluster_.on_engine_gone = [this](EngineProcess* engine) { OnEngineGone(engine); };
   cluster_.on_engine_ready = [this](EngineProcess* engine) { OnEngineReady(engine); };
@@ -96,7 +96,10 @@ std::string Load::Waiting() const {
 }
 
 void Load::NextLater(size_t client, uint64_t least_ns, uint64_t most_ns) {
-  world_.After(random_.Skewed(least_ns, most_ns), [this, client] { Next(client); });
+  const uint64_t turn = ++clients_[client].turn;
+  world_.After(random_.Skewed(least_ns, most_ns), [this, client, turn] {
+    if (clients_[client].turn == turn) Next(client);
+  });
 }
 
 void Load::Next(size_t client) {
@@ -154,8 +157,7 @@ void Load::Fill(Request* request) {
     sweep_.pop_back();
     return;
   }
-  const uint64_t kind = random_.Below(100);
-  if (kind < flushes_in_100_) {
+  if (random_.Below(1000) < flushes_in_1000_) {
     request->operation = BlockOperation::kFlush;
     return;
   }
@@ -168,9 +170,7 @@ void Load::Fill(Request* request) {
   const uint64_t bytes = hot ? hot_bytes_ : cluster_.options.size_bytes;
   request->offset_bytes = RoundDown(begin + random_.Below(bytes - length + 1), unit);
   request->length_bytes = length;
-  const uint64_t rest = 100 - flushes_in_100_;
-  const uint64_t writes = rest * writes_in_100_ / 100;
-  if (kind < flushes_in_100_ + writes) {
+  if (random_.Below(100) < writes_in_100_) {
     const uint64_t which = random_.Below(10);
     request->operation = which < 8    ? BlockOperation::kWrite
                          : which == 8 ? BlockOperation::kZero
@@ -367,6 +367,10 @@ void Load::OnEngineReady(EngineProcess* engine) {
     }
   }
   if (!kFeatures.read_makes_equal) model.Loose(world_.Tick());
+  // Some have waited for it, with requests at hand.
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    if (clients_[i].request == nullptr && random_.Chance(1, 2)) NextLater(i, 0, 2 * kNsPerMs);
+  }
 }
 
 void Load::OnMembersChanged() {

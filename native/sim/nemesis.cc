@@ -16,7 +16,7 @@ const char* Nemesis::Name(Kind kind) {
       "kill-disk-host", "kill-engine", "freeze-disk-host", "freeze-engine", "break-connection",
       "cut-one-way",    "cut",         "isolate",          "cut-store",     "power-one",
       "power-all",      "move",        "slow-disk",        "read-error",    "write-error",
-      "sync-error",     "full-disk"};
+      "sync-error",     "full-disk",   "replace-disk",     "at-record"};
   return kNames[kind];
 }
 
@@ -25,14 +25,18 @@ Nemesis::Nemesis(Cluster& cluster)
   for (uint8_t kind = 0; kind < kKinds; ++kind) {
     if (random_.Chance(1, 3)) kinds_.push_back(static_cast<Kind>(kind));
   }
+  // No fault of its own.
+  at_record_ = std::erase(kinds_, kAtRecord) > 0;
   pause_ns_ = (50 * kNsPerMs) << random_.Below(6);
   length_ns_ = (200 * kNsPerMs) << random_.Below(6);
+  cluster_.on_record = [this] { AtRecord(); };
   CareForEngine();
 }
 
 std::string Nemesis::Describe() const {
   std::string text;
   for (const Kind kind : kinds_) text += std::string(text.empty() ? "" : ", ") + Name(kind);
+  if (at_record_) text += std::string(text.empty() ? "" : ", ") + Name(kAtRecord);
   return text.empty() ? "none" : text;
 }
 
@@ -53,6 +57,22 @@ void Nemesis::Schedule() {
 void Nemesis::Strike() {
   if (kinds_.empty() || DamageSettles()) return;
   Do(kinds_[random_.Below(kinds_.size())]);
+}
+
+// Membership is where most can go wrong: what fails within the moments after a record was proposed,
+// or became complete, meets it half done.
+void Nemesis::AtRecord() {
+  if (!running_ || !at_record_ || random_.Chance(1, 2)) return;
+  const bool store =
+      std::find(kinds_.begin(), kinds_.end(), kCutStore) != kinds_.end() && random_.Chance(1, 2);
+  world_.After(random_.Skewed(0, 200 * kNsPerMs), [this, store, round = round_] {
+    if (!running_ || round != round_) return;
+    if (store) {
+      Do(kCutStore);  // whether it has the record nobody knows
+    } else {
+      Strike();
+    }
+  });
 }
 
 // While a disk begins to fail nothing else does, for long enough that the engine parts with it:
@@ -126,7 +146,7 @@ void Nemesis::Do(Kind kind) {
       for (const auto& machine : cluster_.machines()) {
         if (random_.Chance(1, 2)) cluster_.CutStore(*machine);
       }
-      world_.After(length_ns, [this] { cluster_.HealStore(); });
+      world_.After(4 * length_ns, [this] { cluster_.HealStore(); });
       return;
     }
     case kPowerOne: {
@@ -167,6 +187,17 @@ void Nemesis::Do(Kind kind) {
       }
       return;
     }
+    case kReplaceDisk:
+      // All that it has, the members have: it was away, or is about to come back.
+      for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+        const wire::ReplicaId id = cluster_.replica_id(i);
+        if (!cluster_.IsAway(id)) continue;
+        trace(cluster_.replica_machine(i).name());
+        cluster_.ReplaceDisk(i, random_.Below(length_ns));
+        return;
+      }
+      return;
+    case kAtRecord:
     case kKinds:
       return;
   }

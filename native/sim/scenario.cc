@@ -28,11 +28,18 @@ class Scenario {
     options_.size_bytes = kMiB << random.Between(1, 4);
     options_.direct = random.Chance(1, 4);
     rounds_ = random.Between(1, 3);
+    // Times and bounds are shorter in some runs, for the same histories to take less of them.
+    if (random.Chance(1, 2)) options_.start_wait_ns = kNsPerSecond << random.Below(4);
+    // Packets that are lost make everybody late now and then.
+    const bool lossy = random.Chance(1, 3);
+    if (!lossy && random.Chance(1, 3)) options_.late_ns = (250 * kNsPerMs) << random.Below(2);
+    if (random.Chance(1, 2)) options_.idle_ns = (20 * kNsPerMs) << random.Below(7);
+    if (random.Chance(1, 4)) options_.dirty_regions_max = random.Between(2, 4);
     cluster_ = std::make_unique<Cluster>(world_, options_);
     Network::Options& net = cluster_->network.options;
     net.delay_ns_max = (100 * kNsPerUs) << random.Below(7);
     net.room_bytes = (32 * kKiB) << random.Below(7);
-    net.lost_in_1000 = random.Chance(1, 3) ? random.Between(1, 20) : 0;
+    net.lost_in_1000 = lossy ? random.Between(1, 20) : 0;
     load_ = std::make_unique<Load>(*cluster_);
     nemesis_ = std::make_unique<Nemesis>(*cluster_);
   }
