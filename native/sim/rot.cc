@@ -86,7 +86,7 @@ bool Rot::IsGood(uint64_t block, size_t replica) const {
 bool Rot::FlipOne(uint64_t block, size_t replica) {
   Machine& machine = cluster_.replica_machine(replica);
   Inode* const head = HeadOf(replica);
-  if (head == nullptr || !MayDamage(machine) || machine.damaged || machine.was_full) return false;
+  if (head == nullptr || machine.damaged || machine.was_full) return false;
   if (Find(block, replica) != nullptr || RegionDirty(replica, block / kRegionBlocks)) return false;
   const auto page = head->pages.find(block);
   if (page == head->pages.end() || page->second.differs) return false;
