@@ -119,10 +119,42 @@ TEST(engine, AMemberThatComesBackSuspectLeaves) {
   Three three;
   ASSERT(three.bench.StartAndWait());
   three.bench.On([&] {
-    three[1].state.suspect = true;
+    three[1].state.suspect = three[1].state.lost = true;
     three[1].Break();
   });
   ASSERT(three.bench.Until([&] { return three.bench.engine->Report().record.members.count == 2; }));
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+}
+
+// One that lost something and cannot leave yet must not get the record by which it would be taken
+// as it is.
+TEST(engine, AMemberThatComesBackSuspectGetsNoRecordWhileItsLeavingNeedsTheStore) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] {
+    three.bench.store_mode = StoreMode::kSilent;
+    three[1].Unlisten();
+  });
+  const std::string gone =
+      "replica " + wire::ReplicaIdText(three[1].id()).substr(14) + " connecting";
+  ASSERT(three.bench.Until([&] { return three.bench.At(gone) != SIZE_MAX; }));
+  three.bench.On([&] {
+    three[2].state.suspect = three[2].state.lost = true;
+    three[2].Break();
+  });
+  const auto names_two = [](ScriptedReplica& replica) {
+    return replica.state.records.current.members.count == 2;
+  };
+  ASSERT(three.bench.Until([&] { return names_two(three[0]); }));
+  three.bench.On([&] {
+    three[1].state.suspect = three[1].state.lost = true;
+    three[1].Listen();
+  });
+  ASSERT(three.bench.Until([&] { return three.bench.At("store probed") != SIZE_MAX; }));
+  EXPECT(three.bench.Never([&] { return names_two(three[1]); }, 800));
+  EXPECT_EQ(three.bench.At("complete 2"), SIZE_MAX);
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(three.bench.Until([&] { return three.bench.At("complete 3") != SIZE_MAX; }));
   EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
 }
 
@@ -162,7 +194,7 @@ TEST(engine, FlushesFailOnceTheLastMemberMayHaveLostWrites) {
   EXPECT(bench.Write(0, 4096, 1) == ErrorCode::kOk);
   EXPECT(bench.Flush() == ErrorCode::kOk);
   bench.On([&] {
-    only.state.suspect = true;
+    only.state.suspect = only.state.lost = true;
     only.Break();
   });
   EXPECT(bench.Write(0, 4096, 2) == ErrorCode::kOk);

@@ -347,7 +347,11 @@ TEST(engine_resync, WhereAllKeptRunningOnlyTheRecentIsCompared) {
 TEST(engine_resync, SuspectMembersAreGoodAgainWhenTheyAreEqual) {
   Unequal two;
   ASSERT(two.ok);
-  two.bench.On([&] { two[0].state.suspect = two[1].state.suspect = true; });
+  two.bench.On([&] {
+    for (ScriptedReplica* replica : two.replicas) {
+      replica->state.suspect = replica->state.lost = true;
+    }
+  });
   ASSERT(two.bench.StartAndWait());
   ASSERT(two.bench.Until([&] { return !two[0].state.suspect && !two[1].state.suspect; }));
   EXPECT(two.Same());

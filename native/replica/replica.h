@@ -107,6 +107,12 @@ class Replica {
   const std::string& notes() const { return notes_; }
   // What it holds may not be what was acknowledged (rule 7). Lasts until kRecord with `resynced`.
   bool suspect() const { return rebooted_ || failed_marker_ || sync_failed_; }
+  // It is, for something that happened since its record was written: by that record the engine took
+  // it as it was then. A failed sync counts always.
+  bool lost() const {
+    return (rebooted_ && record_state_.recorded_in != IncarnationOf(boot_id_, mount_id_)) ||
+           failed_marker_ || sync_failed_;
+  }
   // It has no record and nothing was ever written.
   bool fresh() const { return fresh_; }
   // The dirty and missing maps (rule 5).

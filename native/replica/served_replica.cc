@@ -291,6 +291,7 @@ wire::ReplicaState ServedReplica::State() const {
   state.size_bytes = replica_->size_bytes();
   state.unclean = replica_->unclean() || changed_;
   state.suspect = replica_->suspect();
+  state.lost = replica_->lost();
   state.recent_known = recent_.Tellable();
   state.fresh = replica_->fresh() && !changed_;
   return state;
