@@ -442,6 +442,56 @@ TEST(engine_resync, ScrubbingRepairsWhatIsCorruptAndCountsWhatDiffers) {
   EXPECT(two.bench.Reads(7 * kBlockBytes, 4096, 1));
 }
 
+TEST(engine_resync, AScrubThatWasBrokenOffGoesOnBehindWhatIsDoneAndCountsOn) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  ASSERT(two.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  ASSERT(two.bench.Write(2 * kRegionBytes, kMiB32, 1) == ErrorCode::kOk);
+  constexpr uint64_t kFirst = 2 * kRegionBytes / kBlockBytes;
+  two.bench.On([&] {
+    two[1].bad = {7, kFirst + 3};
+    std::memset(two[1].data.data() + 7 * kBlockBytes, 0x77, 4096);
+    std::memset(two[1].data.data() + (kFirst + 3) * kBlockBytes, 0x77, 4096);
+    ScrubProgress before;
+    before.regions_done = 2;
+    before.repaired_blocks = 5;
+    two.bench.engine->ScrubAll("one", 0, before);
+  });
+  const auto scrub = [&] { return *two.bench.engine->CountersJson().Find("scrub"); };
+  ASSERT(two.bench.Until([&] { return scrub().Bool("finished", false).Take(); }));
+  two.bench.On([&] {
+    EXPECT_EQ(scrub().String("id", "").Take(), "one");
+    EXPECT_EQ(scrub().Integer("repairedBlocks", 0, 100).Take(), 6);
+    EXPECT_EQ(scrub().Integer("regionsDone", 0, 100).Take(), int64_t{kSize / kRegionBytes});
+    EXPECT_EQ(two[1].bad.size(), size_t{1});  // in what was done before
+    // Its counter is of what this process did.
+    EXPECT_EQ(two.bench.engine->CountersJson().Integer("repairedBlocks", 0, 100).Take(), 1);
+  });
+  ASSERT(two.bench.Until([&] { return !two.bench.scrubs.empty(); }));
+  two.bench.On([&] { EXPECT(two.bench.scrubs.back().Bool("finished", false).Take()); });
+}
+
+TEST(engine_resync, TheRateOfAScrubChangesWhileItRunsAndStoppingEndsIt) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  const auto scrub = [&] { return *two.bench.engine->CountersJson().Find("scrub"); };
+  two.bench.On([&] {
+    two.bench.engine->ScrubAll("one", 1000, {});  // a chunk in 17 minutes
+    EXPECT(scrub().Bool("running", false).Take());
+  });
+  ASSERT(two.bench.Until([&] { return two[0].asked(wire::Opcode::kSum) > 0; }));
+  two.bench.On([&] {
+    two.bench.engine->StopScrub();
+    EXPECT(!scrub().Bool("running", true).Take());
+    EXPECT(!scrub().Bool("finished", true).Take());
+    two.bench.engine->ScrubAll("two", 1000, {});
+    EXPECT(scrub().Bool("running", false).Take());
+    two.bench.engine->ScrubAll("two", 0, {});
+  });
+  ASSERT(two.bench.Until([&] { return scrub().Bool("finished", false).Take(); }));
+  two.bench.On([&] { EXPECT_EQ(scrub().String("id", "").Take(), "two"); });
+}
+
 // What is good nowhere is good at no joiner either: neither what it had there nor a hole.
 TEST(engine_resync, ABlockThatIsGoodNowhereIsMarkedAtAJoiner) {
   Three three;
