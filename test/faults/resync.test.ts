@@ -7,7 +7,7 @@ import t, { type Test } from 'tap'
 import { aCluster, lacks, signal, sleep, type Cluster } from './cluster.js'
 import { Disk } from './disks.js'
 import { noteFigure } from './figures.js'
-import type { LoadProcess } from './load-process.js'
+import type { LoadOptions, LoadProcess } from './load-process.js'
 import { run } from './network.js'
 import { figures } from './options.js'
 
@@ -46,22 +46,27 @@ function noteCopied(t: Test, event: string, copied: number, regions: number): vo
 const large = figures ? 10 * 2 ** 30 : 256 << 20
 const awayMs = figures ? 60_000 : 3000
 const resyncWaitMs = 600_000
-const rowsInRegion = 16
+/** Few, so that the client that keeps account of them has nothing to collect for longer than it measures. */
+const rowsInRegion = 2
 
 const written = {
-  ...{ filled: true, blocks: (large / regionBytes) * rowsInRegion * 8, sessions: { nbd: 4, iscsi: 4 } },
-  ...{ percent: { read: 30, flush: 1, unmap: 0 } },
+  ...{ filled: true, blocks: (large / regionBytes) * rowsInRegion * 8, percent: { read: 30, flush: 1, unmap: 0 } },
 }
 
 /** All on one machine, so that no switch in Python stands between an engine and its replicas. */
-async function aLargeVolume(t: Test, replicas: number, absent: number): Promise<[Cluster, LoadProcess]> {
+async function aLargeVolume(
+  t: Test,
+  replicas: number,
+  absent: number,
+  load: Partial<LoadOptions>,
+): Promise<[Cluster, LoadProcess]> {
   const diskBytes = Math.ceil(large * 1.1) + (64 << 20)
   const cluster = await aCluster(t, {
     ...{ sizeBytes: large, diskBytes, replicas, absent, together: true, directDisks: figures },
   })
-  const load = await cluster.load(written)
-  await load.fill()
-  return [cluster, load]
+  const client = await cluster.load({ ...written, ...load })
+  await client.fill()
+  return [cluster, client]
 }
 
 function noteStall(t: Test, load: LoadProcess, event: string, limitMs: number): void {
@@ -77,7 +82,7 @@ function dropCaches(): void {
 
 t.test('a replica was away under random writes all over the volume', { skip: lacks }, async (t) => {
   const event = `replica away for ${awayMs / 1000} s under random writes over ${large / 2 ** 30} GiB`
-  const [cluster, load] = await aLargeVolume(t, 3, 0)
+  const [cluster, load] = await aLargeVolume(t, 3, 0, { sessions: { nbd: 4, iscsi: 4 } })
   const pid = cluster.diskHostPid(cluster.sites[2]!)
   const before = await cluster.resyncedBytes()
   await load.mark()
@@ -98,7 +103,7 @@ t.test('a replica was away under random writes all over the volume', { skip: lac
 
 t.test('a new replica gets everything', { skip: lacks }, async (t) => {
   const event = `new replica, ${large / 2 ** 30} GiB written`
-  const [cluster, load] = await aLargeVolume(t, 2, 1)
+  const [cluster, load] = await aLargeVolume(t, 2, 1, { sessions: { nbd: 2, iscsi: 2 }, restMs: 20 })
   const site = cluster.sites[1]!
   await cluster.attach()
   await load.more(100)
@@ -110,12 +115,10 @@ t.test('a new replica gets everything', { skip: lacks }, async (t) => {
   const startedAt = performance.now()
   await cluster.whole(resyncWaitMs)
   const tookMs = performance.now() - startedAt
-  const { longestMs } = load.progress
   noteStall(t, load, event, 100)
   noteFigure(t, { event, what: 'to full redundancy', value: tookMs, unit: 'ms' })
   await load.more(200)
   await cluster.endsWell(load, event)
-  t.ok(longestMs > 0)
   if (figures)
     noteFigure(
       t,
