@@ -49,6 +49,10 @@ export interface ClusterOptions {
   diskBytes?: number
   fileSystem?: FileSystem
   lateMs?: number
+  /** See Disk. */
+  directDisks?: boolean
+  /** The last so many replicas are not there yet, and unknown to the first attachment: see Cluster.add. */
+  absent?: number
 }
 
 /** «Figures to reach», compared only when asked for. */
@@ -140,6 +144,8 @@ export interface Site {
   host: Host
   plan: DiskPlan
   replica: string
+  /** Its disk is in no plan yet. */
+  absent: boolean
 }
 
 export class Cluster {
@@ -166,7 +172,7 @@ export class Cluster {
   static async start(t: Test, options: ClusterOptions): Promise<Cluster> {
     const all: Required<ClusterOptions> = {
       ...{ replicas: 3, together: false, sizeBytes: 64 << 20, diskBytes: 256 << 20 },
-      ...{ fileSystem: 'ext4', lateMs: lateMsDefault },
+      ...{ fileSystem: 'ext4', lateMs: lateMsDefault, directDisks: false, absent: 0 },
       ...options,
     }
     const directory = mkdtempSync(join(tmpdir(), 'ankole-faults-'))
@@ -179,13 +185,18 @@ export class Cluster {
     }
     for (const host of network.hosts) cluster.turnOn(host)
     await cluster.until('the replicas are made', () =>
-      cluster.sites.every((site) => cluster.diskReport(site)?.replicas[0]?.state === 'ready'),
+      cluster.sites.every((site) => site.absent || cluster.diskReport(site)?.replicas[0]?.state === 'ready'),
     )
     return cluster
   }
 
   #addSite(name: string, host: Host): void {
-    const disk = new Disk(join(this.directory, name), this.options.diskBytes, this.options.fileSystem)
+    const disk = new Disk(
+      join(this.directory, name),
+      this.options.diskBytes,
+      this.options.fileSystem,
+      this.options.directDisks,
+    )
     const n = this.sites.length + 1
     const replica = n.toString(16).padStart(16, '0')
     const address = this.options.together
@@ -199,7 +210,13 @@ export class Cluster {
       },
     ]
     const plan: DiskPlan = { id: name, directory: disk.directory, listen: [address], replicas }
-    this.sites.push({ disk, host, plan, replica })
+    this.sites.push({ disk, host, plan, replica, absent: n > this.options.replicas - this.options.absent })
+  }
+
+  /** A replica that was not there when the volume was attached, for the second time or later: it is made now, and empty. */
+  add(site: Site): void {
+    site.absent = false
+    this.#plan(site.host)
   }
 
   // ------------------------------------------------------------ machines and processes
@@ -293,7 +310,10 @@ export class Cluster {
   /** `clientsAnew`: the machine that it is attached to was booted anew. */
   async attach(clientsAnew = false): Promise<EngineReport> {
     const { sizeBytes, lateMs } = this.options
-    const replicas = this.sites.map(({ replica, plan }) => ({ id: replica, address: plan.listen[0]! }))
+    // The very first start needs all that it is told of.
+    const replicas = this.sites
+      .filter(({ absent }) => !absent || this.#attachment > 0)
+      .map(({ replica, plan }) => ({ id: replica, address: plan.listen[0]! }))
     const nbd = { host: '127.0.0.1', port: ports.nbd }
     const iscsi = {
       host: '127.0.0.1',
@@ -324,8 +344,12 @@ export class Cluster {
     })
   }
 
-  async engineIs(what: string, is: (engine: EngineReport) => boolean): Promise<EngineReport> {
-    await this.until(`the volume is ${what}`, () => this.engine !== undefined && is(this.engine))
+  async engineIs(
+    what: string,
+    is: (engine: EngineReport) => boolean,
+    waitMs: number = stateWaitMs,
+  ): Promise<EngineReport> {
+    await this.until(`the volume is ${what}`, () => this.engine !== undefined && is(this.engine), waitMs)
     return this.engine!
   }
 
@@ -336,11 +360,12 @@ export class Cluster {
   }
 
   /** All replicas are members, and connected. */
-  whole(): Promise<EngineReport> {
-    return this.engineIs('whole', ({ members, state, replicas }) => {
+  whole(waitMs?: number): Promise<EngineReport> {
+    const is = ({ members, state, replicas }: EngineReport): boolean => {
       const connected = replicas.every((replica) => replica.state === 'member')
       return state === 'serving' && connected && members.length === this.sites.length
-    })
+    }
+    return this.engineIs('whole', is, waitMs)
   }
 
   isMember(site: Site): boolean {
@@ -352,6 +377,7 @@ export class Cluster {
     return this.engine?.replicas.find(({ id }) => id === site.replica)
   }
 
+  /** With `filled`, its `fill` is what comes next. */
   async load(options: Partial<LoadOptions> = {}): Promise<LoadProcess> {
     const { sizeBytes } = this.options
     const address = `127.0.0.1:${ports.iscsi},1`
@@ -360,7 +386,7 @@ export class Cluster {
       ...options,
     })
     this.#loads.push(load)
-    await load.more(100)
+    if (options.filled !== true) await load.more(100)
     return load
   }
 
@@ -433,15 +459,15 @@ export class Cluster {
   }
 
   #plan(host: Host): void {
-    const disks = this.sites.filter((site) => site.host === host).map(({ plan }) => plan)
+    const disks = this.sites.filter((site) => site.host === host && !site.absent).map(({ plan }) => plan)
     const engines = host === this.engineHost && this.#engine !== undefined ? [this.#engine] : []
     this.machine(host).send({ type: 'plan', plan: { version: ++this.#version, node: host.name, disks, engines } })
   }
 
   // ------------------------------------------------------------ waiting, and the end
 
-  until(what: string, is: () => boolean): Promise<void> {
-    return until(what, is, () => this.describe())
+  until(what: string, is: () => boolean, waitMs?: number): Promise<void> {
+    return until(what, is, () => this.describe(), waitMs)
   }
 
   describe(): string {
@@ -468,8 +494,13 @@ export async function aCluster(t: Test, options: ClusterOptions = {}): Promise<C
   return cluster
 }
 
-async function until(what: string, is: () => boolean, describe: () => string): Promise<void> {
-  const deadline = performance.now() + stateWaitMs
+async function until(
+  what: string,
+  is: () => boolean,
+  describe: () => string,
+  waitMs: number = stateWaitMs,
+): Promise<void> {
+  const deadline = performance.now() + waitMs
   while (!is()) {
     if (performance.now() > deadline) throw new Error(`${what}: not in time\n${describe()}`)
     await sleep(20)
