@@ -71,6 +71,54 @@ TEST(engine_resync, AReplicaThatWasAwayGetsWhatChanged) {
   EXPECT(three.Same());
 }
 
+TEST(engine_resync, WhatIsCopiedIsSyncedInPortions) {
+  Three three;
+  three.bench.options.copied_sync_bytes = kRegionBytes;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  // While a sync is not answered no more than another portion is copied.
+  size_t flushes = 0;
+  bool holds = true;
+  three[2].verdict = [&](const wire::Header& header) {
+    if (header.opcode != wire::Opcode::kFlush) return Verdict{What::kServe, ErrorCode::kOk};
+    ++flushes;
+    return Verdict{holds ? What::kHold : What::kServe, ErrorCode::kOk};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return flushes == 1; }));
+  EXPECT(!three.bench.Until([&] { return three[2].written_bytes > 3 * kRegionBytes; }, 700));
+  three.bench.On([&] {
+    EXPECT_EQ(flushes, 1U);
+    holds = false;
+    three[2].Release();
+  });
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  three.bench.On([&] { EXPECT(flushes >= kSize / kRegionBytes); });
+}
+
+TEST(engine_resync, ASyncOfWhatWasCopiedThatFailsLetsTheJoinerGo) {
+  Three three;
+  three.bench.options.copied_sync_bytes = kRegionBytes;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  size_t flushes = 0;
+  three[2].verdict = [&](const wire::Header& header) {
+    const bool fails = header.opcode == wire::Opcode::kFlush && ++flushes == 1;
+    return Verdict{fails ? What::kFail : What::kServe, ErrorCode::kIoError};
+  };
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  three.bench.On([&] { EXPECT(flushes > kSize / kRegionBytes); });
+}
+
 TEST(engine_resync, OnlyTheRegionsThatMayDifferAreCompared) {
   Three three;
   three.bench.options.idle_ns = 100 * kNsPerMs;

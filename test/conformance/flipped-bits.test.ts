@@ -4,7 +4,12 @@ import { closeSync, openSync, readSync, writeSync } from 'node:fs'
 import t from 'tap'
 import type { ScrubView } from '../../src/api/index.js'
 import { pattern } from '../integration/builders.js'
-import { blockBytes as sectorBytes, logInThrough, ScsiError, type IscsiSession } from '../integration/iscsi-client.js'
+import {
+  blockBytes as sectorBytes,
+  logInThrough,
+  type IscsiSession,
+  type ScsiError,
+} from '../integration/iscsi-client.js'
 import { NbdClient } from '../integration/nbd-client.js'
 import { anAnkole, sleep, type LocalAnkole } from './ankole.js'
 import type { Volume } from './volume.js'

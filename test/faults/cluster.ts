@@ -156,8 +156,10 @@ export class Cluster {
   #version = 0
   #attachment = 0
   #record: MembershipRecord = { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' }
-  #engine: EnginePlan | undefined
+  /** The last of each machine: one that the volume left may know nothing of that. */
+  readonly #engines = new Map<Host, EnginePlan>()
   #storeOutOfReach = false
+  readonly #withoutStore = new Set<Host>()
   #waiting: (() => void)[] = []
   #loads: LoadProcess[] = []
 
@@ -165,7 +167,7 @@ export class Cluster {
     private readonly t: Test,
     readonly network: Network,
     readonly directory: string,
-    readonly engineHost: Host,
+    public engineHost: Host,
     private readonly options: Required<ClusterOptions>,
   ) {}
 
@@ -275,7 +277,11 @@ export class Cluster {
   }
 
   get engine(): EngineReport | undefined {
-    return this.#machines.get(this.engineHost)?.report?.engines[0]
+    return this.engineOn(this.engineHost)
+  }
+
+  engineOn(host: Host): EngineReport | undefined {
+    return this.#machines.get(host)?.report?.engines[0]
   }
 
   enginePid(): number {
@@ -323,17 +329,30 @@ export class Cluster {
       physicalBlockBytes: 4096 as const,
     }
     const attachment = ++this.#attachment
-    this.#engine = {
+    this.#engines.set(this.engineHost, {
       ...{ volume, sizeBytes, secret, attachment, record: this.#record, replicas, nbd, iscsi, lateMs },
       ...{ storeRestored: false, clientsAnew },
-    }
+    })
     this.#plan(this.engineHost)
     return await this.serving()
   }
 
+  /** A machine that is to have the volume next. */
+  async anotherHost(): Promise<Host> {
+    const host = await this.network.host('second')
+    this.turnOn(host)
+    return host
+  }
+
+  /** Nobody tells the machine that has it. */
+  async attachElsewhere(host: Host): Promise<EngineReport> {
+    this.engineHost = host
+    return await this.attach(true)
+  }
+
   /** Clean. */
   async detach(): Promise<void> {
-    this.#engine = undefined
+    this.#engines.delete(this.engineHost)
     this.#plan(this.engineHost)
     await this.until('detached', () => this.engine === undefined)
   }
@@ -390,10 +409,14 @@ export class Cluster {
     return load
   }
 
+  async engineCounters(): Promise<NodeCounters['engines'][number]> {
+    const { engines } = await this.machine(this.engineHost).counters()
+    return engines[0]!
+  }
+
   /** By the engine's process that runs now. */
   async resyncedBytes(): Promise<number> {
-    const { engines } = await this.machine(this.engineHost).counters()
-    return engines[0]!.resyncedBytes
+    return (await this.engineCounters()).resyncedBytes
   }
 
   headFile(site: Site): string {
@@ -436,8 +459,14 @@ export class Cluster {
     this.#storeOutOfReach = true
   }
 
+  /** As if it were cut off from the manager. */
+  storeOutOfReachFrom(host: Host): void {
+    this.#withoutStore.add(host)
+  }
+
   storeInReach(): void {
     this.#storeOutOfReach = false
+    this.#withoutStore.clear()
     for (const resume of this.#waiting.splice(0)) resume()
   }
 
@@ -448,7 +477,9 @@ export class Cluster {
   /** A record to be stored, or without one a question whether the store answers. */
   async #store(message: Extract<FromMachine, { type: 'store' }>, machine: Machine): Promise<void> {
     const { question, attachment, record } = message
-    while (this.#storeOutOfReach) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    while (this.#storeOutOfReach || this.#withoutStore.has(machine.host)) {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    }
     if (attachment < this.#attachment) {
       const message = `attachment ${attachment} is stale`
       machine.send({ type: 'stored', question, error: { code: 'stale-attachment', message } })
@@ -460,7 +491,8 @@ export class Cluster {
 
   #plan(host: Host): void {
     const disks = this.sites.filter((site) => site.host === host && !site.absent).map(({ plan }) => plan)
-    const engines = host === this.engineHost && this.#engine !== undefined ? [this.#engine] : []
+    const engine = this.#engines.get(host)
+    const engines = engine === undefined ? [] : [engine]
     this.machine(host).send({ type: 'plan', plan: { version: ++this.#version, node: host.name, disks, engines } })
   }
 
