@@ -214,6 +214,7 @@ TEST(engine_resync, NothingIsCopiedFromAMemberThatMustLeave) {
     three.bench.store_mode = StoreMode::kSilent;
     std::fill(three[0].data.begin(), three[0].data.end(), std::byte{});
     three[0].state.suspect = true;
+    three[0].state.lost = true;
     three[0].Break();
   });
   ASSERT(three.bench.Until([&] { return three.bench.At("store probed", before) != SIZE_MAX; }));
