@@ -35,12 +35,14 @@ function runOne() {
     stdio: ['ignore', 'pipe', 'inherit'],
   })
   let said = []
+  let hasFailed = false
   createInterface({ input: child.stdout }).on('line', (line) => {
     if (/^native: /.test(line)) return
     said.push(line)
     const [, outcome, name] = /^(ok|not ok|skip) ([^ :]+)/.exec(line) ?? []
     if (outcome === undefined) return
     ++count[outcome]
+    hasFailed ||= outcome === 'not ok'
     ended.add(name)
     console.log(said.join('\n'))
     said = []
@@ -49,8 +51,9 @@ function runOne() {
     child.once('error', ({ message }) => resolve(message))
     child.once('close', (code, signal) => {
       if (said.length > 0) console.log(said.join('\n'))
-      // 1: a test has failed. A sanitizer that has something to say at the end has a code of its own.
-      resolve(code === 0 || code === 1 ? undefined : `a process of the tests ended with ${signal ?? code}`)
+      // 1: a test has failed, or else a sanitizer had something to say at the end.
+      const isExpected = code === 0 || (code === 1 && hasFailed)
+      resolve(isExpected ? undefined : `a process of the tests ended with ${signal ?? code}`)
     })
   })
 }
