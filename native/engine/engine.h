@@ -106,6 +106,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
     virtual void OnAskStore(uint64_t question, const wire::Record& record) = 0;
     // Whether the store can be read and written: AnswerStore with the same number.
     virtual void OnProbeStore(uint64_t question) = 0;
+    // A scrub ended, or went on for a while: as in the counters.
+    virtual void OnScrub(const Json& /*progress*/) {}
     // From now on requests are taken.
     virtual void OnReady() = 0;
     // All replicas were closed clean, or not.
@@ -138,6 +140,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void SetResyncBandwidth(uint64_t bytes_per_second);
   // Compares and repairs a range in the background, once; its progress is in the counters.
   void Scrub(uint64_t offset_bytes, uint64_t length_bytes, uint64_t bytes_per_second);
+  // The whole volume; as Scrubber::Start.
+  void ScrubAll(const std::string& id, uint64_t bytes_per_second, const ScrubProgress& before);
   void StopScrub() { scrubber_.Stop(); }
   Json ScrubJson() const { return scrubber_.ToJson(); }
   size_t in_flight() const { return pool_.used(); }
@@ -166,6 +170,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void JudgeAll();
   void Judge(Operation* operation);
   void JudgeFailures(Operation* operation);
+  wire::Members SpoiledAt(const Operation& operation) const;
   void Finish(Operation* operation, ErrorCode status);
   void Acknowledge(Operation* operation);
   void Recycle(Operation* operation);
@@ -307,7 +312,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   const wire::Members& targets() const { return proposal_.record.members; }
   // Without those that must leave.
   wire::Members Staying() const;
-  bool IsStaying(size_t index) const {
+  bool IsStaying(size_t index) const override {
     return IsTarget(index) && !leaving_.Contains(links_[index]->replica());
   }
   bool IsTarget(size_t index) const { return targets().Contains(links_[index]->replica()); }

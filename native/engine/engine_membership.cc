@@ -45,6 +45,8 @@ void Engine::Propose(const wire::Members& members) {
 void Engine::WriteRecord(Link& link) {
   if (!link.up() || link.control_outstanding() || proposal_.written.Contains(link.replica()))
     return;
+  // By a record a replica is taken as it is: not one that must leave for what it lost (rule 7).
+  if (leaving_.Contains(link.replica()) && StateOf(link).lost) return;
   record_sent_[link.index()] = proposal_.record.generation;
   const bool resynced = joiner_.IsResynced(link.index()) ||
                         (suspects_.Contains(link.replica()) && equalizer_.AllEqual());

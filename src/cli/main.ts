@@ -47,4 +47,6 @@ function exitCodeOf(code: ErrorCode): number {
   return errorTable[code].http === 400 ? exitCodes.usage : exitCodes.refused
 }
 
-process.exitCode = await main()
+const exitCode = await main()
+// A command that is done may have said by it what it found.
+if (exitCode !== exitCodes.done) process.exitCode = exitCode
