@@ -17,6 +17,7 @@ import {
   type NodeCounters,
   type NodeReport,
 } from '../../src/agent/index.js'
+import type { ReplicaFault } from '../../src/native/index.js'
 import { environment } from '../conformance/tools.js'
 import { firstDifference } from '../conformance/volume.js'
 import { Disk, disksLack, type FileSystem } from './disks.js'
@@ -389,6 +390,18 @@ export class Cluster {
 
   isMember(site: Site): boolean {
     return this.engine?.members.includes(site.replica) ?? false
+  }
+
+  /** It leaves, it alone, for one of these reasons (docs/reference/faults.md), and is counted. */
+  async leaves(site: Site, ...reasons: ReplicaFault[]): Promise<void> {
+    await this.members(this.sites.length - 1)
+    this.t.notOk(this.isMember(site), 'it is the one that the fault is at')
+    const { faults } = await this.engineCounters()
+    const counted = Object.entries(faults).flatMap(([name, count]) => (count > 0 ? [name] : []))
+    this.t.ok(
+      counted.length === 1 && reasons.some((reason) => reason === counted[0]),
+      `it leaves for ${counted.join(' and ')}`,
+    )
   }
 
   /** What the engine says of a replica. */

@@ -14,6 +14,7 @@ export type LoadOptions = Omit<LoadConfig, 'seed' | 'report'>
 const defaults = {
   sessions: { nbd: 3, iscsi: 3 },
   blocks: 640,
+  blocksLeftOut: 0,
   percent: { read: 40, flush: 2, unmap: 4 },
   restMs: 4,
   filled: false,

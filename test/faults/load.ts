@@ -19,6 +19,8 @@ export interface LoadConfig {
   sessions: { nbd: number; iscsi: number }
   /** How many blocks are used. Few of them make sessions meet. */
   blocks: number
+  /** Of these, the first ones are left to others. Not for what is filled or finished. */
+  blocksLeftOut: number
   /** Shares of what is done; the rest are writes. */
   percent: { read: number; flush: number; unmap: number }
   /** A session rests for up to so long between two requests. */
@@ -217,7 +219,8 @@ class Load {
 
   #someBlocks(): number[] {
     for (;;) {
-      const first = this.#random.below(this.#blocks)
+      const { blocksLeftOut } = this.config
+      const first = blocksLeftOut + this.#random.below(this.#blocks - blocksLeftOut)
       const count = Math.min(
         this.#random.between(1, requestBlocksMax),
         rowBlocks - (first % rowBlocks),

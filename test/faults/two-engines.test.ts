@@ -6,6 +6,8 @@ import type { Host } from './network.js'
 
 /** Longer than the lease of an engine's reads. */
 const watchedMs = 4000
+/** Blocks; the reader uses others. */
+const written = 64
 /** What was answered before is told by then. */
 const toldMs = 200
 
@@ -22,13 +24,15 @@ t.test(
   'an old engine is cut off with one replica, and the volume is attached elsewhere',
   { skip: lacks },
   async (t) => {
-    const cluster = await aCluster(t)
+    // Small: all of it is written, and copied, by way of the test's switch.
+    const cluster = await aCluster(t, { sizeBytes: 16 << 20 })
     const oldHost = cluster.engineHost
     const newHost = await cluster.anotherHost()
     const [near, ...far] = cluster.sites.map(({ host }) => host)
-    // One client that reads and writes, and one that only reads, which needs but the replica that is left.
+    // One client that writes, and one that only reads, which needs but the replica that is left, and waits for no write.
     const writer = await cluster.load({ percent: { read: 0, flush: 2, unmap: 0 } })
-    const reader = await cluster.load({ percent: { read: 100, flush: 0, unmap: 0 } })
+    await writer.narrow(written)
+    const reader = await cluster.load({ percent: { read: 100, flush: 0, unmap: 0 }, blocksLeftOut: written })
     await Promise.all([writer.more(100), reader.more(100)])
 
     cluster.storeOutOfReachFrom(oldHost)
