@@ -1,5 +1,6 @@
 #include <algorithm>
 
+#include "base/mutant.h"
 #include "engine/engine.h"
 
 // Changing members (rule 2): records, the store, leaving.
@@ -295,6 +296,19 @@ void Engine::AskAgainForRecord(uint64_t now_ns) {
   }
   const uint64_t waited_ns = ElapsedNs(proposal_.since_ns, now_ns);
   if (waited_ns < (proposal_.store_refused ? kStoreRetryNs : kStoreAnswerNs)) return;
+  if (Mutant("proposal-taken-back") && complete_.epoch == options_.epoch) {
+    // Those whom it dropped are asked for again.
+    for (const wire::ReplicaId id : complete_.members.all()) {
+      if (!targets().Contains(id)) LinkOf(id)->Break({ErrorCode::kCancelled, "a member again"});
+    }
+    proposal_.record.members = complete_.members;
+    proposal_.outstanding = false;
+    ballot_.Complete(complete_.members);
+    SetMode(Mode::kServing, "the members are as before");
+    MembersChanged();
+    while (!held_.empty()) Acknowledge(held_.PopFront());
+    return;
+  }
   if (!proposal_.store_refused) {
     SetMessage("I/O waits for the store to record the members", WaitsFor::kStore);
   }

@@ -213,6 +213,10 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
   if (!knows && complete_.epoch == options_.epoch) {
     back = {Fault::kOlderRecord, "it holds another record: " + Describe(holds)};
   }
+  // Nor does a proposal make a member of one whose files were made anew meanwhile.
+  if (!holds.exists() && complete_.exists()) {
+    back = {Fault::kOlderRecord, "it holds nothing: its files were made anew"};
+  }
   if (!heard_[link.index()].answered) back = {Fault::kWrongSize, heard_[link.index()].why_not};
   if (back.fault != Fault::kNone && Staying().count > 1) {
     wire::Members leaving;
@@ -291,9 +295,10 @@ void Engine::OnLinkLost(Link& link, const Status& why) {
     return;
   }
   if (!IsTarget(index)) {
-    // A member that left, or a joiner.
-    MemberGone(link);
+    // A member that left, or a joiner. That is let go first: a flush that ends now, as it is not
+    // waited for any more, is none of its.
     joiner_.OnLost(link);
+    MemberGone(link);
   }
   if (heard_[index].answered || heard_[index].why_not.empty()) {
     heard_[index].answered = false;

@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/mutant.h"
+
 namespace ankole::engine {
 namespace {
 
@@ -208,6 +210,8 @@ bool Equalizer::Concerns(const Operation& operation) const {
   if (unequal_.empty() || operation.length_bytes == 0 || IsState(operation.kind)) return false;
   switch (operation.kind) {
     case BlockOperation::kRead:
+      if (Mutant("read-before-equal")) return false;
+      break;
     case BlockOperation::kHold:
       break;
     case BlockOperation::kWrite:

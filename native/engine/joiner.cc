@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "base/mutant.h"
+
 namespace ankole::engine {
 namespace {
 
@@ -215,7 +217,7 @@ void Joiner::NextMap() {
         if (slot.id != of->link_->replica()) continue;
         const bool descends = holds.current.exists() &&
                               (holds.current == slot.record || holds.complete == slot.record);
-        of->map_found_ |= descends;
+        of->map_found_ |= descends || Mutant("descent-not-checked");
         of->descends_ |= holds.current.exists() && holds.current == slot.record;
         Link* member = of->host_.links()[of->map_link_].get();
         if (!member->up()) break;
@@ -265,7 +267,9 @@ void Joiner::BeginBulk() {
 
 bool Joiner::Takes(const Operation& operation) {
   if (phase_ < Phase::kMaps || phase_ == Phase::kProposed) return false;
-  if (operation.kind == BlockOperation::kFlush) return operation.own ? attached() : flushes();
+  if (operation.kind == BlockOperation::kFlush) {
+    return (operation.own ? attached() : flushes()) && !Mutant("joiner-not-flushed");
+  }
   if (operation.kind == BlockOperation::kStoreState) return phase_ >= Phase::kState;
   if (!operation.dirties()) return false;
   const RegionRun run = RegionsOf(operation.offset_bytes, operation.length_bytes);

@@ -88,12 +88,12 @@ bool AllHeard(const wire::Record& record, const std::vector<Heard>& heard, std::
 // Every set shares a member with the complete one before it (rule 2). One that holds the newest
 // record will do, suspect or not: it can never again be alone with the older one. Where none does,
 // it is not complete as long as a member of both lacks it: nothing was acknowledged since, and that
-// member is as good.
+// member is as good. `suspects`: those that it starts on are suspect as well.
 void TakeOfTheCompleteOne(const wire::Record& complete, const std::vector<Heard>& heard,
-                          StartDecision* decision) {
+                          bool suspects, StartDecision* decision) {
   for (const wire::ReplicaId id : complete.members.all()) {
     const Heard* found = Find(heard, id);
-    if (found == nullptr || !found->answered || found->state.lost ||
+    if (found == nullptr || !found->answered || (found->state.lost && !suspects) ||
         !found->state.records.current.exists() || !decision->newest.members.Contains(id)) {
       continue;
     }
@@ -116,6 +116,7 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
   wire::Record complete = newest;
   for (const Heard& replica : heard) {
     if (!replica.answered) continue;
+    if (Mutant("store-alone-start") && basis.record.exists()) continue;
     const wire::RecordPair& records = replica.state.records;
     if (Newer(records.current, newest)) newest = records.current;
     if (Newer(records.complete, complete)) complete = records.complete;
@@ -168,13 +169,15 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
   decision.unclean = intact_unclean;
   // This attachment has served nobody yet.
   const bool anew = basis.clients_anew && newest.epoch.attachment < basis.attachment;
+  bool on_suspects = false;
   if (decision.members.count == 0 && suspects.count > 0 && (all || anew)) {
     decision.members = suspects;
     decision.unclean = suspect_unclean;
     suspects = {};
+    on_suspects = true;
   }
   if (decision.members.count > 0 && complete.exists() && !Share(holders, complete.members)) {
-    TakeOfTheCompleteOne(complete, heard, &decision);
+    TakeOfTheCompleteOne(complete, heard, on_suspects, &decision);
   }
   for (const wire::ReplicaId suspect : suspects.all()) {
     AddReason(&decision.lacking, NameOf(suspect) + " may have lost what it had acknowledged");

@@ -1,6 +1,7 @@
 #include <algorithm>
 #include <utility>
 
+#include "base/mutant.h"
 #include "base/units.h"
 #include "replica/replica.h"
 
@@ -97,7 +98,7 @@ void Replica::BeginClean(ReplicaOperation* operation) {
 }
 
 void Replica::Clean(const ReplicaOperation& operation) {
-  uint8_t bits = kDirtyBit;
+  uint8_t bits = Mutant("one-map-for-both") ? UINT8_MAX : kDirtyBit;
   for (const wire::ReplicaId id : operation.clean.ids.all()) {
     const int slot = regions_.FindSlot(id);
     if (slot >= 0) bits |= MissingBit(slot);
@@ -170,6 +171,7 @@ void Replica::RunRecordJob(bool record, const MissingSlots& slots_after) {
 
 // Everything synced again, and the marks of rule 7 gone.
 Status Replica::DropFailedMarker() {
+  if (Mutant("joiner-not-flushed")) return Status::Ok();
   for (const Layer& layer : chain_.layers()) RETURN_IF_ERROR(files_.SyncData(layer.file));
   const Status removed = files_.Remove(directory_ + "/" + std::string(kFailedName));
   if (removed.code() == ErrorCode::kNotFound) return Status::Ok();

@@ -24,7 +24,7 @@ Cluster::Cluster(World& simulated, const Options& given)
     machine.disk.drops_at_once = kFeatures.checksums_at_rest;
     CHECK(machine.disk.MakeDirectory("/disk") == 0);
     machine.disk.SyncDirectory(machine.disk.root().get());
-    replicas_.push_back({&machine, 0x10 + i, nullptr, 0});
+    replicas_.push_back({&machine, 0x10 + i});
   }
   for (size_t i = 0; i < options.hosts; ++i) {
     machines_.push_back(std::make_unique<Machine>(world, network, "host" + std::to_string(i)));
@@ -39,16 +39,19 @@ Machine* Cluster::MachineOf(wire::ReplicaId id) {
   return nullptr;
 }
 
+std::string Cluster::DirectoryOf(size_t replica) const {
+  return replica::ReplicaDirectory("/disk", kVolumeName, replicas_[replica].id);
+}
+
 std::string Cluster::HeadPath(size_t replica) const {
-  return replica::ReplicaDirectory("/disk", kVolumeName, replicas_[replica].id) +
-         "/volume-head-000.img";
+  return DirectoryOf(replica) + "/volume-head-000.img";
 }
 
 // --- disk hosts
 // -----------------------------------------------------------------------------------
 
 bool Cluster::MakeReplicas() {
-  for (size_t i = 0; i < replicas_.size(); ++i) StartDiskHost(i, true);
+  for (size_t i = 0; i < replicas_.size(); ++i) StartDiskHost(i);
   const bool made = world.RunUntil(world.now_ns() + kMakeNs, [this] {
     return std::all_of(replicas_.begin(), replicas_.end(), [](const ReplicaSlot& slot) {
       return slot.process != nullptr && slot.process->ready();
@@ -58,17 +61,18 @@ bool Cluster::MakeReplicas() {
   return made;
 }
 
-void Cluster::StartDiskHost(size_t replica, bool create) {
+void Cluster::StartDiskHost(size_t replica) {
   ReplicaSlot& slot = replicas_[replica];
   if (!slot.machine->up() || slot.process != nullptr) return;
   auto process = std::make_shared<DiskHostProcess>(*slot.machine, slot.id);
   Keep(process);
   slot.process = process.get();
-  process->create = create;
+  process->create = !slot.made;
   process->size_bytes = options.size_bytes;
   process->direct = options.direct;
   process->secret = secret_;
-  process->on_ended = [this, replica, create, started = process.get()] {
+  process->on_made = [&slot] { slot.made = true; };
+  process->on_ended = [this, replica, started = process.get()] {
     // It could not use the disk, and says so by ending: tried again, later each time.
     ReplicaSlot& ended = replicas_[replica];
     if (ended.process != started) return;
@@ -76,7 +80,7 @@ void Cluster::StartDiskHost(size_t replica, bool create) {
     ended.process = nullptr;
     const uint64_t delay_ns = std::min<uint64_t>(
         5 * kNsPerSecond, (100 * kNsPerMs) << std::min<uint64_t>(6, ended.failures++));
-    world.After(delay_ns, [this, replica, create] { StartDiskHost(replica, create); });
+    world.After(delay_ns, [this, replica] { StartDiskHost(replica); });
   };
   process->Start();
 }
@@ -89,7 +93,21 @@ void Cluster::KillDiskHost(size_t replica, uint64_t restart_ns) {
   // The supervisor starts another one when this one is reaped.
   process->reactor.Kill([this, replica, process, restart_ns] {
     if (replicas_[replica].process == process) replicas_[replica].process = nullptr;
-    world.After(restart_ns, [this, replica] { StartDiskHost(replica, false); });
+    world.After(restart_ns, [this, replica] { StartDiskHost(replica); });
+  });
+}
+
+void Cluster::ReplaceDisk(size_t replica, uint64_t restart_ns) {
+  ReplicaSlot& slot = replicas_[replica];
+  if (slot.process == nullptr || !slot.machine->up()) return;
+  DiskHostProcess* const process = slot.process;
+  process->reactor.Kill([this, replica, process, restart_ns] {
+    ReplicaSlot& of = replicas_[replica];
+    if (of.process != process) return;  // its machine lost power
+    of.process = nullptr;
+    of.machine->disk.Replace("disk");
+    of.made = false;
+    world.After(restart_ns, [this, replica] { StartDiskHost(replica); });
   });
 }
 
@@ -115,7 +133,7 @@ void Cluster::LosePower(Machine& machine, uint64_t boot_ns) {
     machine.Boot();
     for (size_t i = 0; i < replicas_.size(); ++i) {
       if (replicas_[i].machine != &machine) continue;
-      world.After(world.random.Below(200 * kNsPerMs), [this, i] { StartDiskHost(i, false); });
+      world.After(world.random.Below(200 * kNsPerMs), [this, i] { StartDiskHost(i); });
     }
   });
 }
@@ -160,6 +178,10 @@ void Cluster::StartEngine() {
   engine_options.record = known_record_;
   engine_options.clients_anew = clients_anew_;
   engine_options.shared_memory = false;
+  engine_options.late_ns = options.late_ns;
+  engine_options.start_wait_ns = options.start_wait_ns;
+  engine_options.idle_ns = options.idle_ns;
+  engine_options.dirty_regions_max = options.dirty_regions_max;
   // src/supervisor/memberships.ts
   Membership& membership = memberships_[engine_machine_];
   const Membership before = membership;
@@ -196,6 +218,7 @@ void Cluster::StartEngine() {
   };
   process->on_propose = [this, started, machine](const wire::Record& record) {
     if (wire::Newer(record, proposed_)) proposed_ = record;
+    if (on_record) on_record();
     Tell(started, [this, machine, record] {
       Membership& of = memberships_[machine];
       if (of.kept && of.attachment == record.epoch.attachment) of.proposals.push_back(record);
@@ -227,6 +250,7 @@ void Cluster::Completed(const wire::Record& record) {
   if (!wire::Newer(record, complete_)) return;
   complete_ = record;
   if (on_members_changed) on_members_changed();
+  if (on_record) on_record();
 }
 
 void Cluster::Tell(EngineProcess* engine, std::function<void()> what) {

@@ -18,6 +18,8 @@ namespace ankole::sim {
 
 // The machines, the store, and what starts and restarts processes: the part of supervisor, agent
 // and manager, as far as data depends on it.
+class Rot;
+
 class Cluster {
  public:
   struct Options {
@@ -25,6 +27,11 @@ class Cluster {
     size_t hosts = 2;  // machines without a disk host, for engines
     uint64_t size_bytes = 16 * kMiB;
     bool direct = false;  // O_DIRECT
+    // As in EngineOptions.
+    uint64_t late_ns = kNsPerSecond;
+    uint64_t start_wait_ns = 30 * kNsPerSecond;
+    uint64_t idle_ns = 5 * kNsPerSecond;
+    size_t dirty_regions_max = kDirtyRegionsMax;
   };
   Cluster(World& world, const Options& options);
 
@@ -44,6 +51,8 @@ class Cluster {
   // The newest attachment's machine; null before the first.
   Machine* engine_machine() { return engine_machine_; }
 
+  // The disk of a replica that nobody counts on is replaced: it is made anew, and empty.
+  void ReplaceDisk(size_t replica, uint64_t restart_ns);
   // kill -9; the supervisor starts it again after `restart_ns`.
   void KillDiskHost(size_t replica, uint64_t restart_ns);
   void KillEngine(uint64_t restart_ns);
@@ -60,10 +69,12 @@ class Cluster {
 
   DiskHostProcess* disk_host(size_t replica) { return replicas_[replica].process; }
   Machine& replica_machine(size_t replica) { return *replicas_[replica].machine; }
+  wire::ReplicaId replica_id(size_t replica) const { return replicas_[replica].id; }
   // Null: no replica of that id.
   Machine* MachineOf(wire::ReplicaId id);
   size_t replica_count() const { return replicas_.size(); }
   const std::vector<std::unique_ptr<Machine>>& machines() const { return machines_; }
+  std::string DirectoryOf(size_t replica) const;
   std::string HeadPath(size_t replica) const;
 
   // The newest complete record that an engine told of.
@@ -78,11 +89,20 @@ class Cluster {
   Network network;
   Store store;
   const Options options;
+  Rot* rot = nullptr;  // set before anything runs
+
+  // It is no member, nor may it be one of a record that is on its way.
+  bool IsAway(wire::ReplicaId id) const {
+    return !wire::Newer(proposed_, complete_) && complete_.exists() &&
+           !complete_.members.Contains(id);
+  }
 
   // An engine's requests end with it: the process is gone, or says that it will answer none.
   std::function<void(EngineProcess*)> on_engine_gone;
   std::function<void(EngineProcess*)> on_engine_ready;
   std::function<void()> on_members_changed;
+  // A record is proposed, or complete: things are on their way.
+  std::function<void()> on_record;
 
  private:
   struct ReplicaSlot {
@@ -90,8 +110,9 @@ class Cluster {
     wire::ReplicaId id = 0;
     DiskHostProcess* process = nullptr;
     uint64_t failures = 0;  // starts that failed one after the other
+    bool made = false;      // its replica was made, on the disk that is there
   };
-  void StartDiskHost(size_t replica, bool create);
+  void StartDiskHost(size_t replica);
   void StartEngine();
   void EndEngine(EngineProcess* engine, std::function<void()> reaped);
   // What an engine tells its supervisor comes in order and late; the last words of one that is

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cerrno>
 #include <cstring>
+#include <functional>
 #include <utility>
 
 #include "base/check.h"
@@ -128,6 +129,21 @@ int Disk::Rename(const std::string& from, const std::string& to) {
   source->entries[to_name] = inode;
   source->changes.push_back({to_name, inode, from_name});
   return 0;
+}
+
+void Disk::Replace(const std::string& name) {
+  const std::function<void(const Inode&)> drop = [&](const Inode& inode) {
+    for (const auto& [child_name, child] : inode.entries) drop(*child);
+    for (const auto& [number, page] : inode.pages) {
+      if (page.kind != PageKind::kHole) --used_pages_;
+    }
+  };
+  InodePtr& place = root_->entries.at(name);
+  drop(*place);
+  place = std::make_shared<Inode>();
+  place->number = next_inode_++;
+  place->directory = true;
+  root_->durable_entries[name] = place;
 }
 
 // --- data

@@ -63,6 +63,8 @@ class Disk {
   int MakeDirectory(const std::string& path);
   int Remove(const std::string& path, bool directory);
   int Rename(const std::string& from, const std::string& to);
+  // An empty directory in the place of one at the root, as if another disk were mounted there.
+  void Replace(const std::string& name);
 
   // Bytes read: fewer only at the end of the file.
   int64_t Read(const Inode& file, uint64_t offset_bytes, void* to, size_t bytes) const;

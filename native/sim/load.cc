@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "sim/features.h"
+#include "sim/rot.h"
 
 namespace ankole::sim {
 namespace {
@@ -47,7 +48,7 @@ Load::Load(Cluster& cluster)
   length_shift_max_ = random_.Between(1, 11);
   think_ns_max_ = random_.Chance(1, 2) ? 100 * kNsPerMs : 5 * kNsPerMs;
   writes_in_100_ = random_.Between(30, 70);
-  flushes_in_100_ = random_.Between(1, 10);
+  flushes_in_1000_ = random_.Chance(1, 3) ? random_.Between(2, 10) : random_.Between(10, 100);
   whole_blocks_ = random_.Chance(1, 3);
   cluster_.on_engine_gone = [this](EngineProcess* engine) { OnEngineGone(engine); };
   cluster_.on_engine_ready = [this](EngineProcess* engine) { OnEngineReady(engine); };
@@ -96,7 +97,10 @@ std::string Load::Waiting() const {
 }
 
 void Load::NextLater(size_t client, uint64_t least_ns, uint64_t most_ns) {
-  world_.After(random_.Skewed(least_ns, most_ns), [this, client] { Next(client); });
+  const uint64_t turn = ++clients_[client].turn;
+  world_.After(random_.Skewed(least_ns, most_ns), [this, client, turn] {
+    if (clients_[client].turn == turn) Next(client);
+  });
 }
 
 void Load::Next(size_t client) {
@@ -154,8 +158,7 @@ void Load::Fill(Request* request) {
     sweep_.pop_back();
     return;
   }
-  const uint64_t kind = random_.Below(100);
-  if (kind < flushes_in_100_) {
+  if (random_.Below(1000) < flushes_in_1000_) {
     request->operation = BlockOperation::kFlush;
     return;
   }
@@ -168,9 +171,7 @@ void Load::Fill(Request* request) {
   const uint64_t bytes = hot ? hot_bytes_ : cluster_.options.size_bytes;
   request->offset_bytes = RoundDown(begin + random_.Below(bytes - length + 1), unit);
   request->length_bytes = length;
-  const uint64_t rest = 100 - flushes_in_100_;
-  const uint64_t writes = rest * writes_in_100_ / 100;
-  if (kind < flushes_in_100_ + writes) {
+  if (random_.Below(100) < writes_in_100_) {
     const uint64_t which = random_.Below(10);
     request->operation = which < 8    ? BlockOperation::kWrite
                          : which == 8 ? BlockOperation::kZero
@@ -266,6 +267,7 @@ void Load::Judge(Request* request, uint64_t at) {
   if (request->changes()) {
     fault = model.WriteEnds(request->offset_bytes, request->length_bytes, request->began, at,
                             request->force_unit_access);
+    cluster_.rot->Overwritten(request->offset_bytes, request->length_bytes);
   } else if (request->operation == BlockOperation::kFlush) {
     model.Flushed(request->began);
   } else if (request->operation == BlockOperation::kRead) {
@@ -303,6 +305,10 @@ void Load::JudgeError(Request* request, uint64_t at) {
   // An engine all of whose members are suspect tells of that with every flush.
   if (request->operation == BlockOperation::kFlush &&
       (lost_before_ > request->engine->ready_tick || request->engine->epoch() <= suspects_epoch_)) {
+    return;
+  }
+  if (request->status == ErrorCode::kCorrupt && request->operation != BlockOperation::kFlush &&
+      cluster_.rot->Excuses(request->offset_bytes, request->length_bytes)) {
     return;
   }
   bool sound = false;
@@ -367,6 +373,10 @@ void Load::OnEngineReady(EngineProcess* engine) {
     }
   }
   if (!kFeatures.read_makes_equal) model.Loose(world_.Tick());
+  // Some have waited for it, with requests at hand.
+  for (size_t i = 0; i < clients_.size(); ++i) {
+    if (clients_[i].request == nullptr && random_.Chance(1, 2)) NextLater(i, 0, 2 * kNsPerMs);
+  }
 }
 
 void Load::OnMembersChanged() {
@@ -375,11 +385,13 @@ void Load::OnMembersChanged() {
   for (const wire::ReplicaId id : members_.all()) {
     if (!before.Contains(id)) cluster_.MachineOf(id)->lost_tick = 0;
   }
+  cluster_.rot->Look();
   CheckLoss();
 }
 
 // What every member has lost since it was answered, and nobody flushed, may be gone.
 void Load::CheckLoss() {
+  cluster_.rot->Look();
   if (members_.count == 0) return;
   uint64_t before = UINT64_MAX;
   for (const wire::ReplicaId id : members_.all()) {

@@ -51,6 +51,7 @@ class Load {
   struct Client {
     EngineProcess* engine = nullptr;
     Request* request = nullptr;
+    uint64_t turn = 0;  // the next request's: it may be brought forward
   };
   void Next(size_t client);
   void NextLater(size_t client, uint64_t least_ns, uint64_t most_ns);
@@ -93,7 +94,7 @@ class Load {
   uint64_t length_shift_max_ = 0;
   uint64_t think_ns_max_ = 0;
   uint64_t writes_in_100_ = 0;
-  uint64_t flushes_in_100_ = 0;
+  uint64_t flushes_in_1000_ = 0;
   bool whole_blocks_ = false;
 
   wire::Epoch ready_epoch_;          // of the newest engine that was ready

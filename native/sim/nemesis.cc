@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "sim/rot.h"
+
 namespace ankole::sim {
 namespace {
 
@@ -16,7 +18,7 @@ const char* Nemesis::Name(Kind kind) {
       "kill-disk-host", "kill-engine", "freeze-disk-host", "freeze-engine", "break-connection",
       "cut-one-way",    "cut",         "isolate",          "cut-store",     "power-one",
       "power-all",      "move",        "slow-disk",        "read-error",    "write-error",
-      "sync-error",     "full-disk"};
+      "sync-error",     "full-disk",   "replace-disk",     "flip-bits",     "at-record"};
   return kNames[kind];
 }
 
@@ -25,15 +27,23 @@ Nemesis::Nemesis(Cluster& cluster)
   for (uint8_t kind = 0; kind < kKinds; ++kind) {
     if (random_.Chance(1, 3)) kinds_.push_back(static_cast<Kind>(kind));
   }
+  // No fault of its own.
+  at_record_ = std::erase(kinds_, kAtRecord) > 0;
   pause_ns_ = (50 * kNsPerMs) << random_.Below(6);
   length_ns_ = (200 * kNsPerMs) << random_.Below(6);
+  cluster_.on_record = [this] { AtRecord(); };
   CareForEngine();
 }
 
 std::string Nemesis::Describe() const {
   std::string text;
   for (const Kind kind : kinds_) text += std::string(text.empty() ? "" : ", ") + Name(kind);
+  if (at_record_) text += std::string(text.empty() ? "" : ", ") + Name(kAtRecord);
   return text.empty() ? "none" : text;
+}
+
+bool Nemesis::flips() const {
+  return std::find(kinds_.begin(), kinds_.end(), kFlipBits) != kinds_.end();
 }
 
 void Nemesis::Start() {
@@ -53,6 +63,22 @@ void Nemesis::Schedule() {
 void Nemesis::Strike() {
   if (kinds_.empty() || DamageSettles()) return;
   Do(kinds_[random_.Below(kinds_.size())]);
+}
+
+// Membership is where most can go wrong: what fails within the moments after a record was proposed,
+// or became complete, meets it half done.
+void Nemesis::AtRecord() {
+  if (!running_ || !at_record_ || random_.Chance(1, 2)) return;
+  const bool store =
+      std::find(kinds_.begin(), kinds_.end(), kCutStore) != kinds_.end() && random_.Chance(1, 2);
+  world_.After(random_.Skewed(0, 200 * kNsPerMs), [this, store, round = round_] {
+    if (!running_ || round != round_) return;
+    if (store) {
+      Do(kCutStore);  // whether it has the record nobody knows
+    } else {
+      Strike();
+    }
+  });
 }
 
 // While a disk begins to fail nothing else does, for long enough that the engine parts with it:
@@ -76,6 +102,7 @@ void Nemesis::Do(Kind kind) {
   const Machine& disk = cluster_.replica_machine(replica);
   switch (kind) {
     case kKillDiskHost:
+      if (!cluster_.rot->MayCrash(disk)) return;
       trace(disk.name());
       cluster_.KillDiskHost(replica, random_.Chance(1, 2) ? 0 : length_ns);
       return;
@@ -126,13 +153,14 @@ void Nemesis::Do(Kind kind) {
       for (const auto& machine : cluster_.machines()) {
         if (random_.Chance(1, 2)) cluster_.CutStore(*machine);
       }
-      world_.After(length_ns, [this] { cluster_.HealStore(); });
+      world_.After(4 * length_ns, [this] { cluster_.HealStore(); });
       return;
     }
     case kPowerOne: {
       const auto& machines = cluster_.machines();
-      cluster_.LosePower(*machines[random_.Below(machines.size())],
-                         random_.Skewed(kNsPerMs, 4 * length_ns));
+      Machine& machine = *machines[random_.Below(machines.size())];
+      if (!cluster_.rot->MayCrash(machine)) return;
+      cluster_.LosePower(machine, random_.Skewed(kNsPerMs, 4 * length_ns));
       return;
     }
     case kPowerAll:
@@ -140,6 +168,7 @@ void Nemesis::Do(Kind kind) {
       for (const auto& machine : cluster_.machines()) {
         if (random_.Chance(1, 8)) continue;
         world_.After(random_.Skewed(0, 50 * kNsPerMs), [this, &machine = *machine, length_ns] {
+          if (!cluster_.rot->MayCrash(machine)) return;
           cluster_.LosePower(machine, random_.Skewed(kNsPerMs, 4 * length_ns));
         });
       }
@@ -161,12 +190,29 @@ void Nemesis::Do(Kind kind) {
       const bool all = random_.Chance(1, 3);
       for (size_t i = 0; i < cluster_.replica_count(); ++i) {
         if (!all && i != replica) continue;
-        Disk& full = cluster_.replica_machine(i).disk;
+        Machine& machine = cluster_.replica_machine(i);
+        if (!cluster_.rot->MayDamage(machine)) continue;
+        machine.was_full = true;
+        Disk& full = machine.disk;
         full.capacity_pages = full.used_pages() + random_.Below(8);
         world_.After(length_ns, [&full] { full.capacity_pages = Disk::kCapacityPages; });
       }
       return;
     }
+    case kReplaceDisk:
+      // All that it has, the members have: it was away, or is about to come back.
+      for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+        const wire::ReplicaId id = cluster_.replica_id(i);
+        if (!cluster_.IsAway(id)) continue;
+        trace(cluster_.replica_machine(i).name());
+        cluster_.ReplaceDisk(i, random_.Below(length_ns));
+        return;
+      }
+      return;
+    case kFlipBits:
+      cluster_.rot->Strike(random_.Between(1, 8), random_.Chance(1, 16));
+      return;
+    case kAtRecord:
     case kKinds:
       return;
   }
@@ -190,7 +236,7 @@ bool Nemesis::MayDamage(const Machine& machine) const {
 
 void Nemesis::Damage(Kind kind) {
   Machine& machine = AnyDisk();
-  if (!MayDamage(machine)) return;
+  if (!MayDamage(machine) || !cluster_.rot->MayDamage(machine)) return;
   if (kind != kReadError && world_.now_ns() < troubled_until_ns_) return;
   if (world_.tracing()) world_.Trace("nemesis", std::string(Name(kind)) + " " + machine.name());
   machine.damaged = true;

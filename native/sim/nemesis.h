@@ -20,6 +20,8 @@ class Nemesis {
   void Heal();
   // The kinds of this run, for the trace.
   std::string Describe() const;
+  // Bits flip in this run.
+  bool flips() const;
 
  private:
   enum Kind : uint8_t {
@@ -40,10 +42,14 @@ class Nemesis {
     kWriteError,
     kSyncError,
     kFullDisk,
+    kReplaceDisk,
+    kFlipBits,
+    kAtRecord,
     kKinds,
   };
   void Schedule();
   void Strike();
+  void AtRecord();
   void Do(Kind kind);
   void Move();
   void Cut(const std::string& from, const std::string& to, uint64_t for_ns);
@@ -61,6 +67,7 @@ class Nemesis {
   uint64_t pause_ns_ = 0;   // between two faults, about
   uint64_t length_ns_ = 0;  // of one that ends by itself, at the most
   bool running_ = false;
+  bool at_record_ = false;
   // When what was done so far has no effect any more; after that, a disk may be damaged.
   uint64_t troubled_until_ns_ = 0;
   uint64_t damage_settled_ns_ = 0;

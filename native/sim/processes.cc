@@ -10,6 +10,7 @@ namespace {
 constexpr size_t kSmallChunks = 256;
 constexpr size_t kMediumChunks = 64;
 constexpr size_t kLargeChunks = 64;
+constexpr uint64_t kCreateAgainNs = 500 * kNsPerMs;
 
 }  // namespace
 
@@ -39,6 +40,17 @@ void DiskHostProcess::Start() {
   reactor.Inside([this] { host_->Start(); });
 }
 
+void DiskHostProcess::Create() {
+  host_->OnMessage(Json::Object()
+                       .Set("op", "create-replica")
+                       .Set("request", 1)
+                       .Set("volume", kVolumeName)
+                       .Set("id", wire::ReplicaIdText(replica_))
+                       .Set("sizeBytes", size_bytes)
+                       .Set("secret", SecretText(secret))
+                       .Set("cache", direct ? "direct" : "buffered"));
+}
+
 void DiskHostProcess::Emit(const Json& event) {
   if (reactor.world().tracing()) reactor.world().Trace(reactor.process_name(), event.Write());
   const Json* name = event.Find("event");
@@ -47,16 +59,16 @@ void DiskHostProcess::Emit(const Json& event) {
       ready_ = true;
       return;
     }
-    host_->OnMessage(Json::Object()
-                         .Set("op", "create-replica")
-                         .Set("request", 1)
-                         .Set("volume", kVolumeName)
-                         .Set("id", wire::ReplicaIdText(replica_))
-                         .Set("sizeBytes", size_bytes)
-                         .Set("secret", SecretText(secret))
-                         .Set("cache", direct ? "direct" : "buffered"));
+    Create();
   }
-  if (event.Find("reply") != nullptr && event.Find("result") != nullptr) ready_ = true;
+  // Its disk is full, or fails: the manager asks again.
+  if (event.Find("reply") != nullptr && event.Find("error") != nullptr) {
+    reactor.world().After(kCreateAgainNs, [this] { reactor.Inside([this] { Create(); }); });
+  }
+  if (event.Find("reply") != nullptr && event.Find("result") != nullptr) {
+    ready_ = true;
+    if (on_made) on_made();
+  }
 }
 
 // --- engine

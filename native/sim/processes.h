@@ -33,11 +33,14 @@ class DiskHostProcess final : private EventSink {
   uint64_t size_bytes = 0;
   bool direct = false;
   Secret secret = {};
+  // The replica was made, or found.
+  std::function<void()> on_made;
   // It stopped by itself, as it could not use its disk.
   std::function<void()> on_ended;
 
  private:
   void Emit(const Json& event) override;
+  void Create();
 
   const wire::ReplicaId replica_;
   bool ready_ = false;

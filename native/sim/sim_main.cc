@@ -1,5 +1,6 @@
 #include <malloc.h>
 #include <poll.h>
+#include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -104,7 +105,8 @@ Worker Begin(uint64_t seed) {
     close(ends[0]);
     // What a CHECK has to say is part of the finding.
     dup2(ends[1], STDERR_FILENO);
-    alarm(kSecondsMax);
+    const rlimit limit = {kSecondsMax, kSecondsMax + 1};
+    (void)setrlimit(RLIMIT_CPU, &limit);
     const ankole::sim::Outcome outcome = ankole::sim::RunSeed(seed, false);
     char line[128];
     std::snprintf(line, sizeof(line), "%llu %llu %llu\n",
@@ -141,9 +143,10 @@ bool Ended(Worker* worker, Counts* total) {
   std::string why = worker->text;
   if (counted) why = why.substr(std::min(why.size(), why.find('\n') + 1));
   if (WIFSIGNALED(status)) {
-    why += WTERMSIG(status) == SIGALRM
-               ? "it did not end within " + std::to_string(kSecondsMax) + " s of real time"
-               : std::string("it was ended by the signal ") + strsignal(WTERMSIG(status));
+    why +=
+        WTERMSIG(status) == SIGXCPU
+            ? "it did not end within " + std::to_string(kSecondsMax) + " s of the processor's time"
+            : std::string("it was ended by the signal ") + strsignal(WTERMSIG(status));
   }
   std::printf("seed %llu: %s\n", static_cast<unsigned long long>(worker->seed), why.c_str());
   std::fflush(stdout);
