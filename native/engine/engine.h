@@ -278,9 +278,11 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   struct Late {
     wire::Members first;
     wire::Members second;
-    wire::Members silent;  // those of `first` that do not even say that they work
+    wire::Members silent;              // those of `first` that do not even say that they work
+    uint64_t next_in_ns = UINT64_MAX;  // when the next of them will be
   };
   bool IsSilent(const Link& link, uint64_t now_ns) const;
+  bool IsWaitedFor(const Link& link) const;
   void CheckMembers(uint64_t now_ns);
   void CheckSilence(Link& link, uint64_t now_ns);
   void CheckLinks(uint64_t now_ns, Late* late);
@@ -414,6 +416,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   uint64_t next_question_ = 0;
   io::Timer tick_;
   bool tick_fast_ = false;
+  uint64_t late_in_ns_ = UINT64_MAX;  // when somebody will be late, as the last tick saw it
   bool tick_was_late_ = false;
   uint64_t reachable_since_ns_ = 0;  // since when some member is; 0: none is
   bool active_ = false;              // something happened since the last tick

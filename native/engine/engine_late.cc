@@ -8,6 +8,7 @@ namespace ankole::engine {
 namespace {
 
 constexpr uint64_t kTickFastNs = 250 * kNsPerMs;
+constexpr uint64_t kTickMinNs = 5 * kNsPerMs;
 // An idle volume wakes up this often: keep-alive, and memory given back.
 constexpr uint64_t kTickIdleNs = 5 * kNsPerSecond;
 // A flush may take this long while the replica answers PING (section 4, «late»).
@@ -19,7 +20,8 @@ void Engine::ArmTick(bool fast) {
   if (mode_ == Mode::kRefused || mode_ == Mode::kStopped) return;
   if (fast && tick_fast_ && tick_.armed()) return;
   tick_fast_ = fast;
-  reactor_.Arm(&tick_, reactor_.NowNs() + (fast ? kTickFastNs : kTickIdleNs));
+  const uint64_t fast_ns = std::clamp(late_in_ns_, kTickMinNs, kTickFastNs);
+  reactor_.Arm(&tick_, reactor_.NowNs() + (fast ? fast_ns : kTickIdleNs));
 }
 
 void Engine::Tick() {
@@ -27,6 +29,7 @@ void Engine::Tick() {
   // This process was held up itself: the answers may have come, and are read before the next tick.
   const bool late = !tick_was_late_ && ElapsedNs(tick_.deadline_ns, now_ns) >= kTickFastNs;
   tick_was_late_ = late;
+  late_in_ns_ = kTickFastNs;
   // Only the last member to answer rings: with one that is late the others' answers lie there
   // unheard.
   if (shared_ != nullptr) DrainShared();
@@ -82,6 +85,7 @@ void Engine::CheckMembers(uint64_t now_ns) {
   CheckOperations(now_ns, &late);
   CheckProposal(now_ns, &late);
   AskAgainForRecord(now_ns);
+  late_in_ns_ = late.next_in_ns;
   const bool wanted = std::exchange(probe_.wanted, false);
   LeaveLate(late);
   if (probe_.wanted) {
@@ -110,6 +114,8 @@ void Engine::LeaveLate(Late late) {
     LetLeave(*members);
     return;
   }
+  // The store is asked beforehand, so that those who must wait for it leave when their time is up.
+  if (late.second.count < late.first.count) ProbeStore(reactor_.NowNs());
   LetLeave(late.second);
 }
 
@@ -121,8 +127,13 @@ bool Engine::IsSilent(const Link& link, uint64_t now_ns) const {
 
 void Engine::NoteLate(Late* late, const Link& link, uint64_t waited_ns, uint64_t limit_ns,
                       Fault fault, const std::string& reason) {
+  const uint64_t second_ns = std::max(limit_ns, options_.late_ns * 5 / 2);
+  const bool long_ago = waited_ns >= second_ns;
+  if (!long_ago) {
+    const uint64_t next_ns = waited_ns < limit_ns ? limit_ns : second_ns;
+    late->next_in_ns = std::min(late->next_in_ns, next_ns - waited_ns);
+  }
   if (waited_ns < limit_ns) return;
-  const bool long_ago = waited_ns >= std::max(limit_ns, options_.late_ns * 5 / 2);
   if (!leaving_.Contains(link.replica())) departures_[link.index()] = {fault, reason};
   late->first.Add(link.replica());
   if (long_ago) late->second.Add(link.replica());
@@ -174,6 +185,12 @@ void Engine::CheckLinks(uint64_t now_ns, Late* late) {
   }
 }
 
+// Whether the time runs in which it must answer. A broken connection has its own time, but for one
+// that was broken for not answering.
+bool Engine::IsWaitedFor(const Link& link) const {
+  return link.up() || (link.was_silent() && reachable_since_ns_ != 0);
+}
+
 // Late members (section 4, «late»), and reads that had better be asked elsewhere.
 void Engine::CheckOperations(uint64_t now_ns, Late* late) {
   for (Operation* operation = in_flight_.front(); operation != nullptr;
@@ -188,12 +205,11 @@ void Engine::CheckOperations(uint64_t now_ns, Late* late) {
       continue;
     }
     if (operation->answered + operation->failed == 0) continue;
-    const uint64_t waited_ns = ElapsedNs(operation->last_answer_ns, now_ns);
+    const uint64_t since_ns = std::max(operation->last_answer_ns, reachable_since_ns_);
+    const uint64_t waited_ns = ElapsedNs(since_ns, now_ns);
     for (const auto& link : links_) {
-      // A broken connection has its own time.
-      if (operation->parts[link->index()].state != MemberPart::State::kWaiting || !link->up()) {
-        continue;
-      }
+      if (operation->parts[link->index()].state != MemberPart::State::kWaiting) continue;
+      if (!IsWaitedFor(*link)) continue;
       if (!IsTarget(link->index())) {
         // Its time runs when nobody else is waited for.
         const uint64_t joiner_ns = operation->kind != BlockOperation::kFlush ? options_.late_ns
@@ -226,8 +242,7 @@ void Engine::CheckProposal(uint64_t now_ns, Late* late) {
   for (const wire::ReplicaId id : targets().all()) {
     if (proposal_.written.Contains(id)) continue;
     const Link& link = *LinkOf(id);
-    // A broken connection has its own time.
-    if (!link.up()) continue;
+    if (!IsWaitedFor(link)) continue;
     NoteLate(late, link, waited_ns, limit_ns, Fault::kNoAnswer,
              "it did not write the record in time");
   }

@@ -101,9 +101,9 @@ void Engine::AnswerStore(uint64_t question, const Status& outcome) {
   }
   if (question == probe_.question) {
     probe_.open = false;
+    if (outcome.ok()) probe_.answered_ns = reactor_.NowNs();
     if (!probe_.wanted) return;
     if (outcome.ok()) {
-      probe_.answered_ns = reactor_.NowNs();
       if (mode_ == Mode::kStopping) {
         LetLeave({});
       } else {

@@ -251,5 +251,36 @@ TEST(engine, FlushesFailOnceTheLastMemberMayHaveLostWrites) {
   EXPECT(bench.Flush() == ErrorCode::kIoError);
 }
 
+// The engine's own promise nothing to a client: by them others join.
+TEST(engine, OthersJoinWhereFlushesFailForWhatTheLastMemberLost) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  // It leaves, and cannot join: nobody tells what it misses.
+  for (ScriptedReplica* replica : two.replicas) {
+    replica->verdict = [](const wire::Header& header) {
+      return FailWith(header.opcode == wire::Opcode::kMap || header.opcode == wire::Opcode::kMaps,
+                      ErrorCode::kIoError);
+    };
+  }
+  two.bench.On([&] {
+    two[1].state.suspect = two[1].state.lost = true;
+    two[1].Break();
+  });
+  ASSERT(two.bench.Until([&] { return two.bench.At("complete 2") != SIZE_MAX; }));
+  two.bench.On([&] {
+    two[0].state.suspect = two[0].state.lost = true;
+    two[0].Break();
+  });
+  ErrorCode flushed = ErrorCode::kOk;
+  for (int time = 0; time < 100 && flushed == ErrorCode::kOk; ++time) {
+    EXPECT(two.bench.Write(0, 4096, 2) == ErrorCode::kOk);
+    flushed = two.bench.Flush();
+  }
+  EXPECT(flushed == ErrorCode::kIoError);
+  for (ScriptedReplica* replica : two.replicas) replica->verdict = nullptr;
+  ASSERT(two.bench.Until([&] { return two.bench.engine->Report().record.members.count == 2; }));
+  EXPECT(two.bench.Flush() == ErrorCode::kIoError);
+}
+
 }  // namespace
 }  // namespace ankole::engine::testing

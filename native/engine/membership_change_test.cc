@@ -69,6 +69,24 @@ TEST(engine, AReplicaThatHangsInTheWelcomeDoesNotHoldUpTheStartForEver) {
   EXPECT_EQ(three.Members(), 2U);
 }
 
+// Its connection stays open, as after a power loss that nobody tells of.
+TEST(engine, AReplicaThatIsGoneWhileItsMapsAreAskedForDoesNotHoldUpTheStartForEver) {
+  Two two(300);
+  two.bench.On([&] {
+    for (ScriptedReplica* replica : two.replicas) replica->state.unclean = true;
+  });
+  two[1].verdict = [&](const wire::Header& header) {
+    const bool first = two[1].asked(wire::Opcode::kHello) == 1;
+    return Hold(first &&
+                (header.opcode == wire::Opcode::kMap || header.opcode == wire::Opcode::kRecent ||
+                 header.opcode == wire::Opcode::kPing));
+  };
+  two.bench.Start();
+  ASSERT(two.bench.Until([&] { return two.bench.ready; }, 15'000));
+  EXPECT(two[1].asked(wire::Opcode::kHello) > 1);
+  EXPECT_EQ(two.Members(), 2U);
+}
+
 TEST(engine, AFencedEngineRefusesAndItsRequestsFail) {
   Three three;
   ASSERT(three.bench.StartAndWait());
