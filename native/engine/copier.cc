@@ -101,7 +101,7 @@ bool Copier::Ready(const Copy& copy) const {
   if (copy.kind == CopyKind::kFill) {
     if (!copy.joiner->up()) return false;
     for (const auto& link : links) {
-      if (host_.IsMember(link->index()) && link->up()) return true;
+      if (host_.IsStaying(link->index()) && link->up()) return true;
     }
     return false;
   }
@@ -116,7 +116,7 @@ bool Copier::Ready(const Copy& copy) const {
 bool Copier::PickSource(Copy* copy) const {
   const Link* best = nullptr;
   for (const auto& link : host_.links()) {
-    if (!host_.IsMember(link->index()) || (copy->excluded & Bit(link->index())) != 0) continue;
+    if (!host_.IsStaying(link->index()) || (copy->excluded & Bit(link->index())) != 0) continue;
     const bool better = best == nullptr || (link->up() && !best->up()) ||
                         (link->up() == best->up() && link->outstanding < best->outstanding);
     if (better) best = link.get();
@@ -166,7 +166,7 @@ bool Copier::SumOthers(Copy* copy) {
   if (copy->kind != CopyKind::kFill || !of_source.known || of_source.bad.none()) return false;
   bool asked = false;
   for (const auto& link : host_.links()) {
-    if (!host_.IsMember(link->index()) || copy->sums[link->index()].known || !link->up()) continue;
+    if (!host_.IsStaying(link->index()) || copy->sums[link->index()].known || !link->up()) continue;
     Send(copy, link->index(), wire::Opcode::kSum, 0, copy->blocks());
     asked = true;
   }
@@ -179,7 +179,7 @@ uint8_t Copier::SourceOf(const Copy& copy, uint32_t block) const {
   for (const auto& link : host_.links()) {
     const size_t i = link->index();
     const Copy::SumsOf& sums = copy.sums[i];
-    if (!host_.IsMember(i) || (copy.excluded & Bit(i)) != 0) continue;
+    if (!host_.IsStaying(i) || (copy.excluded & Bit(i)) != 0) continue;
     if (sums.known && !sums.bad[block]) return static_cast<uint8_t>(i);
   }
   return Copy::kNobody;
@@ -285,7 +285,8 @@ void Copier::Pump(Copy* copy) {
 // True also when the link is down: that is a fault of this step.
 bool Copier::Send(Copy* copy, size_t index, wire::Opcode opcode, uint32_t first, uint32_t blocks) {
   Link* link = host_.links()[index].get();
-  if (!link->up()) {
+  // A source may have lost what it told the sums of: another one is taken.
+  if (!link->up() || (opcode == wire::Opcode::kRead && !host_.IsStaying(index))) {
     copy->fault = ErrorCode::kConnectionLost;
     copy->fault_link = static_cast<uint8_t>(index);
     return true;

@@ -303,7 +303,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   const wire::Members& targets() const { return proposal_.record.members; }
   // Without those that must leave.
   wire::Members Staying() const;
-  bool IsStaying(size_t index) const {
+  bool IsStaying(size_t index) const override {
     return IsTarget(index) && !leaving_.Contains(links_[index]->replica());
   }
   bool IsTarget(size_t index) const { return targets().Contains(links_[index]->replica()); }

@@ -370,7 +370,7 @@ void Joiner::LockState() {
 void Joiner::CopyState() {
   Link* source = nullptr;
   for (const auto& link : host_.links()) {
-    if (host_.IsMember(link->index()) && link->up()) source = link.get();
+    if (host_.IsStaying(link->index()) && link->up()) source = link.get();
   }
   if (phase_ != Phase::kState || source == nullptr) {
     OnStateCopied(ErrorCode::kConnectionLost);

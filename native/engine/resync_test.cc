@@ -148,6 +148,41 @@ TEST(engine_resync, ASourceThatIsLostInTheMiddleIsReplacedByAnother) {
   EXPECT(three.Same());
 }
 
+// Simulator, seed 12639: while the store is away it stays a member, and has lost what it had.
+TEST(engine_resync, NothingIsCopiedFromAMemberThatMustLeave) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  ASSERT(three.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  three[2].verdict = [](const wire::Header& header) {
+    return Verdict{header.opcode == wire::Opcode::kSum ? What::kHold : What::kServe,
+                   ErrorCode::kOk};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return three[2].held() > 0; }));
+  size_t before = 0;
+  three.bench.On([&] {
+    before = three.bench.events.size();
+    three.bench.store_mode = StoreMode::kSilent;
+    std::fill(three[0].data.begin(), three[0].data.end(), std::byte{});
+    three[0].state.suspect = true;
+    three[0].Break();
+  });
+  ASSERT(three.bench.Until([&] { return three.bench.At("store probed", before) != SIZE_MAX; }));
+  three.bench.On([&] {
+    three[2].verdict = nullptr;
+    three[2].Release();
+  });
+  ASSERT(three.bench.Until([&] { return three[2].written_bytes >= kMiB; }));
+  three.bench.On([&] {
+    three.bench.store_mode = StoreMode::kAnswers;
+    three.bench.OnProbeStore(three.bench.last_probe);
+  });
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  EXPECT(three.bench.Reads(0, kMiB32, 1));
+}
+
 TEST(engine_resync, AnotherEngineGoesOnWithIt) {
   Three three;
   ASSERT(three.bench.StartAndWait());

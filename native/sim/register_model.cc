@@ -75,12 +75,15 @@ void RegisterModel::WriteBegins(uint64_t offset_bytes, uint64_t length_bytes, ui
     }
     touched_[s] = true;
     Forget(&sector);
-    sector.writes.push_back({.value = value, .begin = at, .seen = at});
-    if (!in_unflushed_[s]) {
-      in_unflushed_[s] = true;
-      unflushed_.push_back(static_cast<uint32_t>(s));
-    }
+    sector.writes.push_back({.value = value, .begin = at, .seen = at, .settled = at});
+    NoteUnflushed(s);
   }
+}
+
+void RegisterModel::NoteUnflushed(uint64_t sector) {
+  if (in_unflushed_[sector]) return;
+  in_unflushed_[sector] = true;
+  unflushed_.push_back(static_cast<uint32_t>(sector));
 }
 
 std::string RegisterModel::WriteEnds(uint64_t offset_bytes, uint64_t length_bytes, uint64_t began,
@@ -117,7 +120,8 @@ void RegisterModel::Flushed(uint64_t began) {
     bool all = true;
     for (Write& write : sectors_[s].writes) {
       if (write.answered < began) write.durable = true;
-      all &= write.durable;
+      if (write.seen_by < began) write.settled = write.seen;
+      all &= write.durable && write.settled == write.seen;
     }
     if (all) in_unflushed_[s] = false;
     return all;
@@ -157,7 +161,11 @@ std::string RegisterModel::Read(uint64_t offset_bytes, const std::byte* data, ui
                           ", which is not there any more or not yet");
     }
     if (fitting > 1 || only->begin < sector.loose_before) continue;
-    only->seen = std::max(only->seen, began);
+    if (only->seen < began) {
+      only->seen = began;
+      only->seen_by = at;
+      NoteUnflushed(s);
+    }
     only->by = std::min(only->by, at);
     only->certain = true;
   }
@@ -168,16 +176,19 @@ void RegisterModel::Lost(uint64_t before, uint64_t now) {
   for (const uint32_t s : unflushed_) {
     Sector& sector = sectors_[s];
     bool any = false;
-    for (const Write& write : sector.writes) any |= !write.durable;
+    for (const Write& write : sector.writes) any |= !write.durable || write.settled != write.seen;
     if (!any) continue;
     // What cannot have vanished hides whatever was before it: a durable write for good, another one
-    // for as long as it is not lost itself.
+    // for as long as it is not lost itself. A read that saw the older of two values has settled
+    // that a write which was never answered did not take effect; that holds for good only from the
+    // next flush on, as members are made equal by writes that may be lost like any other.
     const std::vector<Write> all = sector.writes;
     const auto hidden = [&](const Write& write, bool for_good) {
       for (const Write& stays : all) {
-        const bool kept = stays.durable || (!for_good && stays.begin >= before);
-        if (stays.answered == kNever || !kept || stays.begin == write.begin) continue;
-        if (write.by < stays.seen) return true;
+        if (stays.answered == kNever || stays.begin == write.begin) continue;
+        if (stays.durable && write.by < stays.settled) return true;
+        const bool kept = stays.begin >= before || (stays.durable && stays.seen >= before);
+        if (!for_good && kept && write.by < stays.seen) return true;
       }
       return false;
     };
@@ -194,6 +205,7 @@ void RegisterModel::Lost(uint64_t before, uint64_t now) {
       if (write.answered != kNever && write.begin >= before) continue;
       if (write.begin < sector.loose_before) loose = true;
       write.begin = write.seen = now;
+      write.seen_by = 0;
       write.by = now + 1;
       write.certain = false;
     }

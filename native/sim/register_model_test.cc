@@ -128,6 +128,27 @@ TEST(sim_register, WhatALossLeavesMayBeLostByTheNextOne) {
   EXPECT(!sector.Read(0, 50, 51));
 }
 
+// Seed 11086: the read makes its range equal by writing the old value where the new one was.
+TEST(sim_register, WhatAReadSettledIsForGoodFromTheNextFlushOn) {
+  Sector sector;
+  EXPECT(sector.Write(1, 10, 11));
+  sector.model.Flushed(12);
+  sector.Begin(2, 20);
+  sector.Fails(20, 25);
+  EXPECT(sector.Read(1, 30, 31));
+  Sector denied = sector;
+  EXPECT(!denied.Read(2, 32, 33));
+  Sector flushed = sector;
+  flushed.model.Flushed(35);
+  flushed.model.Lost(40, 41);
+  EXPECT(!flushed.Read(2, 50, 51));
+  sector.model.Lost(40, 41);
+  Sector old = sector;
+  EXPECT(old.Read(1, 50, 51));
+  EXPECT(!old.Read(2, 52, 53));
+  EXPECT(sector.Read(2, 50, 51));
+}
+
 TEST(sim_register, ForceUnitAccessIsAFlushOfItself) {
   Sector sector;
   sector.Begin(1, 10);
