@@ -299,6 +299,9 @@ bool Copier::Send(Copy* copy, size_t index, wire::Opcode opcode, uint32_t first,
   errand->length_bytes = static_cast<uint32_t>(
       std::min<uint64_t>(uint64_t{blocks} * kBlockBytes,
                          copy->offset_bytes + copy->length_bytes - errand->offset_bytes));
+  // From the last member also where its sync failed: there is nobody else.
+  const bool reads = opcode == wire::Opcode::kRead || opcode == wire::Opcode::kSum;
+  errand->flags = reads && host_.members().count == 1 ? wire::kFlagAnyway : uint16_t{0};
   errand->payload = nullptr;
   errand->payload_bytes = 0;
   errand->data =

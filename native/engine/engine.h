@@ -162,6 +162,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void JudgeAll();
   void Judge(Operation* operation);
   void JudgeFailures(Operation* operation);
+  wire::Members SpoiledAt(const Operation& operation) const;
   void Finish(Operation* operation, ErrorCode status);
   void Acknowledge(Operation* operation);
   void Recycle(Operation* operation);

@@ -113,6 +113,56 @@ TEST(engine, TheLastMemberNeverLeavesAndItsErrorReachesTheClient) {
   EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
 }
 
+// As a replica at which a sync failed (rule 1).
+Verdict Spoiled(const wire::Header& header) {
+  const bool reads = header.opcode == wire::Opcode::kRead;
+  return FailWith(reads && (header.flags & wire::kFlagAnyway) == 0, ErrorCode::kSuspect);
+}
+
+TEST(engine, AMemberWhereASyncFailedIsNotReadAndLeaves) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  for (const size_t i : {0, 1}) {
+    three[i].verdict = [](const wire::Header& header) { return Spoiled(header); };
+  }
+  for (int time = 0; time < 3; ++time) {
+    Request* read = three.bench.Submit(BlockOperation::kRead, 0, 4096);
+    ASSERT(three.bench.Wait(read));
+    EXPECT(read->status == ErrorCode::kOk && Bench::Holds(read, 1));
+  }
+  ASSERT(three.bench.Until([&] { return three.bench.At("complete 2") != SIZE_MAX; }));
+  ASSERT(three.bench.Until([&] {
+    const std::string fault = std::string(" fault ") + FaultCode(Fault::kFlushFailed);
+    const auto left = [&](size_t i) {
+      return three.bench.At("replica " + wire::ReplicaIdText(three[i].id()).substr(14) + fault);
+    };
+    return left(0) != SIZE_MAX && left(1) != SIZE_MAX && left(2) == SIZE_MAX;
+  }));
+}
+
+TEST(engine, WhereASyncFailedAtAllMembersTheyAreReadAnyway) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  EXPECT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  for (ScriptedReplica* replica : two.replicas) {
+    replica->verdict = [](const wire::Header& header) { return Spoiled(header); };
+  }
+  Request* read = two.bench.Submit(BlockOperation::kRead, 0, 4096);
+  ASSERT(two.bench.Wait(read));
+  EXPECT(read->status == ErrorCode::kOk && Bench::Holds(read, 1));
+  EXPECT_EQ(two.Members(), 2U);
+}
+
+TEST(engine, TheLastMemberIsReadAlsoWhereASyncFailed) {
+  Bench bench;
+  ScriptedReplica& only = bench.AddScripted();
+  ASSERT(bench.StartAndWait());
+  only.verdict = [](const wire::Header& header) { return Spoiled(header); };
+  EXPECT(bench.Do(BlockOperation::kRead, 0, 4096) == ErrorCode::kOk);
+  EXPECT_EQ(only.asked(wire::Opcode::kRead), 1);
+}
+
 TEST(engine, AMemberThatComesBackSuspectLeaves) {
   Three three;
   ASSERT(three.bench.StartAndWait());

@@ -62,6 +62,7 @@ struct Operation {
   // What a flush or write is to a joiner: it takes part from Dispatch on.
   bool to_joiner = false;
   bool own = false;      // an OwnRequest
+  bool anyway = false;   // kRead: also from a member where a sync failed
   bool refused = false;  // kClean: at a replica that holds another record by now
   // Its range is made equal before it goes to the members (rule 7), or repaired (rule 9).
   bool repair = false;

@@ -77,8 +77,8 @@ class Replica {
   // alignment) is answered with kInvalidArgument or kOutOfRange.
   //
   // kIoError: the medium failed. kNoSpace: the disk is full, nothing else is wrong. kSuspect: an
-  // earlier flush failed (rule 1); so it is answered to writes and flushes until kRecord with
-  // `resynced`, or until the replica was opened anew.
+  // earlier flush failed (rule 1); so it is answered to writes and flushes, and to kRead and kSum
+  // without `anyway`, until kRecord with `resynced`, or until the replica was opened anew.
   void Submit(ReplicaOperation* operation);
   // Gives back memory that was only taken to be fast. For when nothing was done for a while.
   void Trim() { sums_.Trim(); }
@@ -141,6 +141,7 @@ class Replica {
 
   // replica.cc: the way of an operation.
   ErrorCode Check(const ReplicaOperation& operation) const;
+  bool Spoiled(const ReplicaOperation& operation) const;
   void Finish(ReplicaOperation* operation, ErrorCode status);
   void FinishLater(ReplicaOperation* operation, ErrorCode status);
   void FinishDeferred();
