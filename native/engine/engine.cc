@@ -29,7 +29,7 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       copier_(*this, kCopiesMax),
       cleaner_(*this, regions_),
       equalizer_(*this, copier_, regions_),
-      joiner_(*this, copier_, regions_, cleaner_),
+      joiner_(*this, copier_, regions_, cleaner_, options.copied_sync_bytes),
       scrubber_(*this, copier_, regions_, equalizer_.unequal()),
       complete_(options_.record) {
   CHECK(options_.replicas.size() <= kReplicasMax);

@@ -70,6 +70,10 @@ struct EngineOptions {
   size_t dirty_regions_max = kDirtyRegionsMax;
   // A volume of which clients want nothing for as long is flushed and its regions are cleaned.
   uint64_t idle_ns = 5 * kNsPerSecond;
+  // What is copied to a joiner is synced in portions of this size, and at most two of them are not
+  // yet. A sync of gigabytes keeps the disk, and all that share its device, from what clients wait
+  // for.
+  uint64_t copied_sync_bytes = 32 * kMiB;
   // Shares memory with disk hosts that are reached by a Unix socket.
   bool shared_memory = true;
 };
@@ -102,6 +106,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
     virtual void OnAskStore(uint64_t question, const wire::Record& record) = 0;
     // Whether the store can be read and written: AnswerStore with the same number.
     virtual void OnProbeStore(uint64_t question) = 0;
+    // A scrub ended, or went on for a while: as in the counters.
+    virtual void OnScrub(const Json& /*progress*/) {}
     // From now on requests are taken.
     virtual void OnReady() = 0;
     // All replicas were closed clean, or not.
@@ -134,6 +140,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void SetResyncBandwidth(uint64_t bytes_per_second);
   // Compares and repairs a range in the background, once; its progress is in the counters.
   void Scrub(uint64_t offset_bytes, uint64_t length_bytes, uint64_t bytes_per_second);
+  // The whole volume; as Scrubber::Start.
+  void ScrubAll(const std::string& id, uint64_t bytes_per_second, const ScrubProgress& before);
   void StopScrub() { scrubber_.Stop(); }
   Json ScrubJson() const { return scrubber_.ToJson(); }
   size_t in_flight() const { return pool_.used(); }

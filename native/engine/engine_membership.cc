@@ -234,10 +234,9 @@ void Engine::LetLeave(const wire::Members& late) {
 void Engine::PartWith(Link& link) {
   const auto& [fault, reason] = departures_[link.index()];
   ++faults_[static_cast<size_t>(fault)];
-  log_.Log(LogLevel::kWarn,
-           "replica " + wire::ReplicaIdText(link.replica()) + " leaves: " + reason);
-  observer_.OnReplica(link.replica(), "left", fault, reason);
-  joiner_.OnLeft(link);
+  const std::string why = reason + joiner_.OnLeft(link);
+  log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) + " leaves: " + why);
+  observer_.OnReplica(link.replica(), "left", fault, why);
   const bool quiet = link.mode() != LinkMode::kUp && link.mode() != LinkMode::kClosing;
   link.Break({ErrorCode::kCancelled, reason});
   if (quiet) MemberGone(link);

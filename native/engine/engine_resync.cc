@@ -303,6 +303,7 @@ void Engine::LookAtResync(uint64_t now_ns) {
   copier_.Kick();
   equalizer_.Pump();
   scrubber_.Pump();
+  if (scrubber_.TakeNews(now_ns)) observer_.OnScrub(scrubber_.ToJson());
   joiner_.OnQuiet(CompleteTag());
   joiner_.Look(now_ns);
   const bool idle = ElapsedNs(client_ns_, now_ns) >= options_.idle_ns && admission_.empty() &&
@@ -328,7 +329,8 @@ void Engine::CheckErrands(uint64_t now_ns) {
     if (ElapsedNs(link->heard_ns(), now_ns) >= kSilentNs) link->Ping();
     const bool silent =
         link->ping_sent_ns() != 0 && ElapsedNs(link->ping_sent_ns(), now_ns) >= kSilentNs;
-    if (!silent && waited_ns < kJoinerLateNs) continue;
+    const bool syncs = oldest != nullptr && oldest->opcode == wire::Opcode::kFlush;
+    if (!silent && waited_ns < (syncs ? kJoinerFlushNs : kJoinerLateNs)) continue;
     const Status why(ErrorCode::kTimedOut, silent ? "it does not answer" : "it answered too late");
     if (joiner_.link() == link.get()) {
       joiner_.LetGo(why);
@@ -373,7 +375,12 @@ void Engine::SetResyncBandwidth(uint64_t bytes_per_second) {
 
 void Engine::Scrub(uint64_t offset_bytes, uint64_t length_bytes, uint64_t bytes_per_second) {
   CHECK(length_bytes > 0 && offset_bytes + length_bytes <= options_.size_bytes);
-  scrubber_.Start(RegionsOf(offset_bytes, length_bytes), bytes_per_second);
+  scrubber_.Start("", RegionsOf(offset_bytes, length_bytes), bytes_per_second, {});
+}
+
+void Engine::ScrubAll(const std::string& id, uint64_t bytes_per_second,
+                      const ScrubProgress& before) {
+  scrubber_.Start(id, RegionsOf(0, options_.size_bytes), bytes_per_second, before);
 }
 
 Json Engine::ResyncJson(const Link& link) const {

@@ -339,14 +339,41 @@ void EngineService::OnAnswer(int64_t question, const Json& message) {
                        ok.value() ? Status::Ok() : Status(error, text.value()));
 }
 
-void EngineService::OnScrub(int64_t request, const Json& message) {
+void EngineService::StartScrub(int64_t request, const Json& message) {
+  const Result<std::string> id = message.String("id", "");
+  Status status = id.status();
+  const auto number = [&](const char* name) {
+    const Result<int64_t> got = message.Integer(name, 0, kIntegerMax, 0);
+    if (!got.ok()) status = got.status();
+    return got.ok() ? static_cast<uint64_t>(got.value()) : 0;
+  };
   const Result<int64_t> rate = message.Integer("bytesPerSecond", 0, kIntegerMax);
-  if (!rate.ok()) {
-    events_.Emit(ReplyTo(request, rate.status()));
+  ScrubProgress before;
+  before.regions_done = number("regionsDone");
+  before.regions_failed = number("regionsFailed");
+  before.repaired_blocks = number("repairedBlocks");
+  before.corrupt_blocks = number("corruptBlocks");
+  before.differing_blocks = number("differingBlocks");
+  if (!rate.ok()) status = rate.status();
+  if (!status.ok()) {
+    events_.Emit(ReplyTo(request, status));
     return;
   }
-  engine_->Scrub(0, engine_->size_bytes(), static_cast<uint64_t>(rate.value()));
+  engine_->ScrubAll(id.value(), static_cast<uint64_t>(rate.value()), before);
   events_.Emit(ReplyTo(request, engine_->ScrubJson()));
+}
+
+// What may change while it runs; what is not named stays.
+void EngineService::OnSet(int64_t request, const Json& message) {
+  const Result<int64_t> bandwidth = message.Integer("resyncBandwidth", 0, kIntegerMax, -1);
+  if (!bandwidth.ok()) {
+    events_.Emit(ReplyTo(request, bandwidth.status()));
+    return;
+  }
+  if (bandwidth.value() >= 0) {
+    engine_->SetResyncBandwidth(static_cast<uint64_t>(bandwidth.value()));
+  }
+  events_.Emit(ReplyTo(request, Json::Object()));
 }
 
 void EngineService::OnRequest(int64_t request, const std::string& name, const Json& message) {
@@ -363,7 +390,9 @@ void EngineService::OnRequest(int64_t request, const std::string& name, const Js
                                       .Set("message", report.message)
                                       .Set("record", RecordToJson(report.record))));
   } else if (name == "scrub") {
-    OnScrub(request, message);
+    StartScrub(request, message);
+  } else if (name == "set") {
+    OnSet(request, message);
   } else if (name == "stop-scrub") {
     engine_->StopScrub();
     events_.Emit(ReplyTo(request, engine_->ScrubJson()));
@@ -438,6 +467,10 @@ void EngineService::OnProbeStore(uint64_t question) {
 
 void EngineService::OnAskStore(uint64_t question, const wire::Record& record) {
   events_.Emit(EventOf("record").Set("question", question).Set("record", RecordToJson(record)));
+}
+
+void EngineService::OnScrub(const Json& progress) {
+  events_.Emit(EventOf("scrub").Set("progress", progress));
 }
 
 void EngineService::OnReady() {

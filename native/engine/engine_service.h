@@ -47,6 +47,7 @@ class EngineService final : public Service, Engine::Observer {
   void OnComplete(const wire::Record& record) override;
   void OnAskStore(uint64_t question, const wire::Record& record) override;
   void OnProbeStore(uint64_t question) override;
+  void OnScrub(const Json& progress) override;
   void OnReady() override;
   void OnStopped(bool clean) override;
 
@@ -56,7 +57,8 @@ class EngineService final : public Service, Engine::Observer {
   void Wait(const std::string& cause);
   void FrontEndStopped();
   void OnRequest(int64_t request, const std::string& name, const Json& message);
-  void OnScrub(int64_t request, const Json& message);
+  void StartScrub(int64_t request, const Json& message);
+  void OnSet(int64_t request, const Json& message);
   void OnAnswer(int64_t question, const Json& message);
   void BeginStop();
   void StopEngine();

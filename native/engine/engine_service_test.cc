@@ -3,6 +3,8 @@
 #include <arpa/inet.h>
 #include <unistd.h>
 
+#include <map>
+
 #include "base/bytes.h"
 #include "engine/engine_testing.h"
 #include "iscsi/server_testing.h"
@@ -128,6 +130,9 @@ struct Events final : EventSink {
     if (event.Find("reply") != nullptr && event.Find("result") != nullptr) {
       iscsi_sessions = event.Find("result")->Integer("iscsiSessions", 0, 100, -1).Take();
     }
+    if (event.Find("reply") != nullptr) {
+      replies[event.Integer("reply", 0, 1000).Take()] = event;
+    }
     if (event.Find("event") == nullptr) return;
     const std::string name = event.String("event").Take();
     if (name == "record") {
@@ -144,8 +149,11 @@ struct Events final : EventSink {
     if (name == "state" && event.String("state").Take() == "waiting") {
       waiting = event.String("message").Take();
     }
+    if (name == "scrub") scrubs.push_back(*event.Find("progress"));
     if (name == "stopped") stopped = true;
   }
+  std::map<int64_t, Json> replies;
+  std::vector<Json> scrubs;
 };
 
 // An NBD client that has sent one write.
@@ -216,8 +224,15 @@ struct ServiceBench {
     bench.Pass(300);
     bench.On([&] { service.reset(); });
   }
-  void Post(const char* op, int number) {
-    bench.On([&] { service->OnMessage(Json::Object().Set("request", number).Set("op", op)); });
+  void Post(const char* op, int number, Json message = Json::Object()) {
+    bench.On([&] { service->OnMessage(message.Set("request", number).Set("op", op)); });
+  }
+  // What it answered; null: an error.
+  Json Ask(const char* op, int number, const Json& message) {
+    Post(op, number, message);
+    EXPECT(bench.Until([&] { return events.replies.count(number) != 0; }));
+    const Json* result = events.replies[number].Find("result");
+    return result != nullptr ? *result : Json();
   }
 
   Bench bench;
@@ -244,6 +259,35 @@ TEST(engine_service, ServesIscsiBesideNbd) {
   x.Post("counters", 8);
   ASSERT(x.bench.Until([&] { return x.events.iscsi_sessions >= 0; }));
   EXPECT_EQ(x.events.iscsi_sessions, int64_t{1});
+}
+
+TEST(engine_service, SettingsAndScrubsAreAskedForWhileItRuns) {
+  ServiceBench x(GoodIscsi());
+  ASSERT(x.bench.Until([&] { return x.events.iscsi_port != 0; }));
+  EXPECT(x.Ask("set", 2, Json::Object().Set("resyncBandwidth", 1 << 20)).is_object());
+  EXPECT(x.Ask("set", 3, Json::Object()).is_object());
+  EXPECT(!x.Ask("set", 4, Json::Object().Set("resyncBandwidth", -2)).is_object());
+  EXPECT(!x.Ask("scrub", 5, Json::Object().Set("id", "a")).is_object());  // no rate
+  const Json slow = Json::Object().Set("id", "a").Set("bytesPerSecond", 1000);
+  EXPECT(x.Ask("scrub", 6, slow).Bool("running", false).Take());
+  const Json stopped = x.Ask("stop-scrub", 7, Json::Object());
+  EXPECT(!stopped.Bool("running", true).Take() && !stopped.Bool("finished", true).Take());
+  const Json fast = Json::Object()
+                        .Set("id", "b")
+                        .Set("bytesPerSecond", 0)
+                        .Set("regionsDone", 1)
+                        .Set("corruptBlocks", 3);
+  EXPECT(x.Ask("scrub", 8, fast).is_object());
+  ASSERT(x.bench.Until([&] {
+    return !x.events.scrubs.empty() && x.events.scrubs.back().Bool("finished", false).Take();
+  }));
+  x.bench.On([&] {
+    const Json& ended = x.events.scrubs.back();
+    EXPECT_EQ(ended.String("id", "").Take(), "b");
+    EXPECT_EQ(ended.Integer("corruptBlocks", 0, 100).Take(), 3);
+    EXPECT_EQ(ended.Integer("regionsDone", 0, 100).Take(),
+              int64_t{Bench::kSizeBytes / kRegionBytes});
+  });
 }
 
 TEST(engine_service, APortOfIscsiThatIsTakenIsReportedAndWaitedFor) {

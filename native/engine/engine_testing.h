@@ -477,6 +477,7 @@ class Bench final : public Engine::Observer, public LogSink {
   wire::Record completed;
   std::vector<wire::Record> proposals;
   std::vector<std::string> events;
+  std::vector<Json> scrubs;
   std::vector<std::string> log;
   bool ready = false;
   bool stopped = false;
@@ -530,6 +531,7 @@ class Bench final : public Engine::Observer, public LogSink {
   }
 
  public:
+  void OnScrub(const Json& progress) override { scrubs.push_back(progress); }
   void OnProbeStore(uint64_t question) override {
     Note("store probed");
     last_probe = question;

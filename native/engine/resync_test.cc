@@ -71,6 +71,54 @@ TEST(engine_resync, AReplicaThatWasAwayGetsWhatChanged) {
   EXPECT(three.Same());
 }
 
+TEST(engine_resync, WhatIsCopiedIsSyncedInPortions) {
+  Three three;
+  three.bench.options.copied_sync_bytes = kRegionBytes;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  // While a sync is not answered no more than another portion is copied.
+  size_t flushes = 0;
+  bool holds = true;
+  three[2].verdict = [&](const wire::Header& header) {
+    if (header.opcode != wire::Opcode::kFlush) return Verdict{What::kServe, ErrorCode::kOk};
+    ++flushes;
+    return Verdict{holds ? What::kHold : What::kServe, ErrorCode::kOk};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return flushes == 1; }));
+  EXPECT(!three.bench.Until([&] { return three[2].written_bytes > 3 * kRegionBytes; }, 700));
+  three.bench.On([&] {
+    EXPECT_EQ(flushes, 1U);
+    holds = false;
+    three[2].Release();
+  });
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  three.bench.On([&] { EXPECT(flushes >= kSize / kRegionBytes); });
+}
+
+TEST(engine_resync, ASyncOfWhatWasCopiedThatFailsLetsTheJoinerGo) {
+  Three three;
+  three.bench.options.copied_sync_bytes = kRegionBytes;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  size_t flushes = 0;
+  three[2].verdict = [&](const wire::Header& header) {
+    const bool fails = header.opcode == wire::Opcode::kFlush && ++flushes == 1;
+    return Verdict{fails ? What::kFail : What::kServe, ErrorCode::kIoError};
+  };
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  three.bench.On([&] { EXPECT(flushes > kSize / kRegionBytes); });
+}
+
 TEST(engine_resync, OnlyTheRegionsThatMayDifferAreCompared) {
   Three three;
   three.bench.options.idle_ns = 100 * kNsPerMs;
@@ -166,6 +214,7 @@ TEST(engine_resync, NothingIsCopiedFromAMemberThatMustLeave) {
     three.bench.store_mode = StoreMode::kSilent;
     std::fill(three[0].data.begin(), three[0].data.end(), std::byte{});
     three[0].state.suspect = true;
+    three[0].state.lost = true;
     three[0].Break();
   });
   ASSERT(three.bench.Until([&] { return three.bench.At("store probed", before) != SIZE_MAX; }));
@@ -521,6 +570,56 @@ TEST(engine_resync, ScrubbingRepairsWhatIsCorruptAndCountsWhatDiffers) {
   EXPECT_EQ(scrub.Integer("corruptBlocks", 0, 100).Take(), 0);
   two.bench.On([&] { EXPECT(two[1].bad.empty()); });
   EXPECT(two.bench.Reads(7 * kBlockBytes, 4096, 1));
+}
+
+TEST(engine_resync, AScrubThatWasBrokenOffGoesOnBehindWhatIsDoneAndCountsOn) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  ASSERT(two.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  ASSERT(two.bench.Write(2 * kRegionBytes, kMiB32, 1) == ErrorCode::kOk);
+  constexpr uint64_t kFirst = 2 * kRegionBytes / kBlockBytes;
+  two.bench.On([&] {
+    two[1].bad = {7, kFirst + 3};
+    std::memset(two[1].data.data() + 7 * kBlockBytes, 0x77, 4096);
+    std::memset(two[1].data.data() + (kFirst + 3) * kBlockBytes, 0x77, 4096);
+    ScrubProgress before;
+    before.regions_done = 2;
+    before.repaired_blocks = 5;
+    two.bench.engine->ScrubAll("one", 0, before);
+  });
+  const auto scrub = [&] { return *two.bench.engine->CountersJson().Find("scrub"); };
+  ASSERT(two.bench.Until([&] { return scrub().Bool("finished", false).Take(); }));
+  two.bench.On([&] {
+    EXPECT_EQ(scrub().String("id", "").Take(), "one");
+    EXPECT_EQ(scrub().Integer("repairedBlocks", 0, 100).Take(), 6);
+    EXPECT_EQ(scrub().Integer("regionsDone", 0, 100).Take(), int64_t{kSize / kRegionBytes});
+    EXPECT_EQ(two[1].bad.size(), size_t{1});  // in what was done before
+    // Its counter is of what this process did.
+    EXPECT_EQ(two.bench.engine->CountersJson().Integer("repairedBlocks", 0, 100).Take(), 1);
+  });
+  ASSERT(two.bench.Until([&] { return !two.bench.scrubs.empty(); }));
+  two.bench.On([&] { EXPECT(two.bench.scrubs.back().Bool("finished", false).Take()); });
+}
+
+TEST(engine_resync, TheRateOfAScrubChangesWhileItRunsAndStoppingEndsIt) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  const auto scrub = [&] { return *two.bench.engine->CountersJson().Find("scrub"); };
+  two.bench.On([&] {
+    two.bench.engine->ScrubAll("one", 1000, {});  // a chunk in 17 minutes
+    EXPECT(scrub().Bool("running", false).Take());
+  });
+  ASSERT(two.bench.Until([&] { return two[0].asked(wire::Opcode::kSum) > 0; }));
+  two.bench.On([&] {
+    two.bench.engine->StopScrub();
+    EXPECT(!scrub().Bool("running", true).Take());
+    EXPECT(!scrub().Bool("finished", true).Take());
+    two.bench.engine->ScrubAll("two", 1000, {});
+    EXPECT(scrub().Bool("running", false).Take());
+    two.bench.engine->ScrubAll("two", 0, {});
+  });
+  ASSERT(two.bench.Until([&] { return scrub().Bool("finished", false).Take(); }));
+  two.bench.On([&] { EXPECT_EQ(scrub().String("id", "").Take(), "two"); });
 }
 
 // What is good nowhere is good at no joiner either: neither what it had there nor a hole.

@@ -49,7 +49,7 @@ bool Walker::MayStart() {
   const double earned =
       static_cast<double>(now_ns - budget_ns_) / kNsPerSecond * static_cast<double>(rate_);
   if (earned >= 1) {
-    const double burst = static_cast<double>(rate_) * kBurstNs / kNsPerSecond;
+    const double burst = std::max(static_cast<double>(rate_) * kBurstNs / kNsPerSecond, 1.0);
     budget_bytes_ =
         static_cast<int64_t>(std::min(static_cast<double>(budget_bytes_) + earned, burst));
     budget_ns_ = now_ns;

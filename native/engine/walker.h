@@ -35,6 +35,10 @@ class Walker {
     ~Client() = default;
   };
 
+  // Regions that it is at at a time. Two, so that the next one's first chunks go on beside the last
+  // ones of the one before.
+  static constexpr size_t kJobs = 2;
+
   Walker(ResyncHost& host, Copier& copier, Client& client, CopyKind kind);
 
   // Starts what may be started.
@@ -57,8 +61,6 @@ class Walker {
     ErrorCode status = ErrorCode::kOk;
     Totals totals;
   };
-  // Two, so that the next region's first chunks go on beside the last ones of the one before.
-  static constexpr size_t kJobs = 2;
 
   Job* NextJob();
   bool MayStart();

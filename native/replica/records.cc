@@ -62,7 +62,6 @@ void Replica::BeginRecord(ReplicaOperation* operation) {
   uint8_t begun = 0;
   // With another welcomed epoch alone nobody is dropped.
   if (next != record_state_.record) {
-    wire::Members dropped;
     for (const wire::Members& members :
          {record_state_.record.current.members, next.complete.members}) {
       for (const wire::ReplicaId id : members.all()) {

@@ -11,7 +11,6 @@ import type {
   PortalCounters,
   PortalEvent,
   Reply,
-  ScrubProgress,
 } from '../native/index.js'
 import type { ProcessIdentity, ProcessKey, SupervisorClient, SupervisorEvent } from '../supervisor/index.js'
 import { DiskController } from './disk.js'
@@ -37,7 +36,6 @@ export interface AgentOptions {
 }
 
 const countersLimitMs = 1_000
-const scrubLimitMs = 5_000
 
 /** Together, with engines and portal at once, under the 5 s in which a node stops, with what it takes to kill the rest. */
 const stopLimitMs = { engine: 3_000, portal: 3_000, 'disk-host': 1_500 } as const
@@ -116,13 +114,6 @@ export class Agent {
       ...{ engines: fulfilled(engines), disks: fulfilled(disks) },
       ...(portal?.status === 'fulfilled' ? { portal: portal.value } : {}),
     }
-  }
-
-  /** Starts the scrub of a volume that is attached here; without a rate stops it. */
-  async scrub(volume: string, bytesPerSecond: number | undefined): Promise<ScrubProgress> {
-    const engine = this.#engines.get(volume)
-    if (engine === undefined) throw new Error(`no engine of volume ${volume} runs here`)
-    return engine.scrub(bytesPerSecond, scrubLimitMs)
   }
 
   /** The engines first, clean, as they need the disk hosts for that. Under 5 s in all; what is left then is killed. */

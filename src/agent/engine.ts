@@ -15,7 +15,6 @@ import {
   type ProposalEvent,
   type RecordAnswer,
   type RecordEvent,
-  type ScrubProgress,
   type ServingEvent,
   type StoppedEvent,
 } from '../native/index.js'
@@ -45,6 +44,9 @@ type EngineIdentity = Extract<ProcessIdentity, { kind: 'engine' }>
 /** How long a start waits for its replicas before it is refused. */
 const startWaitMs = 30_000
 
+const steerLimitMs = 5_000
+const steerAgainMs = 5_000
+
 /** A hint that the store did not take is given again after this. */
 const hintAgainMs = 1_000
 
@@ -65,6 +67,9 @@ export class EngineController {
   /** The newest complete record that the store has not taken yet. */
   #hint: MembershipRecord | undefined
   #hinting = false
+  /** What the present process was told of what may change while it runs. */
+  #told: { resyncBandwidth?: number; scrub?: { id: string; bytesPerSecond: number } } = {}
+  #steering = false
 
   constructor(
     private readonly context: EngineContext,
@@ -91,6 +96,7 @@ export class EngineController {
     this.#record = newerRecord(this.#record, plan.record)
     this.#leaving = undefined
     this.#want()
+    void this.#steer()
   }
 
   /** Clean; resolves when the process is gone, true if the engine is still not wanted then. */
@@ -112,18 +118,15 @@ export class EngineController {
     return this.requests.send('counters', {}, limitMs)
   }
 
-  /** Undefined: stop it. */
-  scrub(bytesPerSecond: number | undefined, limitMs: number): Promise<ScrubProgress> {
-    return bytesPerSecond === undefined
-      ? this.requests.send('stop-scrub', {}, limitMs)
-      : this.requests.send('scrub', { bytesPerSecond }, limitMs)
-  }
-
   onStarted(process: EngineIdentity): void {
     this.#process = process
-    const { message } = this.#report
+    const { message, scrub } = this.#report
     this.#said = 'starting'
-    this.#replace({ ...reportOfStart(this.#plan), message, attachment: process.attachment, run: process.run })
+    this.#told = {}
+    this.#replace({
+      ...{ ...reportOfStart(this.#plan), message, attachment: process.attachment, run: process.run },
+      ...(scrub === undefined ? {} : { scrub }),
+    })
   }
 
   onExited(process: EngineIdentity, reason: string, restartInMs: number | undefined): void {
@@ -160,6 +163,7 @@ export class EngineController {
       case 'state':
       case 'serving':
       case 'replica':
+      case 'scrub':
       case 'cannot-start':
         // The report is that of the planned attachment; the engine of an earlier one is about to end.
         if (process.attachment === this.#plan.attachment) this.#onReport(process, event)
@@ -184,6 +188,9 @@ export class EngineController {
         this.#set({ replicas: [...others, { id, state, fault, reason }] })
         break
       }
+      case 'scrub':
+        this.#set({ scrub: event.progress })
+        break
       case 'cannot-start': {
         const { newest, lacking, replicas } = event
         this.#set({ cannotStart: { newest, lacking, replicas } })
@@ -208,6 +215,58 @@ export class EngineController {
     }
     this.#said = state
     this.#set({ state: reportedState(state, listens(this.#report)), message, waitsFor, members, generation })
+    void this.#steer()
+  }
+
+  /** Level-triggered: tells the running engine what the plan says and it has not been told yet. */
+  async #steer(): Promise<void> {
+    if (this.#steering) return
+    this.#steering = true
+    for (let wish = this.#wish(); wish !== undefined; wish = this.#wish()) {
+      const { pid } = this.#process ?? {}
+      try {
+        await wish()
+      } catch (error) {
+        // Of an engine that ended the next one is told, when it serves.
+        if (this.#process?.pid !== pid) continue
+        this.context.log.warn({ volume: this.#plan.volume }, `the engine does not follow its plan: ${messageOf(error)}`)
+        await new Promise((resolve) => setTimeout(resolve, steerAgainMs).unref())
+      }
+    }
+    this.#steering = false
+  }
+
+  /** The next of what it has to be told. */
+  #wish(): (() => Promise<void>) | undefined {
+    const { attachment, resyncBandwidth, scrub } = this.#plan
+    const serves = this.#said === 'serving' || this.#said === 'degraded' || this.#said === 'waiting'
+    if (!serves || this.#leaving !== undefined || this.#process?.attachment !== attachment) return undefined
+    const told = this.#told
+    if (resyncBandwidth !== undefined && resyncBandwidth !== told.resyncBandwidth) {
+      return async () => {
+        await this.requests.send('set', { resyncBandwidth }, steerLimitMs)
+        told.resyncBandwidth = resyncBandwidth
+      }
+    }
+    if (scrub === undefined) {
+      if (told.scrub === undefined) return undefined
+      return async () => {
+        await this.requests.send('stop-scrub', {}, steerLimitMs)
+        delete told.scrub
+      }
+    }
+    const known = this.#report.scrub?.id === scrub.id ? this.#report.scrub : undefined
+    const isTold = told.scrub?.id === scrub.id && told.scrub.bytesPerSecond === scrub.bytesPerSecond
+    if (isTold || known?.finished) return undefined
+    return async () => {
+      // What this engine or the one before it said may be newer than what the plan does.
+      const before = known !== undefined && known.regionsDone > scrub.regionsDone ? known : scrub
+      const { regionsDone, regionsFailed, repairedBlocks, corruptBlocks, differingBlocks } = before
+      const findings = { regionsDone, regionsFailed, repairedBlocks, corruptBlocks, differingBlocks }
+      const { id, bytesPerSecond } = scrub
+      await this.requests.send('scrub', { id, bytesPerSecond, ...findings }, steerLimitMs)
+      told.scrub = { id, bytesPerSecond }
+    }
   }
 
   #want(): void {

@@ -12,6 +12,8 @@ import type {
   MembershipRecord,
   PortalTarget,
   ReplicaFault,
+  ScrubFindings,
+  ScrubProgress,
   WaitCause,
 } from '../native/index.js'
 
@@ -59,6 +61,16 @@ export interface EnginePlan {
   iscsi: IscsiConfig
   lateMs: number
   resyncBandwidth?: number
+  /** What the engine is to be at; absent: none. */
+  scrub?: ScrubPlan
+}
+
+/** One scrub of the volume, and how far it is known to have come. */
+export interface ScrubPlan extends ScrubFindings {
+  /** Another one for each scrub. */
+  id: string
+  /** Of the volume; 0: no bound. */
+  bytesPerSecond: number
 }
 
 /** Of the whole cluster: every target has its way from every portal. */
@@ -116,6 +128,8 @@ export interface EngineReport {
   iscsi?: HostPort
   ioBackend?: ChosenIoBackend
   replicas: { id: string; state: string; fault: ReplicaFault | ''; reason: string }[]
+  /** The scrub that it is or was at, as it last said; absent: none. */
+  scrub?: ScrubProgress
 }
 
 export type CannotStart = Omit<CannotStartEvent, 'event'>

@@ -17,6 +17,7 @@ import {
   ScrubView,
   ScrubVolume,
   timeoutSecondsDefault,
+  UpdateVolume,
   VolumeList,
   VolumeName,
   VolumeView,
@@ -90,6 +91,20 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
     ({ params }) => view(current().volume(params.name)),
   )
 
+  server.patch(
+    '/v1/volumes/:name',
+    {
+      schema: {
+        summary: 'Change how a volume is resynced and scrubbed, while it is attached too; what is not given stays',
+        tags: ['volumes'],
+        params: VolumeName,
+        body: UpdateVolume,
+        response: { 200: VolumeView, ...errors },
+      },
+    },
+    async ({ params: { name }, body }) => view(await current().update(name, body)),
+  )
+
   server.delete(
     '/v1/volumes/:name',
     {
@@ -156,17 +171,20 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
       },
     },
     async ({ params: { name }, body }) =>
-      scrubView(name, await current().scrub(name, body.bandwidth ?? scrubBandwidthDefault)),
+      scrubView(await current().scrub(name, body.bandwidth ?? scrubBandwidthDefault)),
   )
   server.get(
     '/v1/volumes/:name/scrub',
     { schema: { ...scrubSchema, summary: 'How far the scrub of a volume is, or what the last one found' } },
-    async ({ params: { name } }) => scrubView(name, await current().scrubProgress(name)),
+    async ({ params: { name } }) => {
+      const { volume, progress } = await current().scrubProgress(name)
+      return scrubView(volume, progress)
+    },
   )
   server.delete(
     '/v1/volumes/:name/scrub',
     { schema: { ...scrubSchema, summary: 'Stop the scrub of a volume' } },
-    async ({ params: { name } }) => scrubView(name, await current().scrub(name, undefined)),
+    async ({ params: { name } }) => scrubView(await current().stopScrub(name)),
   )
 
   server.post(

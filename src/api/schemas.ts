@@ -47,6 +47,24 @@ export const IscsiView = Type.Object({
 })
 export type IscsiView = Static<typeof IscsiView>
 
+const scrubFindings = {
+  blocksNotChecked: Type.Integer({ description: 'In regions that could not be compared' }),
+  bad: Type.Integer({ description: 'Found damaged at a replica' }),
+  repaired: Type.Integer({ description: 'Of these, written anew from another replica' }),
+  unrepairable: Type.Integer({
+    description: 'Damaged at all replicas: reads of them fail until they are written anew',
+  }),
+  differing: Type.Integer({ description: 'Not damaged, and not the same at all replicas' }),
+}
+
+const LastScrub = nullable(
+  Type.Object({
+    begunAt: Type.String({ description: 'ISO 8601' }),
+    endedAt: Type.String({ description: 'ISO 8601' }),
+    ...scrubFindings,
+  }),
+)
+
 export const VolumeView = Type.Object({
   name: Type.String(),
   sizeBytes: Type.Integer(),
@@ -54,6 +72,18 @@ export const VolumeView = Type.Object({
   cache: Type.Enum(cacheModes),
   checksums: Type.Boolean({ description: 'Whether replicas keep a checksum of each block, and verify what they read' }),
   physicalBlockBytes: Type.Enum(physicalBlockSizes, { description: 'What iSCSI initiators are told' }),
+  resyncBandwidth: nullable(
+    Type.Integer({
+      description: 'Bytes a second that are copied between replicas; 0: no bound. Null: as its node says',
+    }),
+  ),
+  scrub: Type.Object({
+    periodSeconds: Type.Integer({ description: 'How often all of it is compared at all replicas; 0: never by itself' }),
+    bandwidth: Type.Integer({ description: 'Bytes a second that this compares; 0: no bound' }),
+    running: Type.Boolean(),
+    dueAt: nullable(Type.String({ description: 'When the next one begins, if it is attached then. ISO 8601' })),
+    last: LastScrub,
+  }),
   createdAt: Type.String(),
   state: Type.Enum(volumeStates),
   robustness: Type.Enum(robustnesses),
@@ -141,19 +171,26 @@ export const ScrubVolume = Strict({
 export const ScrubView = Type.Object({
   volume: Type.String(),
   running: Type.Boolean(),
-  blocks: Type.Integer({ description: 'To be checked, of 4 KiB; 0: none was started since the engine was' }),
+  blocks: Type.Integer({ description: 'To be checked, of 4 KiB; 0: none is under way, and none has ended yet' }),
   blocksChecked: Type.Integer(),
-  blocksNotChecked: Type.Integer({ description: 'Of these, in regions that could not be compared' }),
-  bad: Type.Integer({ description: 'Found damaged at a replica' }),
-  repaired: Type.Integer({ description: 'Of these, written anew from another replica' }),
-  unrepairable: Type.Integer({
-    description: 'Damaged at all replicas: reads of them fail until they are written anew',
-  }),
-  differing: Type.Integer({ description: 'Not damaged, and not the same at all replicas' }),
+  ...scrubFindings,
+  last: LastScrub,
 })
 export type ScrubView = Static<typeof ScrubView>
 
 export const VolumeName = Type.Object({ name: Type.String() })
+
+const orDefault = (description: string) =>
+  Type.Optional(Type.Union([Type.Integer({ minimum: 0 }), Type.Literal('default')], { description }))
+
+export const UpdateVolume = Strict({
+  resyncBandwidth: orDefault(
+    'Bytes a second that are copied between replicas; 0: no bound. "default": as its node says',
+  ),
+  scrubPeriodSeconds: orDefault('How often it is scrubbed: 1 hour to 366 days, 0: never by itself. "default": 7 days'),
+  scrubBandwidth: orDefault('Bytes a second that a scrub of the schedule compares; 0: no bound. "default": 32 MiB'),
+})
+export type UpdateVolume = Static<typeof UpdateVolume>
 
 export const CreateVolume = Strict({
   name: Type.String({ description: '1 to 63 lower-case letters, digits and hyphens' }),

@@ -1,8 +1,16 @@
 // From what is stored and reported to what REST shows, one function each.
 import type { NodeReport, PortalReport } from '../agent/index.js'
-import { clusterNodes, count, iqnOf, lun, nbdUri, physicalBlockBytesDefault } from '../manager/index.js'
-import type { ScrubProgress } from '../native/index.js'
-import type { Node, Volume } from '../store/index.js'
+import {
+  clusterNodes,
+  count,
+  iqnOf,
+  lun,
+  nbdUri,
+  physicalBlockBytesDefault,
+  scrubDueMs,
+  scrubSettings,
+} from '../manager/index.js'
+import type { Node, ScrubFindings, Volume } from '../store/index.js'
 import type { AttachmentView, IscsiView, NodeView, ProcessView, ScrubView, VolumeView } from './schemas.js'
 
 /** Where clients reach volumes. */
@@ -12,15 +20,43 @@ export interface Faces {
   portal: string
 }
 
-const blocksOfRegion = (4 * 1024 * 1024) / 4096
+const blockBytes = 4096
+const blocksOfRegion = (4 * 1024 * 1024) / blockBytes
 
-export function scrubView(volume: string, progress: ScrubProgress): ScrubView {
-  const { running, regions, regionsDone, regionsFailed, repairedBlocks, corruptBlocks, differingBlocks } = progress
+/** Of the scrub that is under way, which has come as far as `progress` says, or of the last one. */
+export function scrubView({ metadata, spec, scrub = {} }: Volume, progress?: ScrubFindings): ScrubView {
+  const { current, last } = scrub
+  const found = current === undefined ? last : (progress ?? current)
+  const blocks = found === undefined ? 0 : Math.ceil(spec.sizeBytes / blockBytes)
+  const blocksChecked = Math.min(blocks, (found?.regionsDone ?? 0) * blocksOfRegion)
   return {
-    ...{ volume, running, blocks: regions * blocksOfRegion, blocksChecked: regionsDone * blocksOfRegion },
+    ...{ volume: metadata.name, running: current !== undefined, blocks, blocksChecked },
+    ...findings(found),
+    last: lastScrub(scrub),
+  }
+}
+
+function lastScrub({ last }: NonNullable<Volume['scrub']>): ScrubView['last'] {
+  return last === undefined ? null : { begunAt: last.begunAt, endedAt: last.endedAt, ...findings(last) }
+}
+
+function findings(found: ScrubFindings | undefined) {
+  const { regionsFailed = 0, repairedBlocks = 0, corruptBlocks = 0, differingBlocks = 0 } = found ?? {}
+  return {
     blocksNotChecked: regionsFailed * blocksOfRegion,
     ...{ bad: repairedBlocks + corruptBlocks, repaired: repairedBlocks, unrepairable: corruptBlocks },
     differing: differingBlocks,
+  }
+}
+
+function scrubOf(volume: Volume): VolumeView['scrub'] {
+  const { scrub = {} } = volume
+  const dueMs = scrub.current === undefined ? scrubDueMs(volume) : null
+  return {
+    ...scrubSettings(volume),
+    running: scrub.current !== undefined,
+    dueAt: dueMs === null ? null : new Date(dueMs).toISOString(),
+    last: lastScrub(scrub),
   }
 }
 
@@ -34,6 +70,8 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
     cache: spec.cache,
     checksums: spec.checksums ?? true,
     physicalBlockBytes: spec.physicalBlockBytes ?? physicalBlockBytesDefault,
+    resyncBandwidth: spec.resyncBandwidth ?? null,
+    scrub: scrubOf(volume),
     createdAt: metadata.creationTimestamp,
     state: status.state,
     robustness: status.robustness,

@@ -31,6 +31,10 @@ export class Client {
     return (await this.#send('POST', path, body)) as T
   }
 
+  async patch<T>(path: string, body: object): Promise<T> {
+    return (await this.#send('PATCH', path, body)) as T
+  }
+
   async delete<T>(path: string): Promise<T> {
     return (await this.#send('DELETE', path)) as T
   }

@@ -11,7 +11,8 @@ async function main(): Promise<number> {
   const program = buildProgram()
   try {
     await program.parseAsync()
-    return exitCodes.done
+    // A command that did its work may have found something that is not well.
+    return Number(process.exitCode ?? exitCodes.done)
   } catch (error) {
     return report(error, process.argv.includes('--json'))
   }
@@ -46,4 +47,6 @@ function exitCodeOf(code: ErrorCode): number {
   return errorTable[code].http === 400 ? exitCodes.usage : exitCodes.refused
 }
 
-process.exitCode = await main()
+const exitCode = await main()
+// A command that is done may have said by it what it found.
+if (exitCode !== exitCodes.done) process.exitCode = exitCode

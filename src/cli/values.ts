@@ -62,6 +62,23 @@ export function parsePhysicalBlock(text: string): PhysicalBlockBytes {
   throw new InvalidArgumentError(`Use ${physicalBlockSizes.join(' or ')}, in bytes.`)
 }
 
+const unitSeconds: Record<string, number> = { h: 3600, d: 86_400, w: 7 * 86_400 }
+
+/** «12h», «7d», «2w»; «off» is 0, «default» is itself. In seconds. */
+export function parseScrubPeriod(text: string): number | 'default' {
+  if (text === 'off') return 0
+  if (text === 'default') return text
+  const match = /^(\d{1,4})([hdw])$/.exec(text)
+  const seconds = Number(match?.[1]) * (unitSeconds[match?.[2] ?? ''] ?? 0)
+  if (seconds >= 3600 && seconds <= 366 * 86_400) return seconds
+  throw new InvalidArgumentError('Use a time from 1h to 366d, such as 12h, 7d or 2w, or off, or default.')
+}
+
+/** As parseBandwidth; «default» is itself. */
+export function parseBandwidthOrDefault(text: string): number | 'default' {
+  return text === 'default' ? text : parseBandwidth(text)
+}
+
 const unitBytes: Record<string, number> = { '': 1, ki: 2 ** 10, mi: 2 ** 20, gi: 2 ** 30, k: 1e3, m: 1e6, g: 1e9 }
 
 /** «100MiB», «1.5GiB», «50MB»; 0 is no limit. Bytes a second. */

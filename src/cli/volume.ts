@@ -7,7 +7,15 @@ import type { CacheMode, PhysicalBlockBytes } from '../store/index.js'
 import { readChap, type ChapOptions } from './chap.js'
 import { Client } from './client.js'
 import { print, printJson, table } from './output.js'
-import { parseBandwidth, parseCount, parsePhysicalBlock, parseReplicaIds, parseTimeoutSeconds } from './values.js'
+import {
+  parseBandwidth,
+  parseBandwidthOrDefault,
+  parseCount,
+  parsePhysicalBlock,
+  parseReplicaIds,
+  parseScrubPeriod,
+  parseTimeoutSeconds,
+} from './values.js'
 
 interface Shared {
   url: string
@@ -27,9 +35,13 @@ interface CreateOptions extends Waiting, ChapOptions {
 }
 
 export function volumeCommand(): Command {
-  const volume = new Command('volume').description('Create, list, attach, detach, scrub, salvage and delete volumes')
+  const volume = new Command('volume').description(
+    'Create, list, change, attach, detach, scrub, salvage and delete volumes',
+  )
   volume.addCommand(createCommand())
   volume.addCommand(listCommand())
+  volume.addCommand(showCommand())
+  volume.addCommand(updateCommand())
   volume.addCommand(attachCommand())
   volume.addCommand(detachCommand())
   volume.addCommand(salvageCommand())
@@ -113,6 +125,63 @@ function listCommand(): Command {
       const list = await new Client(url).get<VolumeList>('/v1/volumes')
       if (json) printJson(list)
       else print(volumeTable(list.volumes))
+    })
+}
+
+function showCommand(): Command {
+  return aCommand('show', 'Show one volume: its state, replicas, settings, and what the last scrub found')
+    .argument('<name>')
+    .action(async (name: string, _: object, command: Command) => {
+      const { url, json } = command.optsWithGlobals<Shared>()
+      const volume = await new Client(url).get<VolumeView>(pathOf(name))
+      if (json) printJson(volume)
+      else print(volumeText(volume))
+    })
+}
+
+interface UpdateOptions extends Shared {
+  resyncBandwidth?: number | 'default'
+  scrubPeriod?: number | 'default'
+  scrubBandwidth?: number | 'default'
+}
+
+function updateCommand(): Command {
+  return aCommand('update', 'Change how a volume is resynced and scrubbed, while it is attached too')
+    .argument('<name>')
+    .option(
+      '--resync-bandwidth <bytes>',
+      'how much may be copied between its replicas a second, such as 100MiB; 0: no limit, default: that of "ankole up"',
+      parseBandwidthOrDefault,
+    )
+    .option(
+      '--scrub-period <time>',
+      'how often all of it is compared at all replicas, such as 12h, 7d or 2w; off: never by itself, default: 7d',
+      parseScrubPeriod,
+    )
+    .option(
+      '--scrub-bandwidth <bytes>',
+      'how much of the volume this compares a second; 0: no limit, default: 32MiB',
+      parseBandwidthOrDefault,
+    )
+    .addHelpText(
+      'after',
+      `
+Examples:
+  ankole volume update data --resync-bandwidth 200MiB
+  ankole volume update data --scrub-period 2w --scrub-bandwidth 64MiB
+  ankole volume update data --scrub-period off`,
+    )
+    .action(async (name: string, _: object, command: Command) => {
+      const { url, json, resyncBandwidth, scrubPeriod, scrubBandwidth } = command.optsWithGlobals<UpdateOptions>()
+      const body = {
+        ...(resyncBandwidth === undefined ? {} : { resyncBandwidth }),
+        ...(scrubPeriod === undefined ? {} : { scrubPeriodSeconds: scrubPeriod }),
+        ...(scrubBandwidth === undefined ? {} : { scrubBandwidth }),
+      }
+      if (Object.keys(body).length === 0) command.error('error: say what to change: ankole volume update --help')
+      const volume = await new Client(url).patch<VolumeView>(pathOf(name), body)
+      if (json) printJson(volume)
+      else print(volumeText(volume))
     })
 }
 
@@ -210,22 +279,28 @@ function scrubCommand(): Command {
       }
       if (isTold) process.stderr.write('\r\u001b[K')
       if (json) printJson(view)
-      else print(scrubLine(view))
+      else print(stop ? `No scrub of volume ${name} is under way any more.` : scrubLine(view))
       if (view.unrepairable > 0) process.exitCode = 1
     })
 }
 
 function scrubLine({ volume, running, blocks, blocksChecked, ...found }: ScrubView): string {
-  if (blocks === 0) return `Volume ${volume} was not scrubbed since its engine started.`
-  const { repaired, unrepairable, differing, blocksNotChecked } = found
+  if (blocks === 0) return `Volume ${volume} was never scrubbed.`
+  const how = running ? `${String(Math.floor((100 * blocksChecked) / blocks))} % of` : 'scrubbed'
+  const when = running || found.last === null ? '' : `, until ${found.last.endedAt}`
+  return `Volume ${volume}: ${how} ${String(blocks)} blocks${when}; ${foundText(found)}.`
+}
+
+type Findings = Pick<ScrubView, 'repaired' | 'unrepairable' | 'differing' | 'blocksNotChecked'>
+
+function foundText({ repaired, unrepairable, differing, blocksNotChecked }: Findings): string {
   const parts = [
     `${String(repaired)} damaged blocks repaired`,
     `${String(unrepairable)} damaged at all replicas`,
     `${String(differing)} not the same at all replicas`,
     ...(blocksNotChecked === 0 ? [] : [`${String(blocksNotChecked)} could not be compared`]),
   ]
-  const how = running ? `${String(Math.floor((100 * blocksChecked) / blocks))} % of` : 'scrubbed'
-  return `Volume ${volume}: ${how} ${String(blocks)} blocks; ${parts.join(', ')}.`
+  return parts.join(', ')
 }
 
 function deleteCommand(): Command {
@@ -245,6 +320,37 @@ function deleteCommand(): Command {
 
 function pathOf(name: string): string {
   return `/v1/volumes/${encodeURIComponent(name)}`
+}
+
+/** All that a person may want to know of it. */
+export function volumeText(volume: VolumeView): string {
+  const { name, iscsi, nbd, resyncBandwidth, scrub, replicas, warnings } = volume
+  const message = volume.message === '' ? '' : `: ${volume.message}`
+  const bandwidth = resyncBandwidth === null ? 'as its node says' : rateText(resyncBandwidth)
+  const every = scrub.periodSeconds === 0 ? 'off' : `every ${periodText(scrub.periodSeconds)}`
+  const next = scrub.running ? 'under way' : scrub.dueAt === null ? 'none' : `due ${scrub.dueAt}`
+  const rows: [string, string][] = [
+    ['volume', `${name}, ${formatBytes(volume.sizeBytes)}, ${volume.state}, ${volume.robustness}${message}`],
+    ...(iscsi === null ? [] : [['iscsi', iscsiUri(name, iscsi.portal)] as [string, string]]),
+    ...(nbd === null ? [] : [['nbd', nbd.uri] as [string, string]]),
+    ['settings', `cache ${volume.cache}, checksums ${volume.checksums ? 'on' : 'off'}, resync ${bandwidth}`],
+    ['scrub', `${every} at ${rateText(scrub.bandwidth)}, the next one ${next}`],
+    ['last scrub', scrub.last === null ? 'none has ended yet' : `${scrub.last.endedAt}: ${foundText(scrub.last)}`],
+    ...replicas.map(({ id, node, disk, state, message }): [string, string] => [
+      'replica',
+      `${id} on ${node}/${disk}, ${state}${message === '' ? '' : `: ${message}`}`,
+    ]),
+    ...warnings.map((warning): [string, string] => ['note', warning]),
+  ]
+  return rows.map(([what, text]) => `${what.padEnd(12)}${text}`).join('\n')
+}
+
+function rateText(bytesPerSecond: number): string {
+  return bytesPerSecond === 0 ? 'without a limit' : `${formatBytes(bytesPerSecond)}/s`
+}
+
+function periodText(seconds: number): string {
+  return seconds % 86_400 === 0 ? `${seconds / 86_400} d` : `${Number((seconds / 3600).toFixed(1))} h`
 }
 
 export function volumeTable(volumes: readonly VolumeView[]): string {

@@ -3,7 +3,6 @@
 import { randomBytes } from 'node:crypto'
 import type { EngineReport, NodeCounters, NodePlan, NodeReport } from '../agent/index.js'
 import { AnkoleError, messageOf } from '../api/errors.js'
-import type { ScrubProgress } from '../native/index.js'
 import {
   giveAttachment,
   modify,
@@ -12,6 +11,8 @@ import {
   type Chap,
   type Draft,
   type Node,
+  type ScrubFindings,
+  type ScrubState,
   type Store,
   type Volume,
   type WatchEvent,
@@ -23,7 +24,15 @@ import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './obs
 import { count, place } from './placement.js'
 import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
 import { planSalvage, type SalvagePlan } from './salvage.js'
-import { checkName, checkPhysicalBlock, checkReplicas, physicalBlockBytesDefault } from './volume-spec.js'
+import { assessScrub, beginScrub, endScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
+import {
+  checkBandwidth,
+  checkName,
+  checkPhysicalBlock,
+  checkReplicas,
+  checkScrubPeriod,
+  physicalBlockBytesDefault,
+} from './volume-spec.js'
 import { assess, type Assessment } from './volume-state.js'
 
 /** The part of a node's agent that the manager needs. */
@@ -33,8 +42,6 @@ export interface NodeAgent {
   onChange(listener: (report: NodeReport) => void): () => void
   /** Leaves out who does not answer in time. */
   counters(): Promise<NodeCounters>
-  /** Starts a scrub of a volume that is attached there; without a rate stops it. */
-  scrub(volume: string, bytesPerSecond: number | undefined): Promise<ScrubProgress>
 }
 
 export interface Logger {
@@ -62,8 +69,18 @@ export interface VolumeRequest {
   chap?: Chap
 }
 
+/** What may change while a volume is; `default`: as if it had never been set. */
+export interface VolumeSettings {
+  resyncBandwidth?: number | 'default'
+  scrubPeriodSeconds?: number | 'default'
+  scrubBandwidth?: number | 'default'
+}
+
 /** After something failed, and while a volume waits for its disks. */
 const lookAgainMs = 1000
+
+/** The clock may be set; so no wait for the next scrub is longer than this. */
+const scrubWaitMsMax = 3_600_000
 
 export class Manager {
   readonly #options: ManagerOptions
@@ -78,6 +95,7 @@ export class Manager {
   /** Ports are given to one volume after the other. */
   #creating: Promise<unknown> = Promise.resolve()
   #timer: NodeJS.Timeout | null = null
+  #scrubTimer: NodeJS.Timeout | null = null
   #stopped = false
 
   /** The agents' supervisors have just started: what engines there were before have ended. */
@@ -104,6 +122,7 @@ export class Manager {
     for (const end of this.#endings) end()
     if (this.#timer) clearTimeout(this.#timer)
     await this.#pass
+    if (this.#scrubTimer) clearTimeout(this.#scrubTimer)
     this.#tell()
   }
 
@@ -287,42 +306,60 @@ export class Manager {
     return new Set([port, ...ofVolumes])
   }
 
-  /** Compares all of the volume at all replicas and repairs what is damaged; without a rate stops that. */
-  async scrub(name: string, bytesPerSecond: number | undefined): Promise<ScrubProgress> {
-    const agent = this.#agentOf(name)
-    try {
-      const progress = await agent.scrub(name, bytesPerSecond)
-      this.#options.log.info(
-        { volume: name, bytesPerSecond },
-        `scrub is ${bytesPerSecond === undefined ? 'stopped' : 'started'}`,
-      )
-      return progress
-    } catch (error) {
-      throw new AnkoleError('unavailable', `Volume ${name} cannot be scrubbed: its engine does not answer.`, {
-        cause: error,
-      })
-    }
+  /** Wants all of an attached volume compared at all replicas, from its beginning, and what is damaged repaired. */
+  async scrub(name: string, bandwidth: number): Promise<Volume> {
+    this.#refuseDetached(name)
+    checkBandwidth(bandwidth, 'a scrub')
+    const volume = await this.#change(name, (volume) => {
+      volume.scrub = beginScrub(volume.scrub, Date.now(), bandwidth)
+      return true
+    })
+    this.#options.log.info({ volume: name, bandwidth }, 'scrub is begun')
+    return volume
   }
 
-  async scrubProgress(name: string): Promise<ScrubProgress> {
-    const counters = await this.#agentOf(name).counters()
-    const engine = counters.engines.find(({ volume }) => volume === name)
-    if (engine) return engine.scrub
-    throw new AnkoleError(
-      'unavailable',
-      `How far the scrub of volume ${name} is cannot be told: its engine does not answer.`,
-    )
+  /** Ends the scrub that is under way, asked for or of the schedule; that goes on with the next one. */
+  async stopScrub(name: string): Promise<Volume> {
+    this.#refuseDetached(name)
+    const volume = await this.#change(name, (volume) => {
+      if (volume.scrub?.current === undefined) return false
+      volume.scrub = endScrub(volume.scrub)
+      return true
+    })
+    this.#options.log.info({ volume: name }, 'scrub is stopped')
+    return volume
   }
 
-  /** Of the node where the volume is attached. */
-  #agentOf(name: string): NodeAgent {
-    const { status, membership } = this.volume(name)
-    const agent = this.#options.agents.get(membership.node ?? '')
-    if (status.state === 'attached' && agent) return agent
+  /** How far it is: as the engine says, where that answers, and else as it was kept. */
+  async scrubProgress(name: string): Promise<{ volume: Volume; progress: ScrubFindings | undefined }> {
+    this.#refuseDetached(name)
+    const { membership } = this.volume(name)
+    const counters = await this.#options.agents.get(membership.node ?? '')?.counters()
+    const engine = counters?.engines.find(({ volume }) => volume === name)?.scrub
+    const volume = this.volume(name)
+    const { current } = volume.scrub ?? {}
+    return { volume, progress: engine !== undefined && engine.id === current?.begunAt ? engine : current }
+  }
+
+  #refuseDetached(name: string): void {
+    if (this.volume(name).status.state === 'attached') return
     throw new AnkoleError(
       'invalid-argument',
       `Volume ${name} is not attached: only an attached volume can be scrubbed.`,
     )
+  }
+
+  /** What may change at any time. An engine that runs follows without a pause. */
+  update(name: string, settings: VolumeSettings): Promise<Volume> {
+    const { resyncBandwidth, scrubPeriodSeconds, scrubBandwidth } = settings
+    if (typeof resyncBandwidth === 'number') checkBandwidth(resyncBandwidth, 'copying')
+    if (typeof scrubPeriodSeconds === 'number') checkScrubPeriod(scrubPeriodSeconds)
+    if (typeof scrubBandwidth === 'number') checkBandwidth(scrubBandwidth, 'a scrub')
+    return this.#change(name, (volume) => {
+      if (volume.metadata.deletionTimestamp !== undefined) throw deleting(name, 'changed')
+      volume.spec = withSettings(volume.spec, settings)
+      return true
+    })
   }
 
   async #refuseWithClients({ metadata: { name }, membership }: Volume): Promise<void> {
@@ -394,16 +431,18 @@ export class Manager {
     while (this.#dirty && !this.#stopped) {
       this.#dirty = false
       const reports = this.#reports()
+      const scrubs = scrubsToBegin([...this.#volumes.values()], Date.now())
       for (const name of [...this.#volumes.keys()]) {
         const volume = this.#volumes.get(name) // as it is now: it may have changed while others were looked at
-        if (volume) await this.#bringNearer(volume, reports)
+        if (volume) await this.#bringNearer(volume, reports, scrubs.has(name))
       }
       this.#writePlans()
+      this.#waitForScrubs()
       this.#tell()
     }
   }
 
-  async #bringNearer(volume: Volume, reports: ReadonlyMap<string, NodeReport>): Promise<void> {
+  async #bringNearer(volume: Volume, reports: ReadonlyMap<string, NodeReport>, mayScrub: boolean): Promise<void> {
     const { name } = volume.metadata
     try {
       if (volume.iscsiPort === undefined && volume.metadata.deletionTimestamp === undefined) {
@@ -411,13 +450,14 @@ export class Manager {
         return
       }
       const node = volume.membership.node
+      const engine = observeEngine(volume, reports)
       const assessment = assess(volume, {
         replicas: observeReplicas(volume, reports),
-        engine: observeEngine(volume, reports),
+        engine,
         engineEnded: node !== null && engineEnded(volume, this.#plans.get(node), reports.get(node)),
         waitedMs: this.#waitedMs(volume),
       })
-      await this.#carryOut(volume, assessment)
+      await this.#carryOut(volume, assessment, assessScrub(volume, engine, Date.now(), mayScrub))
     } catch (error) {
       this.#lookLater()
       if (error instanceof AnkoleError && (error.code === 'conflict' || error.code === 'not-found')) return
@@ -436,11 +476,11 @@ export class Manager {
     return performance.now() - since
   }
 
-  async #carryOut(volume: Volume, { status, step }: Assessment): Promise<void> {
+  async #carryOut(volume: Volume, { status, step }: Assessment, scrub: ScrubState | undefined): Promise<void> {
     const { store, log } = this.#options
     const { name, resourceVersion } = volume.metadata
     const node = volume.spec.nodeID
-    let next: Volume = { ...volume, status }
+    let next: Volume = { ...volume, status, ...(scrub === undefined ? {} : { scrub }) }
     switch (step) {
       case 'none':
         break
@@ -458,6 +498,19 @@ export class Manager {
     if (JSON.stringify(next) === JSON.stringify(volume)) return
     await store.update('Volume', next)
     this.#logTransition(volume, next)
+    this.#logScrub(next, volume.scrub?.last?.endedAt)
+  }
+
+  #logScrub({ metadata, scrub }: Volume, endedBefore: string | undefined): void {
+    const { last } = scrub ?? {}
+    if (last === undefined || last.endedAt === endedBefore) return
+    const { repairedBlocks, corruptBlocks, differingBlocks, regionsFailed } = last
+    const isFine = corruptBlocks + differingBlocks + regionsFailed === 0
+    this.#options.log[isFine ? 'info' : 'warn'](
+      { volume: metadata.name, ...last },
+      `scrub has ended: ${count(repairedBlocks, 'damaged block')} repaired, ${corruptBlocks} damaged at all replicas, ` +
+        `${differingBlocks} not the same at all`,
+    )
   }
 
   #logTransition(before: Volume, after: Volume): void {
@@ -490,11 +543,38 @@ export class Manager {
     }
   }
 
+  /** Looks again when the next volume is due. */
+  #waitForScrubs(): void {
+    if (this.#scrubTimer) clearTimeout(this.#scrubTimer)
+    const now = Date.now()
+    const waits = [...this.#volumes.values()].flatMap((volume) => {
+      const dueMs = volume.scrub?.current === undefined ? scrubDueMs(volume) : null
+      // What is due already waits for another one to end, or to be attached: that is looked at as it happens.
+      return dueMs !== null && dueMs > now ? [dueMs - now] : []
+    })
+    this.#scrubTimer = setTimeout(
+      () => {
+        this.#look()
+      },
+      Math.min(scrubWaitMsMax, ...waits),
+    ).unref()
+  }
+
   #lookLater(): void {
     this.#timer ??= setTimeout(() => {
       this.#timer = null
       this.#look()
     }, lookAgainMs)
+  }
+}
+
+function withSettings(spec: Volume['spec'], settings: VolumeSettings): Volume['spec'] {
+  const { resyncBandwidth, scrubPeriodSeconds, scrubBandwidth, ...others } = { ...spec, ...settings }
+  return {
+    ...others,
+    ...(typeof resyncBandwidth === 'number' ? { resyncBandwidth } : {}),
+    ...(typeof scrubPeriodSeconds === 'number' ? { scrubPeriodSeconds } : {}),
+    ...(typeof scrubBandwidth === 'number' ? { scrubBandwidth } : {}),
   }
 }
 

@@ -1,7 +1,8 @@
-import type { DiskPlan, EnginePlan, NodePlan, PortalPlan } from '../agent/index.js'
+import type { DiskPlan, EnginePlan, NodePlan, PortalPlan, ScrubPlan } from '../agent/index.js'
 import type { HostPort } from '../native/index.js'
-import type { Node, Volume } from '../store/index.js'
+import type { Node, Scrub, Volume } from '../store/index.js'
 import { formatHostPort, iqnOf } from './addresses.js'
+import { scrubSettings } from './scrub.js'
 import { physicalBlockBytesDefault } from './volume-spec.js'
 import { wantsEngine, wantsReplicasGone } from './volume-state.js'
 
@@ -12,7 +13,7 @@ export interface PlanOptions {
   nbdHost: string
   iscsi: IscsiAddresses
   lateMs: number
-  /** Bytes a second that an engine copies between replicas; absent: as fast as it goes. */
+  /** Bytes a second that an engine copies between replicas, where its volume has no own; absent: as fast as it goes. */
   resyncBandwidth?: number
   /** Of the store as it is now; absent: it cannot have been restored. */
   storeId?: string
@@ -72,6 +73,7 @@ function enginePlan(
   options: PlanOptions,
 ): EnginePlan {
   const { attachment, record, storeId, clientsAnew = false } = volume.membership
+  const resyncBandwidth = volume.spec.resyncBandwidth ?? options.resyncBandwidth
   return {
     volume: volume.metadata.name,
     sizeBytes: volume.spec.sizeBytes,
@@ -93,8 +95,13 @@ function enginePlan(
       ...(volume.chap === undefined ? {} : { chap: volume.chap }),
     },
     lateMs: options.lateMs,
-    ...(options.resyncBandwidth === undefined ? {} : { resyncBandwidth: options.resyncBandwidth }),
+    ...(resyncBandwidth === undefined ? {} : { resyncBandwidth }),
+    ...(volume.scrub?.current === undefined ? {} : { scrub: scrubPlan(volume, volume.scrub.current) }),
   }
+}
+
+function scrubPlan(volume: Volume, { begunAt: id, bandwidth, ...before }: Scrub): ScrubPlan {
+  return { id, bytesPerSecond: bandwidth ?? scrubSettings(volume).bandwidth, ...before }
 }
 
 /** Known before the disk host runs and the same after each restart, so that an engine finds its replicas again. */

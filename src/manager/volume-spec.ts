@@ -84,6 +84,31 @@ export function checkPhysicalBlock(bytes: number): PhysicalBlockBytes {
   )
 }
 
+export const scrubPeriodSecondsDefault = 7 * 24 * 3600
+export const scrubBandwidthDefault = 32 * KiB ** 2
+
+const scrubPeriodSecondsMin = 3600
+const scrubPeriodSecondsMax = 366 * 24 * 3600
+
+/** Throws invalid-argument. */
+export function checkScrubPeriod(seconds: number): number {
+  const isOff = seconds === 0
+  if (isOff || (seconds >= scrubPeriodSecondsMin && seconds <= scrubPeriodSecondsMax)) return seconds
+  throw new AnkoleError(
+    'invalid-argument',
+    `A volume is scrubbed every ${scrubPeriodSecondsMin} to ${scrubPeriodSecondsMax} s, or never with 0, not every ${seconds} s.`,
+  )
+}
+
+/** Less than a chunk of 1 MiB in a second would hold up what waits for it. Throws invalid-argument. */
+export function checkBandwidth(bytesPerSecond: number, what: string): number {
+  if (bytesPerSecond === 0 || bytesPerSecond >= KiB ** 2) return bytesPerSecond
+  throw new AnkoleError(
+    'invalid-argument',
+    `${bytesPerSecond} bytes a second are too few for ${what}: ${KiB ** 2} are the least, and 0 is no bound.`,
+  )
+}
+
 /** For people: «1 GiB», «1.5 TiB», «10 MiB». */
 export function formatBytes(bytes: number): string {
   const units = ['B', 'KiB', 'MiB', 'GiB', 'TiB', 'PiB']

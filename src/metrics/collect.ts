@@ -1,6 +1,7 @@
 // What /metrics shows, gathered at the scrape. Names follow Prometheus' conventions: base units, _total, and labels of
 // bounded size: volumes, replicas, disks and nodes by name, no process numbers.
 import type { NodeCounters, NodeReport } from '../agent/index.js'
+import { scrubSettings } from '../manager/index.js'
 import {
   operationNames,
   replicaFaults,
@@ -85,7 +86,8 @@ async function countersOf(node: string, agent: CountersSource) {
 }
 
 function addVolumes(shown: Exposition, volumes: readonly Volume[]): void {
-  for (const { metadata, spec, membership, status, replicas } of volumes) {
+  for (const one of volumes) {
+    const { metadata, spec, membership, status, replicas } = one
     const volume = metadata.name
     shown.gauge('ankole_volume_size_bytes', 'Size of the volume.', { volume }, spec.sizeBytes)
     shown.state(
@@ -116,6 +118,7 @@ function addVolumes(shown: Exposition, volumes: readonly Volume[]): void {
       { volume },
       membership.record.generation,
     )
+    addScrubs(shown, one)
     for (const { id, node, disk } of replicas) {
       const state = status.replicas.find((replica) => replica.id === id)?.state ?? 'unknown'
       const labels = { volume, replica: id, node, disk }
@@ -128,6 +131,25 @@ function addVolumes(shown: Exposition, volumes: readonly Volume[]): void {
         state,
       )
     }
+  }
+}
+
+/** As they are kept: the engine's counters know of its own process only. */
+function addScrubs(shown: Exposition, volume: Volume): void {
+  const labels = { volume: volume.metadata.name }
+  const period = 'How often all of the volume is compared at all replicas; 0: never by itself.'
+  shown.gauge('ankole_volume_scrub_period_seconds', period, labels, scrubSettings(volume).periodSeconds)
+  const { last } = volume.scrub ?? {}
+  if (last === undefined) return
+  const ended = 'When the last scrub came to its end, in seconds since 1970.'
+  shown.gauge('ankole_volume_scrub_last_ended_timestamp_seconds', ended, labels, Date.parse(last.endedAt) / 1000)
+  const found = 'Blocks of 4 KiB that the last scrub that came to its end found damaged or not the same.'
+  for (const [what, count] of [
+    ['repaired', last.repairedBlocks],
+    ['corrupt', last.corruptBlocks],
+    ['differing', last.differingBlocks],
+  ] as const) {
+    shown.gauge('ankole_volume_scrub_last_blocks', found, { ...labels, found: what }, count)
   }
 }
 

@@ -215,6 +215,12 @@ export interface ReplicaStateEvent {
   reason: string
 }
 
+/** A scrub ended, or went on for a while. */
+export interface ScrubEvent {
+  event: 'scrub'
+  progress: ScrubProgress
+}
+
 export interface ListeningEvent {
   event: 'listening'
   addresses: Address[]
@@ -238,6 +244,7 @@ export type EngineEvent =
   | EngineStateEvent
   | ServingEvent
   | ReplicaStateEvent
+  | ScrubEvent
   | StoppedEvent
 
 export type DiskHostEvent = IoBackendEvent | LogEvent | ListeningEvent | FailedEvent | StoppedEvent
@@ -280,16 +287,39 @@ export interface EngineRequests {
   stop: { parameters: object; result: object }
   counters: { parameters: object; result: EngineCounters }
   status: { parameters: object; result: object }
-  /** Compares all of the volume at all members, from the start again where it does; 0 bytes per second: no bound. */
-  scrub: { parameters: { bytesPerSecond: number }; result: ScrubProgress }
+  set: { parameters: EngineSettings; result: object }
+  /**
+   * Compares all of the volume at all members, behind the regions that are done by what it is given. One of the same id
+   * that is under way goes on with the new rate; one of another id ends.
+   */
+  scrub: { parameters: ScrubRequest; result: ScrubProgress }
   'stop-scrub': { parameters: object; result: ScrubProgress }
 }
 
+/** What may change while an engine runs; what is absent stays. */
+export interface EngineSettings {
+  resyncBandwidth?: number
+}
+
+export interface ScrubRequest extends ScrubFindings {
+  id: string
+  /** Of the volume; 0: no bound. */
+  bytesPerSecond: number
+}
+
 /** Of the scrub that is under way, or of the last one since the engine's process started. */
-export interface ScrubProgress {
+export interface ScrubProgress extends ScrubFindings {
+  /** As it was asked for; empty: there was none. */
+  id: string
   running: boolean
+  /** It came to its end. */
+  finished: boolean
   /** Of 4 MiB. */
   regions: number
+}
+
+export interface ScrubFindings {
+  /** Of 4 MiB; all regions before the first that is not done. */
   regionsDone: number
   /** That could not be compared. */
   regionsFailed: number

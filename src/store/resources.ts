@@ -106,6 +106,37 @@ export const Salvage = Type.Object({
 })
 export type Salvage = Static<typeof Salvage>
 
+const scrubFindings = {
+  /** Of 4 MiB; all regions before the first that is not done. */
+  regionsDone: Count,
+  /** That could not be compared. */
+  regionsFailed: Count,
+  /** Of 4 KiB: damaged at a replica and written anew from another; damaged at all; not the same at all. */
+  repairedBlocks: Count,
+  corruptBlocks: Count,
+  differingBlocks: Count,
+}
+export type ScrubFindings = Record<keyof typeof scrubFindings, number>
+
+const Scrub = Type.Object({
+  /** ISO 8601; names it, too. */
+  begunAt: Type.String(),
+  /** Bytes a second that somebody asked for; absent: it is one of the schedule, with the volume's bandwidth. */
+  bandwidth: Type.Optional(Count),
+  ...scrubFindings,
+})
+export type Scrub = Static<typeof Scrub>
+
+const ScrubState = Type.Object({
+  /** When the latest one was begun, whatever became of it. */
+  begunAt: Type.Optional(Type.String()),
+  /** As far as it is known to have come: an engine that is started anew goes on there. */
+  current: Type.Optional(Scrub),
+  /** That came to its end. */
+  last: Type.Optional(Type.Object({ begunAt: Type.String(), endedAt: Type.String(), ...scrubFindings })),
+})
+export type ScrubState = Static<typeof ScrubState>
+
 export const Volume = Type.Object({
   metadata: Metadata,
   spec: Type.Object({
@@ -116,6 +147,12 @@ export const Volume = Type.Object({
     checksums: Type.Optional(Type.Boolean()),
     /** As initiators are told it. Absent in what was stored before there was a choice: 4096. */
     physicalBlockBytes: Type.Optional(Type.Enum(physicalBlockSizes)),
+    /** Bytes a second that are copied between replicas; 0: no bound. Absent: as its node says. */
+    resyncBandwidth: Type.Optional(Count),
+    /** How often all of it is compared at all replicas; 0: only when somebody asks for it. Absent: the default. */
+    scrubPeriodSeconds: Type.Optional(Count),
+    /** Bytes a second that this compares; 0: no bound. Absent: the default. */
+    scrubBandwidth: Type.Optional(Count),
     /** Where the volume should be attached; null: nowhere. */
     nodeID: Type.Union([Type.String(), Type.Null()]),
   }),
@@ -146,6 +183,7 @@ export const Volume = Type.Object({
     /** It was another one than that of the attachment before. */
     clientsAnew: Type.Optional(Type.Boolean()),
   }),
+  scrub: Type.Optional(ScrubState),
   /** Starts against the rules that its owner asked for, the latest last; at most ten are kept. */
   salvages: Type.Optional(Type.Array(Salvage)),
   status: Type.Object({

@@ -157,6 +157,84 @@ t.test('the next run goes on from the newest record that the store holds', async
   t.equal(config().record.generation, 5)
 })
 
+const said = { message: '', waitsFor: '' as const, members: ['aa'], generation: 1 }
+const serves = { event: 'state' as const, state: 'serving' as const, ...said }
+const nothing = { regionsFailed: 0, repairedBlocks: 0, corruptBlocks: 0, differingBlocks: 0 }
+
+t.test('a running engine is told of another bandwidth, once, and each process anew', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  supervisor.answers = { set: () => ({ result: {} }) }
+  const sent = (): unknown[] => supervisor.posted('set').map(({ resyncBandwidth }) => resyncBandwidth)
+  agent.apply(aPlan({ engines: [anEnginePlan({ resyncBandwidth: 10 })] }))
+  await settled()
+  t.same(sent(), [], 'not before it serves')
+  supervisor.say(engine, serves)
+  await settled()
+  agent.apply(aPlan({ engines: [anEnginePlan({ resyncBandwidth: 20 })] }))
+  agent.apply(aPlan({ engines: [anEnginePlan({ resyncBandwidth: 30 })] }))
+  await settled()
+  agent.apply(aPlan({ engines: [anEnginePlan({ resyncBandwidth: 30 })] }))
+  supervisor.say(engine, serves)
+  await settled()
+  t.equal(sent().at(0), 10)
+  t.equal(sent().at(-1), 30)
+  const before = sent().length
+  t.ok(before <= 3)
+  supervisor.end(engine, 'was ended by SIGKILL', 0)
+  supervisor.run(engine)
+  supervisor.say(engine, serves)
+  await settled()
+  t.same(sent().slice(before), [30])
+  t.same((supervisor.specs.get(engine) as EngineSpec).config.resyncBandwidth, 30)
+})
+
+t.test('the scrub of the plan is begun, goes on after the engine died, and ends once', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  supervisor.answers = { scrub: () => ({ result: {} }), 'stop-scrub': () => ({ result: {} }) }
+  const sent = (): object[] =>
+    supervisor.posted('scrub').map(({ id, bytesPerSecond, regionsDone }) => ({ id, bytesPerSecond, regionsDone }))
+  const planned = (bytesPerSecond = 7): void =>
+    agent.apply(
+      aPlan({ engines: [anEnginePlan({ scrub: { id: 'one', bytesPerSecond, regionsDone: 3, ...nothing } })] }),
+    )
+  planned()
+  supervisor.say(engine, serves)
+  await settled()
+  t.same(sent(), [{ id: 'one', bytesPerSecond: 7, regionsDone: 3 }])
+  planned(8)
+  await settled()
+  t.same(sent().slice(1), [{ id: 'one', bytesPerSecond: 8, regionsDone: 3 }], 'another rate')
+  const progress = { id: 'one', running: true, finished: false, regions: 256, regionsDone: 9, ...nothing }
+  supervisor.say(engine, { event: 'scrub', progress })
+  t.match(agent.report().engines, [{ scrub: { id: 'one', regionsDone: 9 } }])
+  supervisor.end(engine, 'was ended by SIGKILL', 0)
+  supervisor.run(engine)
+  supervisor.say(engine, serves)
+  await settled()
+  t.same(sent().slice(2), [{ id: 'one', bytesPerSecond: 8, regionsDone: 9 }], 'behind what the dead one said')
+  supervisor.say(engine, { event: 'scrub', progress: { ...progress, running: false, finished: true } })
+  supervisor.end(engine, 'was ended by SIGKILL', 0)
+  supervisor.run(engine)
+  supervisor.say(engine, serves)
+  planned(8)
+  await settled()
+  t.equal(sent().length, 3, 'what ended is not begun again before the plan says so')
+  t.match(agent.report().engines, [{ scrub: { id: 'one', finished: true } }])
+})
+
+t.test('a scrub that the plan has no more is stopped', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  supervisor.answers = { scrub: () => ({ result: {} }), 'stop-scrub': () => ({ result: {} }) }
+  const scrub = { id: 'one', bytesPerSecond: 7, regionsDone: 0, ...nothing }
+  agent.apply(aPlan({ engines: [anEnginePlan({ scrub })] }))
+  supervisor.say(engine, serves)
+  await settled()
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  await settled()
+  t.equal(supervisor.posted('stop-scrub').length, 1)
+})
+
 t.test('an engine that died is reported as starting, with what happened, and serves nowhere', (t) => {
   const { agent, supervisor } = aNode(t)
   agent.apply(aPlan({ engines: [anEnginePlan()] }))

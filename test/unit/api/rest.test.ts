@@ -12,7 +12,7 @@ interface Answer {
 interface Api extends Cluster {
   server: Server
   logged: string[]
-  call: (method: 'GET' | 'POST' | 'DELETE', url: string, body?: object) => Promise<Answer>
+  call: (method: 'GET' | 'POST' | 'PATCH' | 'DELETE', url: string, body?: object) => Promise<Answer>
 }
 
 async function anApi(t: Test, given: { started?: boolean; ready?: boolean; disks?: number } = {}): Promise<Api> {
@@ -129,22 +129,69 @@ void t.test('a volume keeps the physical block that it was created with', async 
 })
 
 void t.test('a scrub is started, watched and stopped', async (t) => {
-  const { call, agent } = await anApi(t)
+  const { call, agent, until } = await anApi(t)
   await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB', checksums: false })
   t.match(await call('GET', '/v1/volumes/demo'), { body: { checksums: false } })
   const refused = { status: 400, body: { error: { code: 'invalid-argument', message: /demo is not attached/ } } }
   t.match(await call('POST', '/v1/volumes/demo/scrub'), refused)
   t.match(await call('GET', '/v1/volumes/demo/scrub'), refused)
+  t.match(await call('DELETE', '/v1/volumes/demo/scrub'), refused)
   await call('POST', '/v1/volumes/demo/attach')
-  t.match(await call('GET', '/v1/volumes/demo/scrub'), { status: 200, body: { running: false, blocks: 0 } })
+  t.match(await call('GET', '/v1/volumes/demo/scrub'), { status: 200, body: { running: false, blocks: 0, last: null } })
   t.match(await call('POST', '/v1/volumes/demo/scrub', {}), { status: 200, body: { running: true, blocks: 262_144 } })
-  await call('POST', '/v1/volumes/demo/scrub', { bandwidth: 0 })
-  agent.scrubbing = { ...agent.scrubbing, regionsDone: 2, regionsFailed: 1, repairedBlocks: 3, corruptBlocks: 1 }
+  const planned = (bandwidth: number) => () => agent.plan?.engines[0]?.scrub?.bytesPerSecond === bandwidth
+  await until('demo', planned(64 * 1024 ** 2))
+  t.match(await call('POST', '/v1/volumes/demo/scrub', { bandwidth: 0 }), { status: 200, body: { blocksChecked: 0 } })
+  await until('demo', planned(0))
+  agent.scrubs({ regionsDone: 2, regionsFailed: 1, repairedBlocks: 3, corruptBlocks: 1 })
   const found = { blocksChecked: 2048, blocksNotChecked: 1024, bad: 4, repaired: 3, unrepairable: 1, differing: 0 }
-  t.match(await call('GET', '/v1/volumes/demo/scrub'), { status: 200, body: found })
-  t.match(await call('DELETE', '/v1/volumes/demo/scrub'), { status: 200, body: { running: false } })
-  t.same(agent.scrubRates, [64 * 1024 ** 2, 0, undefined])
+  t.match(await call('GET', '/v1/volumes/demo/scrub'), { status: 200, body: { running: true, ...found } })
+  t.match(await call('DELETE', '/v1/volumes/demo/scrub'), { status: 200, body: { running: false, blocks: 0 } })
+  await until('demo', () => agent.plan?.engines[0]?.scrub === undefined)
   t.match(await call('POST', '/v1/volumes/demo/scrub', { bandwidth: -1 }), { status: 400 })
+  t.match(await call('POST', '/v1/volumes/demo/scrub', { bandwidth: 1000 }), { status: 400 })
+})
+
+void t.test('what the last scrub found is kept, and shown with the volume', async (t) => {
+  const { call, agent, until } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  await call('POST', '/v1/volumes/demo/attach')
+  await call('POST', '/v1/volumes/demo/scrub', {})
+  await until('demo', () => agent.plan?.engines[0]?.scrub !== undefined)
+  t.match(await call('GET', '/v1/volumes/demo'), { body: { scrub: { running: true, dueAt: null, last: null } } })
+  agent.scrubs({ running: false, finished: true, regionsDone: 256, repairedBlocks: 3, differingBlocks: 2 })
+  await until('demo', ({ scrub }) => scrub?.last !== undefined)
+  const last = { endedAt: /^\d{4}-/, bad: 3, repaired: 3, unrepairable: 0, differing: 2, blocksNotChecked: 0 }
+  t.match(await call('GET', '/v1/volumes/demo'), { body: { scrub: { running: false, dueAt: /^\d{4}-/, last } } })
+  const ended = { running: false, blocks: 262_144, blocksChecked: 262_144, repaired: 3, last }
+  t.match(await call('GET', '/v1/volumes/demo/scrub'), { status: 200, body: ended })
+})
+
+void t.test('settings change while the volume is attached, and go back to what holds without them', async (t) => {
+  const { call, agent, until } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  await call('POST', '/v1/volumes/demo/attach')
+  const byDefault = { resyncBandwidth: null, scrub: { periodSeconds: 604_800, bandwidth: 32 * 1024 ** 2 } }
+  t.match(await call('GET', '/v1/volumes/demo'), { status: 200, body: byDefault })
+  const settings = { resyncBandwidth: 5_000_000, scrubPeriodSeconds: 0, scrubBandwidth: 0 }
+  const changed = { resyncBandwidth: 5_000_000, scrub: { periodSeconds: 0, bandwidth: 0, dueAt: null } }
+  t.match(await call('PATCH', '/v1/volumes/demo', settings), { status: 200, body: changed })
+  await until('demo', () => agent.plan?.engines[0]?.resyncBandwidth === 5_000_000)
+  t.match(await call('PATCH', '/v1/volumes/demo', {}), { status: 200, body: changed }, 'what is not named stays')
+  const back = { resyncBandwidth: 'default', scrubPeriodSeconds: 'default', scrubBandwidth: 'default' }
+  t.match(await call('PATCH', '/v1/volumes/demo', back), { status: 200, body: byDefault })
+  await until('demo', () => agent.plan?.engines[0]?.resyncBandwidth === undefined)
+  for (const wrong of [
+    { resyncBandwidth: 1000 },
+    { resyncBandwidth: -1 },
+    { scrubPeriodSeconds: 60 },
+    { scrubBandwidth: 1 },
+    { scrubBandwidth: 'fast' },
+    { size: '2GiB' },
+  ]) {
+    t.match(await call('PATCH', '/v1/volumes/demo', wrong), { status: 400 }, JSON.stringify(wrong))
+  }
+  t.match(await call('PATCH', '/v1/volumes/other', {}), { status: 404 })
 })
 
 void t.test('attach does not wait for what cannot become', async (t) => {

@@ -95,6 +95,34 @@ void t.test('what people read', async (t) => {
   t.match(stdout, /Note: old: physical blocks of 512 bytes/)
 })
 
+void t.test('a volume is shown, changed and scrubbed', async (t) => {
+  const { run, agent, until } = await aServer(t)
+  await run('volume', 'create', 'data', '--size', '1GiB')
+  await run('volume', 'attach', 'data')
+  const { stdout } = await run('volume', 'show', 'data')
+  t.match(stdout, /^volume +data, 1 GiB, attached, healthy\n/)
+  t.match(stdout, /\nscrub +every 7 d at 32 MiB\/s, the next one due 2/)
+  t.match(stdout, /\nlast scrub +none has ended yet\n/)
+  t.match(stdout, /\nreplica +[0-9a-f]{16} on node-1\/disk-1, member\n/)
+  const settings = ['--resync-bandwidth', '100MiB', '--scrub-period', 'off', '--scrub-bandwidth', '1MiB']
+  const changed = await run('volume', 'update', 'data', ...settings)
+  t.match(changed.stdout, /resync 100 MiB\/s\nscrub +off at 1 MiB\/s, the next one none\n/)
+  t.match(await run('volume', 'update', 'data'), { exitCode: 2, stderr: /say what to change/ })
+  t.match(await run('volume', 'update', 'data', '--scrub-period', '5m'), { exitCode: 2, stderr: /from 1h to 366d/ })
+  const back = await run('volume', 'update', 'data', '--scrub-period', 'default', '--json')
+  t.match(JSON.parse(back.stdout), { resyncBandwidth: 100 * 1024 ** 2, scrub: { periodSeconds: 604_800 } })
+  t.match(await run('volume', 'scrub', 'data', '--status'), { exitCode: 0, stdout: /was never scrubbed/ })
+  const waiting = run('volume', 'scrub', 'data')
+  await until('data', () => agent.plan?.engines[0]?.scrub !== undefined)
+  agent.scrubs({ running: false, finished: true, regionsDone: 256, corruptBlocks: 1 })
+  t.match(await waiting, { exitCode: 1, stdout: /scrubbed 262144 blocks, until .*Z; 0 damaged blocks repaired, 1 dam/ })
+  t.match((await run('volume', 'show', 'data')).stdout, /\nlast scrub +2.*Z: 0 damaged blocks repaired, 1 damaged/)
+  await run('volume', 'scrub', 'data', '--no-wait')
+  t.match(await run('volume', 'scrub', 'data', '--stop'), {
+    stdout: 'No scrub of volume data is under way any more.\n',
+  })
+})
+
 void t.test('errors name the cause and what to do, and have an exit code of their own', async (t) => {
   const { run, agent } = await aServer(t)
   t.match(await run('volume', 'attach', 'data'), {

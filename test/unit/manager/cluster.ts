@@ -11,7 +11,7 @@ export interface Cluster {
   options: ManagerOptions
   log: string[]
   /** Waits until the volume is as the test wants it. */
-  until(name: string, done: (volume: Volume) => boolean): Promise<Volume>
+  until: (name: string, done: (volume: Volume) => boolean) => Promise<Volume>
   untilState(name: string, state: Volume['status']['state']): Promise<Volume>
   gone(name: string): Promise<true>
   /** Stops the manager, and starts one anew on the same store with processes that have all ended. */

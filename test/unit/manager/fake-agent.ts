@@ -58,11 +58,17 @@ export class FakeAgent implements NodeAgent {
     return () => this.#listeners.delete(listener)
   }
 
-  /** What scrubs were asked for; undefined: stopped. */
-  readonly scrubRates: (number | undefined)[] = []
+  /** What engines say of their scrubs. */
   scrubbing: ScrubProgress = {
-    ...{ running: false, regions: 0, regionsDone: 0, regionsFailed: 0 },
+    ...{ id: '', running: false, finished: false, regions: 0, regionsDone: 0, regionsFailed: 0 },
     ...{ repairedBlocks: 0, corruptBlocks: 0, differingBlocks: 0 },
+  }
+
+  /** The engine is at the scrub that its plan names, and reports this of it. */
+  scrubs(progress: Partial<ScrubProgress>): void {
+    const id = this.plan?.engines[0]?.scrub?.id ?? ''
+    this.scrubbing = { ...this.scrubbing, id, running: true, regions: 256, ...progress }
+    this.changed()
   }
 
   report(): NodeReport {
@@ -91,13 +97,6 @@ export class FakeAgent implements NodeAgent {
     return Promise.resolve({ engines, disks: [] })
   }
 
-  scrub(volume: string, bytesPerSecond: number | undefined): Promise<ScrubProgress> {
-    if (!this.#running.has(volume)) return Promise.reject(new Error(`no engine of volume ${volume} runs here`))
-    this.scrubRates.push(bytesPerSecond)
-    this.scrubbing = { ...this.scrubbing, running: bytesPerSecond !== undefined, regions: 256 }
-    return Promise.resolve(this.scrubbing)
-  }
-
   #diskReport({ id, directory, listen, replicas }: DiskPlan): NodeReport['disks'][number] {
     const state = this.diskStates.get(id) ?? 'ready'
     return {
@@ -123,6 +122,7 @@ export class FakeAgent implements NodeAgent {
       ...(this.listens === 'both' ? { iscsi: { host: iscsi.host, port: iscsi.port } } : {}),
       ...{ state: isWanted ? this.engineState : 'stopping', message: this.engineMessage, waitsFor: '' },
       ...(this.cannotStart === undefined ? {} : { cannotStart: this.cannotStart }),
+      ...(this.scrubbing.id === '' ? {} : { scrub: this.scrubbing }),
       replicas: replicas.map(({ id }) => {
         const left = this.leftReplicas.has(id)
         const fault = left ? ('no-answer' as const) : ''

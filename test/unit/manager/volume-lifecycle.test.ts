@@ -292,3 +292,26 @@ void t.test('an idle cluster writes nothing and sends no plan', async (t) => {
   t.equal(cluster.manager.volume('demo').metadata.resourceVersion, before.metadata.resourceVersion)
   t.equal(cluster.agent.plans, plans)
 })
+
+void t.test('a volume is scrubbed when it is due, by its own settings, and again after a restart', async (t) => {
+  const cluster = await aCluster(t)
+  await cluster.manager.createVolume(aRequest())
+  await cluster.manager.attach('demo')
+  await cluster.untilState('demo', 'attached')
+  await cluster.manager.update('demo', { scrubBandwidth: 5 * 1024 ** 2 })
+  const before = await cluster.store.get('Volume', 'demo')
+  const old = '2020-01-01T00:00:00.000Z'
+  await cluster.store.update('Volume', { ...before!, scrub: { begunAt: old } })
+  await cluster.until('demo', () => cluster.agent.plan?.engines[0]?.scrub !== undefined)
+  t.match(cluster.agent.plan?.engines[0]?.scrub, { bytesPerSecond: 5 * 1024 ** 2, regionsDone: 0 })
+  cluster.agent.scrubs({ regionsDone: 40 })
+  await cluster.until('demo', ({ scrub }) => scrub?.current?.regionsDone === 40)
+  const { id } = cluster.agent.plan!.engines[0]!.scrub!
+  await cluster.restart()
+  await cluster.until('demo', () => cluster.agent.plan?.engines[0]?.scrub !== undefined)
+  t.match(cluster.agent.plan?.engines[0]?.scrub, { id, regionsDone: 40 })
+  cluster.agent.scrubs({ running: false, finished: true, regionsDone: 256, differingBlocks: 1 })
+  await cluster.until('demo', ({ scrub }) => scrub?.last !== undefined)
+  await cluster.until('demo', () => cluster.agent.plan?.engines[0]?.scrub === undefined)
+  t.ok(cluster.log.some((line) => line.startsWith('warn scrub has ended') && line.includes('1 not the same at all')))
+})

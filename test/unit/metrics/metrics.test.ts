@@ -20,7 +20,7 @@ function engineCounters(volume: string, replica: string): EngineCounters {
     bucketBoundsSeconds: [0.001, 0.01],
     operations: operations(6),
     scrub: {
-      ...{ running: true, regions: 256, regionsDone: 64, regionsFailed: 0 },
+      ...{ id: 'one', running: true, finished: false, regions: 256, regionsDone: 64, regionsFailed: 0 },
       ...{ repairedBlocks: 3, corruptBlocks: 1, differingBlocks: 2 },
     },
     ...{ dirtyRegions: 5, unequalRegions: 1, resyncedBytes: 4096, repairedBlocks: 2 },
@@ -36,6 +36,10 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   await cluster.manager.attach('demo')
   const volume = await cluster.untilState('demo', 'attached')
   const { id, disk } = volume.replicas[0]!
+  await cluster.manager.scrub('demo', 0)
+  await cluster.until('demo', () => cluster.agent.plan?.engines[0]?.scrub !== undefined)
+  cluster.agent.scrubs({ finished: true, regionsDone: 256, repairedBlocks: 7, corruptBlocks: 1, differingBlocks: 2 })
+  const { scrub } = await cluster.until('demo', ({ scrub }) => scrub?.last !== undefined)
   const counters = {
     engines: [engineCounters('demo', id)],
     disks: [
@@ -87,6 +91,12 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_volume_scrub_regions_done{volume="demo"} 64')
   has('ankole_volume_scrub_corrupt_blocks{volume="demo"} 1')
   has('ankole_volume_scrub_differing_blocks{volume="demo"} 2')
+  has('ankole_volume_scrub_period_seconds{volume="demo"} 604800')
+  const ended = Date.parse(scrub!.last!.endedAt) / 1000
+  has(`ankole_volume_scrub_last_ended_timestamp_seconds{volume="demo"} ${ended}`)
+  has('ankole_volume_scrub_last_blocks{volume="demo",found="repaired"} 7')
+  has('ankole_volume_scrub_last_blocks{volume="demo",found="corrupt"} 1')
+  has('ankole_volume_scrub_last_blocks{volume="demo",found="differing"} 2')
   for (const volume of ['a', 'b']) {
     const kept = `volume="${volume}",replica="${id}",node="node-1",disk="disk-1"`
     has(`ankole_replica_checksum_errors_total{${kept}} 3`)
