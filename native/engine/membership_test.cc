@@ -248,6 +248,12 @@ TEST(membership, EverySetSharesAMemberWithTheCompleteOneBeforeIt) {
   suspect.state.suspect = suspect.state.lost = true;
   const StartDecision beside = DecideStart(Of(complete), {suspect, two});
   EXPECT(beside.may_start && beside.members.count == 1 && beside.members.Contains(2));
+  // Where all have lost something, 1 is as good as 2.
+  Heard older = Holds(1, complete);
+  Heard newer = two;
+  older.state.suspect = older.state.lost = newer.state.suspect = newer.state.lost = true;
+  const StartDecision lost = DecideStart(Of(complete), {older, newer});
+  EXPECT(lost.may_start && lost.members.count == 2);
   // Known to be complete, 2 is enough.
   EXPECT(DecideStart(Of(ARecord(5, {1, 2})), {Silent(1), two}).may_start);
 }

@@ -299,6 +299,52 @@ TEST(engine_resync, AJoinerThatHangsHoldsNobodyUp) {
   EXPECT(three.Same());
 }
 
+// Its flush ends with its connection, and so does its part of the write: neither makes it a member.
+TEST(engine_resync, AJoinerThatIsLostInItsLastFlushIsNoMember) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  ASSERT(three.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  int flushes = 0;
+  three[2].verdict = [&](const wire::Header& header) {
+    const bool last = header.opcode == wire::Opcode::kFlush && ++flushes == 3;
+    const bool client = header.opcode == wire::Opcode::kWrite && header.length_bytes == 512;
+    return Verdict{last || client ? What::kHold : What::kServe, ErrorCode::kOk};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return three[2].held() == 1; }));
+  Request* write = three.bench.Submit(BlockOperation::kWrite, 0, 512, 3);
+  ASSERT(three.bench.Until([&] { return three[2].held() == 2; }));
+  three.bench.On([&] {
+    three[2].verdict = nullptr;
+    three[2].Break();
+  });
+  ASSERT(three.bench.Wait(write) && write->status == ErrorCode::kOk);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+}
+
+TEST(engine_resync, OneThatComesBackEmptyIsNoMemberByAProposal) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  ASSERT(three.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  three[2].verdict = [](const wire::Header& header) {
+    return Verdict{header.opcode == wire::Opcode::kRecord ? What::kHold : What::kServe,
+                   ErrorCode::kOk};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return three[2].held() > 0; }));
+  three.bench.On([&] {
+    three[2].verdict = nullptr;
+    three[2].state.records = {};
+    std::fill(three[2].data.begin(), three[2].data.end(), std::byte{});
+    three[2].Break();
+  });
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+}
+
 TEST(engine_resync, MissingMapsOfOthersAreCopiedBeforeItJoins) {
   Three three;
   three.bench.options.idle_ns = 100 * kNsPerMs;

@@ -194,7 +194,7 @@ void Cluster::StartEngine() {
   engine_options.copied_sync_bytes = kRegionBytes;
   engine_options.kept = membership.kept;
   if (membership.kept) {
-    if (wire::Newer(membership.complete, engine_options.record)) {
+    if (NewerRecord(membership.complete, engine_options.record)) {
       engine_options.record = membership.complete;
     }
     engine_options.proposals = membership.proposals;
@@ -217,7 +217,7 @@ void Cluster::StartEngine() {
     Tell(started, [this, started, question] { AskStore(started, question, nullptr); });
   };
   process->on_propose = [this, started, machine](const wire::Record& record) {
-    if (wire::Newer(record, proposed_)) proposed_ = record;
+    if (NewerRecord(record, proposed_)) proposed_ = record;
     if (on_record) on_record();
     Tell(started, [this, machine, record] {
       Membership& of = memberships_[machine];
@@ -247,7 +247,7 @@ void Cluster::StartEngine() {
 }
 
 void Cluster::Completed(const wire::Record& record) {
-  if (!wire::Newer(record, complete_)) return;
+  if (!NewerRecord(record, complete_)) return;
   complete_ = record;
   if (on_members_changed) on_members_changed();
   if (on_record) on_record();
@@ -297,7 +297,7 @@ void Cluster::AskStore(EngineProcess* engine, uint64_t question, const wire::Rec
                 [this, engine, &machine, question, asked, outcome] {
                   if (!StoreReachable(machine)) return;
                   if (outcome.ok() && asked.epoch.attachment == attachment_ &&
-                      wire::Newer(asked, known_record_)) {
+                      NewerRecord(asked, known_record_)) {
                     known_record_ = asked;
                   }
                   engine->reactor.Inside([engine, question, outcome] {
@@ -318,7 +318,7 @@ void Cluster::GiveHint(EngineProcess* engine, const wire::Record& record) {
       return;
     }
     if (store.Put(record).ok() && record.epoch.attachment == attachment_ &&
-        wire::Newer(record, known_record_)) {
+        NewerRecord(record, known_record_)) {
       known_record_ = record;
     }
   });

@@ -82,7 +82,7 @@ class Cluster {
 
   // Those whom the newest engine works with: of its proposal, where that is not complete.
   const wire::Members& targets() const {
-    return wire::Newer(proposed_, complete_) ? proposed_.members : complete_.members;
+    return NewerRecord(proposed_, complete_) ? proposed_.members : complete_.members;
   }
 
   World& world;
@@ -93,7 +93,7 @@ class Cluster {
 
   // It is no member, nor may it be one of a record that is on its way.
   bool IsAway(wire::ReplicaId id) const {
-    return !wire::Newer(proposed_, complete_) && complete_.exists() &&
+    return !NewerRecord(proposed_, complete_) && complete_.exists() &&
            !complete_.members.Contains(id);
   }
 

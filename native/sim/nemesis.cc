@@ -10,6 +10,8 @@ namespace {
 constexpr uint64_t kCareNs = 300 * kNsPerMs;
 // The longest of «late» (a drop that needs the store, 2.5 s), with time for a tick and the store.
 constexpr uint64_t kSettleNs = 5 * kNsPerSecond;
+// Within which a machine is cut off little by little.
+constexpr uint64_t kSlowlyNs = 2 * kNsPerSecond;
 
 }  // namespace
 
@@ -69,16 +71,21 @@ void Nemesis::Strike() {
 // or became complete, meets it half done.
 void Nemesis::AtRecord() {
   if (!running_ || !at_record_ || random_.Chance(1, 2)) return;
-  const bool store =
-      std::find(kinds_.begin(), kinds_.end(), kCutStore) != kinds_.end() && random_.Chance(1, 2);
-  world_.After(random_.Skewed(0, 200 * kNsPerMs), [this, store, round = round_] {
+  world_.After(random_.Skewed(0, 200 * kNsPerMs), [this, round = round_] {
     if (!running_ || round != round_) return;
-    if (store) {
-      Do(kCutStore);  // whether it has the record nobody knows
+    // Of most consequence: who hears whom, and who knows of the record.
+    static constexpr Kind kFirst[] = {kMove, kCutStore, kIsolate, kPowerAll, kKillEngine};
+    const Kind first = kFirst[random_.Below(std::size(kFirst))];
+    if (Has(first) && !DamageSettles()) {
+      Do(first);
     } else {
       Strike();
     }
   });
+}
+
+bool Nemesis::Has(Kind kind) const {
+  return std::find(kinds_.begin(), kinds_.end(), kind) != kinds_.end();
 }
 
 // While a disk begins to fail nothing else does, for long enough that the engine parts with it:
@@ -95,7 +102,7 @@ void Nemesis::Do(Kind kind) {
   };
   const uint64_t length_ns = random_.Skewed(kNsPerMs, length_ns_);
   if (kind < kReadError || kind == kFullDisk) {
-    const uint64_t until_ns = world_.now_ns() + 4 * length_ns + kSettleNs;
+    const uint64_t until_ns = world_.now_ns() + 4 * length_ns + kSlowlyNs + kSettleNs;
     troubled_until_ns_ = std::max(troubled_until_ns_, until_ns);
   }
   const size_t replica = random_.Below(cluster_.replica_count());
@@ -136,18 +143,9 @@ void Nemesis::Do(Kind kind) {
       if (both || !there) Cut(disk.name(), engine, length_ns);
       return;
     }
-    case kIsolate: {
-      const auto& machines = cluster_.machines();
-      const Machine& alone = *machines[random_.Below(machines.size())];
-      trace(alone.name() + " for " + std::to_string(length_ns / kNsPerMs) + " ms");
-      for (const auto& other : machines) {
-        if (other.get() == &alone) continue;
-        Cut(alone.name(), other->name(), length_ns);
-        Cut(other->name(), alone.name(), length_ns);
-      }
-      if (random_.Chance(1, 2)) cluster_.CutStore(alone);
+    case kIsolate:
+      Isolate(length_ns);
       return;
-    }
     case kCutStore: {
       trace("");
       for (const auto& machine : cluster_.machines()) {
@@ -216,6 +214,39 @@ void Nemesis::Do(Kind kind) {
     case kKinds:
       return;
   }
+}
+
+// All of it at once, or one way after the other, so that members leave by more than one record. When
+// the engine is there, the manager may give the volume to another machine.
+void Nemesis::Isolate(uint64_t for_ns) {
+  const auto& machines = cluster_.machines();
+  const Machine* alone = machines[random_.Below(machines.size())].get();
+  if (cluster_.engine_machine() != nullptr && random_.Chance(1, 2)) {
+    alone = cluster_.engine_machine();
+  }
+  if (world_.tracing()) {
+    world_.Trace("nemesis", "isolate " + alone->name() + " for " +
+                                std::to_string(for_ns / kNsPerMs) + " ms");
+  }
+  const bool slowly = random_.Chance(1, 3);
+  for (const auto& other : machines) {
+    if (other.get() == alone) continue;
+    const uint64_t delay_ns = slowly ? random_.Below(kSlowlyNs) : 0;
+    world_.After(delay_ns, [this, alone, &other = *other, for_ns, round = round_] {
+      if (round != round_ || !running_) return;
+      Cut(alone->name(), other.name(), for_ns);
+      Cut(other.name(), alone->name(), for_ns);
+    });
+  }
+  if (random_.Chance(1, 2)) {
+    world_.After(slowly ? random_.Below(2 * kSlowlyNs) : 0, [this, alone, round = round_] {
+      if (round == round_ && running_) cluster_.CutStore(*alone);
+    });
+  }
+  if (alone != cluster_.engine_machine() || !Has(kMove)) return;
+  world_.After(random_.Skewed(0, kSlowlyNs), [this, round = round_] {
+    if (round == round_ && running_) Move();
+  });
 }
 
 void Nemesis::Cut(const std::string& from, const std::string& to, uint64_t for_ns) {

@@ -51,6 +51,8 @@ class Nemesis {
   void Strike();
   void AtRecord();
   void Do(Kind kind);
+  bool Has(Kind kind) const;
+  void Isolate(uint64_t for_ns);
   void Move();
   void Cut(const std::string& from, const std::string& to, uint64_t for_ns);
   void Damage(Kind kind);
