@@ -63,6 +63,7 @@ struct Operation {
   bool to_joiner = false;
   bool own = false;      // an OwnRequest
   bool refused = false;  // kClean: at a replica that holds another record by now
+  bool partly = false;   // kClean: a replica needs another one for the rest of it
   // Its range is made equal before it goes to the members (rule 7), or repaired (rule 9).
   bool repair = false;
   bool repaired = false;        // that was tried
