@@ -14,9 +14,11 @@ import { root } from './toolchain.mjs'
 
 const native = join(root, 'native')
 const [variant = 'release', ...words] = process.argv.slice(2)
-const processes = availableParallelism()
+const processors = availableParallelism()
+/** Twice: a test waits most of its time. */
+const processes = 2 * processors
 
-const made = spawnSync('make', ['-C', native, `-j${processes}`, `VARIANT=${variant}`, 'tests'], { stdio: 'inherit' })
+const made = spawnSync('make', ['-C', native, `-j${processors}`, `VARIANT=${variant}`, 'tests'], { stdio: 'inherit' })
 if (made.status !== 0) process.exit(made.status ?? 1)
 
 const claims = mkdtempSync(join(tmpdir(), 'ankole-claims-'))

@@ -2,11 +2,12 @@
 #include <cstdlib>
 #include <new>
 
+#include "base/sanitizers.h"
 #include "engine/engine_testing.h"
 
 // Nothing is allocated for an I/O by engine and disk hosts: every operator new of the test binary
 // is counted. A block status alone has one, the buffer of FIEMAP on the pool's thread.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+#if !defined(ANKOLE_ASAN) && !defined(ANKOLE_TSAN)
 #define ANKOLE_COUNTS_ALLOCATIONS 1
 
 namespace {

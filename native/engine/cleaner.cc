@@ -35,6 +35,11 @@ Cleaner::Cleaner(ResyncHost& host, RegionTable& table) : host_(host), table_(tab
   }
 }
 
+uint64_t Cleaner::CopiedAt(uint64_t now_ns) {
+  constexpr uint64_t kBackNs = kColdNs - kCopiedNs;
+  return now_ns > kBackNs ? now_ns - kBackNs : 0;
+}
+
 void Cleaner::Look(bool pressed, bool idle, bool copied) {
   if (!host_.Settled() || table_.open() == 0) return;
   const uint64_t now_ns = host_.reactor().NowNs();
@@ -42,10 +47,7 @@ void Cleaner::Look(bool pressed, bool idle, bool copied) {
   pressed |= table_.open() >= kPressed;
   uint64_t period_ns = kColdNs;  // between flushes for this reason
   before_ns_ = ago(kColdNs);
-  if (copied) {
-    before_ns_ = ago(kCopiedNs);
-    period_ns = kCopiedNs;
-  }
+  if (copied) period_ns = kCopiedNs;
   if (idle || pressed) {
     before_ns_ = now_ns + 1;
     period_ns = 0;

@@ -17,6 +17,10 @@ class Cleaner {
  public:
   Cleaner(ResyncHost& host, RegionTable& table);
 
+  // What a joiner receives is cleaned sooner than what clients write, and counts as written at this
+  // time: a region of theirs would be dirty again at once, which costs them a sync of the map.
+  static uint64_t CopiedAt(uint64_t now_ns);
+
   // Looks what there is to do. `pressed`: a write waits for a region to be cleaned. `idle`: clients
   // have done nothing for some seconds. `copied`: a joiner received regions that can be cleaned.
   void Look(bool pressed, bool idle, bool copied);

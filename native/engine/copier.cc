@@ -99,7 +99,7 @@ bool Copier::Ready(const Copy& copy) const {
   if (copy.kind == CopyKind::kFill) {
     if (!copy.joiner->up()) return false;
     for (const auto& link : links) {
-      if (host_.IsMember(link->index()) && link->up()) return true;
+      if (host_.IsStaying(link->index()) && link->up()) return true;
     }
     return false;
   }
@@ -114,7 +114,7 @@ bool Copier::Ready(const Copy& copy) const {
 bool Copier::PickSource(Copy* copy) const {
   const Link* best = nullptr;
   for (const auto& link : host_.links()) {
-    if (!host_.IsMember(link->index()) || (copy->excluded & Bit(link->index())) != 0) continue;
+    if (!host_.IsStaying(link->index()) || (copy->excluded & Bit(link->index())) != 0) continue;
     const bool better = best == nullptr || (link->up() && !best->up()) ||
                         (link->up() == best->up() && link->outstanding < best->outstanding);
     if (better) best = link.get();
@@ -164,7 +164,7 @@ bool Copier::SumOthers(Copy* copy) {
   if (copy->kind != CopyKind::kFill || !of_source.known || of_source.bad.none()) return false;
   bool asked = false;
   for (const auto& link : host_.links()) {
-    if (!host_.IsMember(link->index()) || copy->sums[link->index()].known || !link->up()) continue;
+    if (!host_.IsStaying(link->index()) || copy->sums[link->index()].known || !link->up()) continue;
     Send(copy, link->index(), wire::Opcode::kSum, 0, copy->blocks());
     asked = true;
   }
@@ -177,7 +177,7 @@ uint8_t Copier::SourceOf(const Copy& copy, uint32_t block) const {
   for (const auto& link : host_.links()) {
     const size_t i = link->index();
     const Copy::SumsOf& sums = copy.sums[i];
-    if (!host_.IsMember(i) || (copy.excluded & Bit(i)) != 0) continue;
+    if (!host_.IsStaying(i) || (copy.excluded & Bit(i)) != 0) continue;
     if (sums.known && !sums.bad[block]) return static_cast<uint8_t>(i);
   }
   return Copy::kNobody;
@@ -283,7 +283,8 @@ void Copier::Pump(Copy* copy) {
 // True also when the link is down: that is a fault of this step.
 bool Copier::Send(Copy* copy, size_t index, wire::Opcode opcode, uint32_t first, uint32_t blocks) {
   Link* link = host_.links()[index].get();
-  if (!link->up()) {
+  // A source may have lost what it told the sums of: another one is taken.
+  if (!link->up() || (opcode == wire::Opcode::kRead && !host_.IsStaying(index))) {
     copy->fault = ErrorCode::kConnectionLost;
     copy->fault_link = static_cast<uint8_t>(index);
     return true;
@@ -296,6 +297,9 @@ bool Copier::Send(Copy* copy, size_t index, wire::Opcode opcode, uint32_t first,
   errand->length_bytes = static_cast<uint32_t>(
       std::min<uint64_t>(uint64_t{blocks} * kBlockBytes,
                          copy->offset_bytes + copy->length_bytes - errand->offset_bytes));
+  // From the last member also where its sync failed: there is nobody else.
+  const bool reads = opcode == wire::Opcode::kRead || opcode == wire::Opcode::kSum;
+  errand->flags = reads && host_.members().count == 1 ? wire::kFlagAnyway : uint16_t{0};
   errand->payload = nullptr;
   errand->payload_bytes = 0;
   errand->data =

@@ -29,7 +29,7 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       copier_(*this, kCopiesMax),
       cleaner_(*this, regions_),
       equalizer_(*this, copier_, regions_),
-      joiner_(*this, copier_, regions_, cleaner_),
+      joiner_(*this, copier_, regions_, cleaner_, options.copied_sync_bytes),
       scrubber_(*this, copier_, regions_, equalizer_.unequal()),
       complete_(options_.record) {
   CHECK(options_.replicas.size() <= kReplicasMax);
@@ -142,7 +142,7 @@ void Engine::Begin(Operation* operation, BlockRequest* request) {
   operation->table_bytes = 0;
   operation->flush_ticket = 0;
   operation->pinned = operation->own = operation->refused = operation->partly = false;
-  operation->repair = operation->repaired = false;
+  operation->repair = operation->repaired = operation->anyway = false;
   if (operation->kind == BlockOperation::kFlush) {
     Dispatch(operation);
     return;
@@ -277,6 +277,10 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
   }
   if (operation->kind == BlockOperation::kZero && request.keep_allocated) {
     header.flags |= wire::kFlagKeepAllocated;
+  }
+  if (operation->kind == BlockOperation::kRead &&
+      (operation->anyway || targets().count - leaving_.count == 1)) {
+    header.flags |= wire::kFlagAnyway;
   }
   header.tag = operation->tag;
   header.slot = operation->slot;
@@ -475,7 +479,12 @@ void Engine::Judge(Operation* operation) {
       equalizer_.Repair(operation->offset_bytes, operation->length_bytes);
       break;
     }
+    const wire::Members spoiled = SpoiledAt(*operation);
     Finish(operation, ErrorCode::kOk);
+    // Writes and flushes would tell as well, but there may be none.
+    if (spoiled.count > 0 && spoiled.count < Staying().count) {
+      Drop(spoiled, Fault::kFlushFailed, "a sync failed at it");
+    }
     return;
   }
   if (operation->fans_out()) {
@@ -494,7 +503,29 @@ void Engine::Judge(Operation* operation) {
     if (part.state == MemberPart::State::kGone && part.answer_due && IsStaying(i)) return;
   }
   if (RepairFirst(operation, error)) return;
+  // A sync failed at all of them: what they still have is all that there is.
+  const wire::Members spoiled = SpoiledAt(*operation);
+  if (!operation->anyway && spoiled.count > 0 && spoiled.count == Staying().count) {
+    operation->anyway = true;
+    for (MemberPart& part : operation->parts) {
+      if (part.state != MemberPart::State::kFailed) continue;
+      part.state = MemberPart::State::kUnused;
+      --operation->failed;
+    }
+    if (Route(operation)) return;
+  }
   Finish(operation, error);
+}
+
+// Members at which a sync failed, and which do not read for that.
+wire::Members Engine::SpoiledAt(const Operation& operation) const {
+  wire::Members spoiled;
+  for (size_t i = 0; i < links_.size() && !operation.fans_out(); ++i) {
+    const MemberPart& part = operation.parts[i];
+    if (part.state != MemberPart::State::kFailed || part.error != ErrorCode::kSuspect) continue;
+    if (IsStaying(i)) spoiled.Add(links_[i]->replica());
+  }
+  return spoiled;
 }
 
 // All members have answered, at least one with an error.

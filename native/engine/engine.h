@@ -70,6 +70,10 @@ struct EngineOptions {
   size_t dirty_regions_max = kDirtyRegionsMax;
   // A volume of which clients want nothing for as long is flushed and its regions are cleaned.
   uint64_t idle_ns = 5 * kNsPerSecond;
+  // What is copied to a joiner is synced in portions of this size, and at most two of them are not
+  // yet. A sync of gigabytes keeps the disk, and all that share its device, from what clients wait
+  // for.
+  uint64_t copied_sync_bytes = 32 * kMiB;
   // Shares memory with disk hosts that are reached by a Unix socket.
   bool shared_memory = true;
 };
@@ -166,6 +170,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void JudgeAll();
   void Judge(Operation* operation);
   void JudgeFailures(Operation* operation);
+  wire::Members SpoiledAt(const Operation& operation) const;
   void Finish(Operation* operation, ErrorCode status);
   void Acknowledge(Operation* operation);
   void Recycle(Operation* operation);
@@ -307,7 +312,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   const wire::Members& targets() const { return proposal_.record.members; }
   // Without those that must leave.
   wire::Members Staying() const;
-  bool IsStaying(size_t index) const {
+  bool IsStaying(size_t index) const override {
     return IsTarget(index) && !leaving_.Contains(links_[index]->replica());
   }
   bool IsTarget(size_t index) const { return targets().Contains(links_[index]->replica()); }

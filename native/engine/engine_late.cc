@@ -12,8 +12,6 @@ constexpr uint64_t kTickFastNs = 250 * kNsPerMs;
 constexpr uint64_t kTickIdleNs = 5 * kNsPerSecond;
 // A flush may take this long while the replica answers PING (section 4, «late»).
 constexpr uint64_t kFlushNs = 10 * kNsPerSecond;
-// A joiner may take this long to flush what it was filled with: no client waits for that.
-constexpr uint64_t kJoinerFlushNs = 120 * kNsPerSecond;
 
 }  // namespace
 

@@ -45,6 +45,8 @@ void Engine::Propose(const wire::Members& members) {
 void Engine::WriteRecord(Link& link) {
   if (!link.up() || link.control_outstanding() || proposal_.written.Contains(link.replica()))
     return;
+  // By a record a replica is taken as it is: not one that must leave for what it lost (rule 7).
+  if (leaving_.Contains(link.replica()) && StateOf(link).lost) return;
   record_sent_[link.index()] = proposal_.record.generation;
   const bool resynced = joiner_.IsResynced(link.index()) ||
                         (suspects_.Contains(link.replica()) && equalizer_.AllEqual());
@@ -231,10 +233,9 @@ void Engine::LetLeave(const wire::Members& late) {
 void Engine::PartWith(Link& link) {
   const auto& [fault, reason] = departures_[link.index()];
   ++faults_[static_cast<size_t>(fault)];
-  log_.Log(LogLevel::kWarn,
-           "replica " + wire::ReplicaIdText(link.replica()) + " leaves: " + reason);
-  observer_.OnReplica(link.replica(), "left", fault, reason);
-  joiner_.OnLeft(link);
+  const std::string why = reason + joiner_.OnLeft(link);
+  log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) + " leaves: " + why);
+  observer_.OnReplica(link.replica(), "left", fault, why);
   const bool quiet = link.mode() != LinkMode::kUp && link.mode() != LinkMode::kClosing;
   link.Break({ErrorCode::kCancelled, reason});
   if (quiet) MemberGone(link);

@@ -209,7 +209,7 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
       holds == complete_ || (proposal_.outstanding && !Newer(holds, proposal_.record));
   if (!IsStaying(link.index())) return;  // it leaves in any case
   Departure back;
-  if (state.suspect) back = {Fault::kSuspect, "it may have lost what it had acknowledged"};
+  if (state.lost) back = {Fault::kSuspect, "it may have lost what it had acknowledged"};
   if (!knows && complete_.epoch == options_.epoch) {
     back = {Fault::kOlderRecord, "it holds another record: " + Describe(holds)};
   }

@@ -330,7 +330,8 @@ void Engine::CheckErrands(uint64_t now_ns) {
     if (ElapsedNs(link->heard_ns(), now_ns) >= kSilentNs) link->Ping();
     const bool silent =
         link->ping_sent_ns() != 0 && ElapsedNs(link->ping_sent_ns(), now_ns) >= kSilentNs;
-    if (!silent && waited_ns < kJoinerLateNs) continue;
+    const bool syncs = oldest != nullptr && oldest->opcode == wire::Opcode::kFlush;
+    if (!silent && waited_ns < (syncs ? kJoinerFlushNs : kJoinerLateNs)) continue;
     const Status why(ErrorCode::kTimedOut, silent ? "it does not answer" : "it answered too late");
     if (joiner_.link() == link.get()) {
       joiner_.LetGo(why);

@@ -16,7 +16,8 @@ constexpr uint64_t kTellNs = kNsPerSecond;
 
 }  // namespace
 
-Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cleaner)
+Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cleaner,
+               uint64_t sync_bytes)
     : host_(host),
       table_(table),
       cleaner_(cleaner),
@@ -25,10 +26,14 @@ Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cl
       lacks_(table.regions()),
       virgin_(table.regions()),
       touched_(table.regions()),
+      sync_bytes_(sync_bytes),
       reader_(host),
       map_(table.regions()),
       state_copier_(host) {
   reader_.owner = this;
+  sync_.owner = this;
+  sync_.opcode = wire::Opcode::kFlush;
+  sync_.done = [](Errand* errand) { static_cast<Joiner*>(errand->owner)->OnCopiedSynced(); };
   state_lock_.begin_block = kStateBlock;
   state_lock_.end_block = kStateBlock + 1;
   state_lock_.exclusive = true;
@@ -39,7 +44,8 @@ Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cl
 }
 
 bool Joiner::idle() const {
-  return walker_.idle() && !reader_.busy() && !state_copier_.busy() && !state_locked_;
+  return walker_.idle() && !reader_.busy() && !state_copier_.busy() && !state_locked_ &&
+         !sync_.in_flight();
 }
 
 // --- which one
@@ -52,9 +58,9 @@ void Joiner::OnLost(Link& link) {
   }
 }
 
-void Joiner::OnLeft(const Link& link) { HoldOff(link); }
+std::string Joiner::OnLeft(const Link& link) { return HoldOff(link); }
 
-void Joiner::HoldOff(const Link& link) {
+std::string Joiner::HoldOff(const Link& link) {
   Standing& standing = standing_[link.index()];
   const uint64_t now_ns = host_.reactor().NowNs();
   const bool again = standing.lost_ns != 0 && now_ns - standing.lost_ns < kFlapNs;
@@ -65,6 +71,9 @@ void Joiner::HoldOff(const Link& link) {
           ? 0
           : std::min(kHoldOffMaxNs, kNsPerSecond << std::min(standing.losses - 1, 6U));
   standing.hold_until_ns = now_ns + hold_ns;
+  if (hold_ns == 0) return {};
+  return "; it comes and goes, and is held off for " + std::to_string(hold_ns / kNsPerSecond) +
+         " s";
 }
 
 // The next that can be brought in.
@@ -97,27 +106,28 @@ void Joiner::Reset() {
   touched_.Clear();
   map_.Clear();
   descends_ = flush_due_ = false;
-  copied_regions_ = total_ = copied_bytes_ = told_bytes_ = rate_ = told_ns_ = 0;
+  copied_regions_ = unsynced_bytes_ = total_ = copied_bytes_ = told_bytes_ = rate_ = told_ns_ = 0;
 }
 
 void Joiner::LetGo(const Status& why) {
   if (link_ == nullptr) return;
   Link& link = *link_;
   const bool told = phase_ > Phase::kWelcoming;
-  HoldOff(link);
+  std::string held = HoldOff(link);
   if (why.code() == ErrorCode::kNoSpace) {
     Standing& standing = standing_[link.index()];
     standing.hold_until_ns =
         std::min(standing.hold_until_ns, host_.reactor().NowNs() + kFullHoldOffNs);
     standing.losses = 0;
+    held.clear();
   }
   Reset();
   copier_.CancelFills(link);
   walker_.Cancel();
   if (told) {
     host_.log().Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) +
-                                         " does not join for now: " + why.message());
-    host_.TellReplica(link, "left", why);
+                                         " does not join for now: " + why.message() + held);
+    host_.TellReplica(link, "left", {why.code(), why.message() + held});
   }
   host_.JoinerFailed(link, why);
 }
@@ -270,10 +280,14 @@ bool Joiner::Takes(const Operation& operation) {
 bool Joiner::NextRegion(Walker::Region* region) {
   const bool bulk = phase_ == Phase::kBulk;
   if (!bulk && phase_ != Phase::kLive) return false;
+  if (unsynced_bytes_ >= sync_bytes_) {
+    if (sync_.in_flight()) return false;
+    SyncCopied();
+  }
   const uint64_t next = lacks_.Next(bulk ? bulk_next_ : 0);
   if (next == RegionSet::kNone) return false;
   const RegionRun run = {static_cast<uint32_t>(next), 1};
-  if (!table_.Pin(run, host_.reactor().NowNs(), kOpenMax)) return false;
+  if (!table_.Pin(run, Cleaner::CopiedAt(host_.reactor().NowNs()), kOpenMax)) return false;
   bulk_next_ = next + 1;
   lacks_.Remove(next);
   region->number = run.first;
@@ -287,12 +301,13 @@ bool Joiner::NextRegion(Walker::Region* region) {
 void Joiner::RegionDone(const Walker::Region& region, ErrorCode status,
                         const Walker::Totals& totals) {
   --copying_;
-  table_.Unpin({region.number, 1}, host_.reactor().NowNs());
+  table_.Unpin({region.number, 1}, Cleaner::CopiedAt(host_.reactor().NowNs()));
   if (region.joiner != link_) {
     Next();
     return;
   }
   copied_bytes_ += totals.copied_bytes;
+  unsynced_bytes_ += totals.copied_bytes;
   if (status != ErrorCode::kOk) {
     lacks_.Add({region.number, 1});
     LetGo({status, "region " + std::to_string(region.number) +
@@ -300,6 +315,28 @@ void Joiner::RegionDone(const Walker::Region& region, ErrorCode status,
     return;
   }
   ++copied_regions_;
+  walker_.Pump();
+  if (copying_ == 0) AfterRegions();
+}
+
+// This promises nothing, and cleans nothing: it only keeps small what a flush that does will find.
+void Joiner::SyncCopied() {
+  unsynced_bytes_ = 0;
+  sync_.link = link_;
+  host_.SendErrand(&sync_);
+}
+
+void Joiner::OnCopiedSynced() {
+  if (sync_.link != link_ || (phase_ != Phase::kBulk && phase_ != Phase::kLive)) {
+    Next();
+    return;
+  }
+  // Without its connection it is let go by OnLost.
+  if (sync_.status != ErrorCode::kOk && sync_.status != ErrorCode::kConnectionLost) {
+    LetGo({sync_.status,
+           std::string("what was copied cannot be synced: ") + ErrorCodeName(sync_.status)});
+    return;
+  }
   walker_.Pump();
   if (copying_ == 0) AfterRegions();
 }
@@ -366,7 +403,7 @@ void Joiner::LockState() {
 void Joiner::CopyState() {
   Link* source = nullptr;
   for (const auto& link : host_.links()) {
-    if (host_.IsMember(link->index()) && link->up()) source = link.get();
+    if (host_.IsStaying(link->index()) && link->up()) source = link.get();
   }
   if (phase_ != Phase::kState || source == nullptr) {
     OnStateCopied(ErrorCode::kConnectionLost);

@@ -6,6 +6,7 @@
 #include <string>
 
 #include "engine/cleaner.h"
+#include "engine/errand.h"
 #include "engine/map_reader.h"
 #include "engine/operation.h"
 #include "engine/region_table.h"
@@ -13,6 +14,9 @@
 #include "engine/walker.h"
 
 namespace ankole::engine {
+
+// A joiner may take this long to flush what it was filled with: no client waits for that.
+inline constexpr uint64_t kJoinerFlushNs = 120 * kNsPerSecond;
 
 // How far a replica is on its way to become a member; for status and metrics.
 struct JoinProgress {
@@ -52,7 +56,8 @@ class Joiner final : Walker::Client {
     kProposed,  // the record with it
   };
 
-  Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cleaner);
+  Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cleaner,
+         uint64_t sync_bytes);
 
   // --- news from the engine ----------------------------------------------------------------------
   // A replica that is no member can be asked, and is no longer.
@@ -60,8 +65,9 @@ class Joiner final : Walker::Client {
   void OnState(Link& link, bool welcomed, const wire::ReplicaState& state);
   void OnRefused(Link& link, const Status& why);
   void OnLost(Link& link);
-  // A member left: it may come back after a while.
-  void OnLeft(const Link& link);
+  // A member left: it may come back after a while. Returns what is to be said of that beside why it
+  // left; empty: nothing.
+  std::string OnLeft(const Link& link);
   // Records were completed, or proposed.
   void OnMembers();
   void Look(uint64_t now_ns);
@@ -114,6 +120,8 @@ class Joiner final : Walker::Client {
   void RegionDone(const Walker::Region& region, ErrorCode status,
                   const Walker::Totals& totals) override;
   void AfterRegions();
+  void SyncCopied();
+  void OnCopiedSynced();
   void Flush(Phase phase);
   void OnFlushed(bool ok);
   void BeginFinal();
@@ -123,7 +131,7 @@ class Joiner final : Walker::Client {
   void NextMissing();
   void OnMissing(ErrorCode status);
   void Propose();
-  void HoldOff(const Link& link);
+  std::string HoldOff(const Link& link);
   void Reset();
   void Tell(uint64_t now_ns);
 
@@ -145,6 +153,9 @@ class Joiner final : Walker::Client {
   size_t copying_ = 0;           // regions
   uint64_t bulk_next_ = 0;       // kBulk goes through the volume once: from here on
   uint64_t copied_regions_ = 0;  // since the last flush
+  const uint64_t sync_bytes_;
+  uint64_t unsynced_bytes_ = 0;  // copied since the last one of `sync_`
+  Errand sync_;
   uint64_t barrier_tag_ = 0;
   uint64_t generation_ = 0;  // of the members that kMissing began with
 

@@ -95,6 +95,8 @@ TEST(engine, TheOneThatAnsweredLeavesWhileTheOthersFail) {
   });
   ASSERT(three.bench.Wait(request));
   EXPECT(three.bench.Flush() == ErrorCode::kIoError);
+  // The error promises nothing, so it does not wait for the record.
+  EXPECT(three.bench.Until([&] { return three.bench.engine->Report().record.members.count == 1; }));
   EXPECT_EQ(three.Members(), 1U);
 }
 
@@ -113,14 +115,96 @@ TEST(engine, TheLastMemberNeverLeavesAndItsErrorReachesTheClient) {
   EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
 }
 
+// As a replica at which a sync failed (rule 1).
+Verdict Spoiled(const wire::Header& header) {
+  const bool reads = header.opcode == wire::Opcode::kRead;
+  return FailWith(reads && (header.flags & wire::kFlagAnyway) == 0, ErrorCode::kSuspect);
+}
+
+TEST(engine, AMemberWhereASyncFailedIsNotReadAndLeaves) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  for (const size_t i : {0, 1}) {
+    three[i].verdict = [](const wire::Header& header) { return Spoiled(header); };
+  }
+  for (int time = 0; time < 3; ++time) {
+    Request* read = three.bench.Submit(BlockOperation::kRead, 0, 4096);
+    ASSERT(three.bench.Wait(read));
+    EXPECT(read->status == ErrorCode::kOk && Bench::Holds(read, 1));
+  }
+  ASSERT(three.bench.Until([&] { return three.bench.At("complete 2") != SIZE_MAX; }));
+  ASSERT(three.bench.Until([&] {
+    const std::string fault = std::string(" fault ") + FaultCode(Fault::kFlushFailed);
+    const auto left = [&](size_t i) {
+      return three.bench.At("replica " + wire::ReplicaIdText(three[i].id()).substr(14) + fault);
+    };
+    return left(0) != SIZE_MAX && left(1) != SIZE_MAX && left(2) == SIZE_MAX;
+  }));
+}
+
+TEST(engine, WhereASyncFailedAtAllMembersTheyAreReadAnyway) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  EXPECT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  for (ScriptedReplica* replica : two.replicas) {
+    replica->verdict = [](const wire::Header& header) { return Spoiled(header); };
+  }
+  Request* read = two.bench.Submit(BlockOperation::kRead, 0, 4096);
+  ASSERT(two.bench.Wait(read));
+  EXPECT(read->status == ErrorCode::kOk && Bench::Holds(read, 1));
+  EXPECT_EQ(two.Members(), 2U);
+}
+
+TEST(engine, TheLastMemberIsReadAlsoWhereASyncFailed) {
+  Bench bench;
+  ScriptedReplica& only = bench.AddScripted();
+  ASSERT(bench.StartAndWait());
+  only.verdict = [](const wire::Header& header) { return Spoiled(header); };
+  EXPECT(bench.Do(BlockOperation::kRead, 0, 4096) == ErrorCode::kOk);
+  EXPECT_EQ(only.asked(wire::Opcode::kRead), 1);
+}
+
 TEST(engine, AMemberThatComesBackSuspectLeaves) {
   Three three;
   ASSERT(three.bench.StartAndWait());
   three.bench.On([&] {
-    three[1].state.suspect = true;
+    three[1].state.suspect = three[1].state.lost = true;
     three[1].Break();
   });
   ASSERT(three.bench.Until([&] { return three.bench.engine->Report().record.members.count == 2; }));
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+}
+
+// One that lost something and cannot leave yet must not get the record by which it would be taken
+// as it is.
+TEST(engine, AMemberThatComesBackSuspectGetsNoRecordWhileItsLeavingNeedsTheStore) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.bench.On([&] {
+    three.bench.store_mode = StoreMode::kSilent;
+    three[1].Unlisten();
+  });
+  const std::string gone =
+      "replica " + wire::ReplicaIdText(three[1].id()).substr(14) + " connecting";
+  ASSERT(three.bench.Until([&] { return three.bench.At(gone) != SIZE_MAX; }));
+  three.bench.On([&] {
+    three[2].state.suspect = three[2].state.lost = true;
+    three[2].Break();
+  });
+  const auto names_two = [](ScriptedReplica& replica) {
+    return replica.state.records.current.members.count == 2;
+  };
+  ASSERT(three.bench.Until([&] { return names_two(three[0]); }));
+  three.bench.On([&] {
+    three[1].state.suspect = three[1].state.lost = true;
+    three[1].Listen();
+  });
+  ASSERT(three.bench.Until([&] { return three.bench.At("store probed") != SIZE_MAX; }));
+  EXPECT(three.bench.Never([&] { return names_two(three[1]); }, 800));
+  EXPECT_EQ(three.bench.At("complete 2"), SIZE_MAX);
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(three.bench.Until([&] { return three.bench.At("complete 3") != SIZE_MAX; }));
   EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
 }
 
@@ -160,7 +244,7 @@ TEST(engine, FlushesFailOnceTheLastMemberMayHaveLostWrites) {
   EXPECT(bench.Write(0, 4096, 1) == ErrorCode::kOk);
   EXPECT(bench.Flush() == ErrorCode::kOk);
   bench.On([&] {
-    only.state.suspect = true;
+    only.state.suspect = only.state.lost = true;
     only.Break();
   });
   EXPECT(bench.Write(0, 4096, 2) == ErrorCode::kOk);

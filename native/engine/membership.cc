@@ -93,7 +93,7 @@ void TakeOfTheCompleteOne(const wire::Record& complete, const std::vector<Heard>
                           StartDecision* decision) {
   for (const wire::ReplicaId id : complete.members.all()) {
     const Heard* found = Find(heard, id);
-    if (found == nullptr || !found->answered || found->state.suspect ||
+    if (found == nullptr || !found->answered || found->state.lost ||
         !found->state.records.current.exists() || !decision->newest.members.Contains(id)) {
       continue;
     }
@@ -151,7 +151,7 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
       continue;
     }
     holders.Add(member);
-    if (found->state.suspect) {
+    if (found->state.lost) {
       suspects.Add(member);
       suspect_unclean |= found->state.unclean;
     } else {

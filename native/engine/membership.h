@@ -58,8 +58,9 @@ struct StartDecision {
 // those that hold that very record. A replica without any record has lost what it had, and is not
 // heard as a member. Every set shares a member with the complete one before it. Where the store was
 // restored the members of that one must be heard as well. A volume that never had a complete record
-// starts on all its replicas or not at all. Rule 7: intact replicas; suspect ones only where there
-// is no intact one, and all members were heard or the clients start anew.
+// starts on all its replicas or not at all. Rule 7: intact replicas, and suspect ones that lost
+// nothing since they were taken; others only where there is none of these, and all members were
+// heard or the clients start anew.
 StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& heard);
 
 }  // namespace ankole::engine

@@ -92,7 +92,7 @@ TEST(membership, TheStoresRecordCountsAsHeard) {
 TEST(membership, SuspectReplicasAreTakenOnlyWhereNoIntactOneIsLeftAndAllWereHeard) {
   const wire::Record record = ARecord(4, {1, 2});
   Heard suspect = Holds(1, record);
-  suspect.state.suspect = suspect.state.unclean = true;
+  suspect.state.suspect = suspect.state.lost = suspect.state.unclean = true;
   Heard other = suspect;
   other.replica = 2;
   const StartDecision beside_intact = DecideStart(Of(record), {suspect, Holds(2, record)});
@@ -101,6 +101,23 @@ TEST(membership, SuspectReplicasAreTakenOnlyWhereNoIntactOneIsLeftAndAllWereHear
   EXPECT(both.may_start && both.unclean);
   EXPECT_EQ(static_cast<int>(both.members.count), 2);
   EXPECT(!DecideStart(Of(record), {suspect, Silent(2)}).may_start);
+}
+
+// A start on suspect replicas alone takes them as they are; what one of them loses after that it
+// lost while the others did not.
+TEST(membership, OfSuspectReplicasThoseThatLostNothingSinceTheirRecordAreTaken) {
+  const wire::Record record = ARecord(4, {1, 2, 3});
+  Heard kept = Holds(1, record);
+  kept.state.suspect = kept.state.unclean = true;
+  Heard lost = kept;
+  lost.replica = 2;
+  lost.state.lost = true;
+  const StartDecision beside = DecideStart(Of(record), {kept, lost, Silent(3)});
+  EXPECT(beside.may_start && beside.unclean);
+  EXPECT(beside.members.count == 1 && beside.members.Contains(1));
+  // It is as good as an intact one, which counts beside it.
+  const StartDecision with_intact = DecideStart(Of(record), {kept, lost, Holds(3, record)});
+  EXPECT(with_intact.members.count == 2 && !with_intact.members.Contains(2));
 }
 
 TEST(membership, OneUncleanMemberMakesTheStartUnclean) {
@@ -153,7 +170,7 @@ TEST(membership, ARestoredStoreNeedsAllMembersOfTheNewestRecord) {
 TEST(membership, SuspectReplicasWillDoWhereTheClientsStartAnewAsWell) {
   const wire::Record record = ARecord(4, {1, 2});
   Heard suspect = Holds(1, record);
-  suspect.state.suspect = true;
+  suspect.state.suspect = suspect.state.lost = true;
   StartBasis basis = Of(record);
   basis.clients_anew = true;
   basis.attachment = 2;
@@ -169,7 +186,7 @@ TEST(membership, SalvageStartsOnTheNewestOfTheChosen) {
   const wire::Record older = ARecord(4, {1, 2, 3});
   const wire::Record newer = ARecord(5, {1, 3});
   Heard suspect = Holds(3, newer);
-  suspect.state.suspect = true;
+  suspect.state.suspect = suspect.state.lost = true;
   StartBasis basis = Of(chosen);
   basis.attachment = 7;
   const StartDecision decision = DecideStart(basis, {Silent(1), Holds(2, older), suspect});
@@ -228,7 +245,7 @@ TEST(membership, EverySetSharesAMemberWithTheCompleteOneBeforeIt) {
   // A suspect one that has written it is not started on, and still binds what follows.
   Heard suspect = two;
   suspect.replica = 1;
-  suspect.state.suspect = true;
+  suspect.state.suspect = suspect.state.lost = true;
   const StartDecision beside = DecideStart(Of(complete), {suspect, two});
   EXPECT(beside.may_start && beside.members.count == 1 && beside.members.Contains(2));
   // Known to be complete, 2 is enough.
@@ -257,7 +274,7 @@ TEST(membership, EveryStartKeepsTheRules) {
                                     : Holds(id, says == kNothing ? wire::Record{}
                                                 : says == kOlder ? older
                                                                  : newest);
-        one.state.suspect = says == kSuspect;
+        one.state.suspect = one.state.lost = says == kSuspect;
         heard.push_back(one);
         if (!newest.members.Contains(id)) continue;
         if (says >= kOlder) with_record.Add(id);

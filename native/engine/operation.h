@@ -53,6 +53,9 @@ struct Operation {
   uint8_t answers_due = 0;  // answer_due
   uint8_t frames_out = 0;   // frame_out
   uint64_t last_answer_ns = 0;
+  uint64_t dbg_ns = 0;
+  const char* dbg_why = "";
+  uint64_t dbg_lock_ns = 0;
   uint64_t retry_ns = 0;  // out of space: when it is tried again
   // Its regions are pinned in the table of dirty ones (rule 5).
   bool pinned = false;
@@ -62,6 +65,7 @@ struct Operation {
   // What a flush or write is to a joiner: it takes part from Dispatch on.
   bool to_joiner = false;
   bool own = false;      // an OwnRequest
+  bool anyway = false;   // kRead: also from a member where a sync failed
   bool refused = false;  // kClean: at a replica that holds another record by now
   bool partly = false;   // kClean: a replica needs another one for the rest of it
   // Its range is made equal before it goes to the members (rule 7), or repaired (rule 9).

@@ -84,7 +84,7 @@ bool RegionTable::Pin(RegionRun run, uint64_t now_ns, size_t open_max) {
     if (entry == nullptr) entry = Open(region);
     ++entry->pins;
     entry->epoch = epoch_;
-    entry->written_ns = now_ns;
+    entry->written_ns = std::max(entry->written_ns, now_ns);
   }
   return true;
 }
@@ -95,7 +95,7 @@ void RegionTable::Unpin(RegionRun run, uint64_t now_ns) {
     CHECK(entry != nullptr && entry->pins > 0);
     --entry->pins;
     entry->epoch = epoch_;
-    entry->written_ns = now_ns;
+    entry->written_ns = std::max(entry->written_ns, now_ns);
   }
 }
 

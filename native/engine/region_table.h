@@ -32,7 +32,8 @@ class RegionTable {
 
   // --- writes -----------------------------------------------------------------------------------
   // Something that changes data of the run is on its way, until Unpin. All regions of the run
-  // become open. False, and nothing happened: more than `open_max` would be.
+  // become open. False, and nothing happened: more than `open_max` would be. Of several times for a
+  // region the latest counts: who would have it cleaned earlier gives one that lies back.
   bool Pin(RegionRun run, uint64_t now_ns, size_t open_max = kDirtyRegionsMax);
   void Unpin(RegionRun run, uint64_t now_ns);
 
@@ -66,7 +67,7 @@ class RegionTable {
     uint32_t region;
     uint32_t pins;
     uint64_t epoch;       // of the last Pin or Unpin
-    uint64_t written_ns;  // when that was
+    uint64_t written_ns;  // the latest of those times
   };
   static constexpr size_t kSlots = 2 * kDirtyRegionsMax;  // of the hash; a power of two
 

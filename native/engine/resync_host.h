@@ -32,6 +32,9 @@ class ResyncHost {
   virtual std::span<const std::unique_ptr<Link>> links() const = 0;
   // The members that I/O goes to: those of the newest record, complete or not.
   virtual const wire::Members& members() const = 0;
+  // A member that may be copied from. One that must leave may lack what was acknowledged: it was
+  // found to be suspect, and stays a member only until the store lets it go.
+  virtual bool IsStaying(size_t index) const = 0;
   // What the replica said when it was welcomed last.
   virtual const wire::ReplicaState& StateOf(const Link& link) const = 0;
   // The last complete record.

@@ -71,6 +71,54 @@ TEST(engine_resync, AReplicaThatWasAwayGetsWhatChanged) {
   EXPECT(three.Same());
 }
 
+TEST(engine_resync, WhatIsCopiedIsSyncedInPortions) {
+  Three three;
+  three.bench.options.copied_sync_bytes = kRegionBytes;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  // While a sync is not answered no more than another portion is copied.
+  size_t flushes = 0;
+  bool holds = true;
+  three[2].verdict = [&](const wire::Header& header) {
+    if (header.opcode != wire::Opcode::kFlush) return Verdict{What::kServe, ErrorCode::kOk};
+    ++flushes;
+    return Verdict{holds ? What::kHold : What::kServe, ErrorCode::kOk};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return flushes == 1; }));
+  EXPECT(!three.bench.Until([&] { return three[2].written_bytes > 3 * kRegionBytes; }, 700));
+  three.bench.On([&] {
+    EXPECT_EQ(flushes, 1U);
+    holds = false;
+    three[2].Release();
+  });
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  three.bench.On([&] { EXPECT(flushes >= kSize / kRegionBytes); });
+}
+
+TEST(engine_resync, ASyncOfWhatWasCopiedThatFailsLetsTheJoinerGo) {
+  Three three;
+  three.bench.options.copied_sync_bytes = kRegionBytes;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  size_t flushes = 0;
+  three[2].verdict = [&](const wire::Header& header) {
+    const bool fails = header.opcode == wire::Opcode::kFlush && ++flushes == 1;
+    return Verdict{fails ? What::kFail : What::kServe, ErrorCode::kIoError};
+  };
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  three.bench.On([&] { EXPECT(flushes > kSize / kRegionBytes); });
+}
+
 TEST(engine_resync, OnlyTheRegionsThatMayDifferAreCompared) {
   Three three;
   three.bench.options.idle_ns = 100 * kNsPerMs;
@@ -146,6 +194,42 @@ TEST(engine_resync, ASourceThatIsLostInTheMiddleIsReplacedByAnother) {
   three.Return(2);
   ASSERT(three.WaitForMembers(3));
   EXPECT(three.Same());
+}
+
+// Simulator, seed 12639: while the store is away it stays a member, and has lost what it had.
+TEST(engine_resync, NothingIsCopiedFromAMemberThatMustLeave) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  ASSERT(three.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  three[2].verdict = [](const wire::Header& header) {
+    return Verdict{header.opcode == wire::Opcode::kSum ? What::kHold : What::kServe,
+                   ErrorCode::kOk};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return three[2].held() > 0; }));
+  size_t before = 0;
+  three.bench.On([&] {
+    before = three.bench.events.size();
+    three.bench.store_mode = StoreMode::kSilent;
+    std::fill(three[0].data.begin(), three[0].data.end(), std::byte{});
+    three[0].state.suspect = true;
+    three[0].state.lost = true;
+    three[0].Break();
+  });
+  ASSERT(three.bench.Until([&] { return three.bench.At("store probed", before) != SIZE_MAX; }));
+  three.bench.On([&] {
+    three[2].verdict = nullptr;
+    three[2].Release();
+  });
+  ASSERT(three.bench.Until([&] { return three[2].written_bytes >= kMiB; }));
+  three.bench.On([&] {
+    three.bench.store_mode = StoreMode::kAnswers;
+    three.bench.OnProbeStore(three.bench.last_probe);
+  });
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  EXPECT(three.bench.Reads(0, kMiB32, 1));
 }
 
 TEST(engine_resync, AnotherEngineGoesOnWithIt) {
@@ -347,7 +431,11 @@ TEST(engine_resync, WhereAllKeptRunningOnlyTheRecentIsCompared) {
 TEST(engine_resync, SuspectMembersAreGoodAgainWhenTheyAreEqual) {
   Unequal two;
   ASSERT(two.ok);
-  two.bench.On([&] { two[0].state.suspect = two[1].state.suspect = true; });
+  two.bench.On([&] {
+    for (ScriptedReplica* replica : two.replicas) {
+      replica->state.suspect = replica->state.lost = true;
+    }
+  });
   ASSERT(two.bench.StartAndWait());
   ASSERT(two.bench.Until([&] { return !two[0].state.suspect && !two[1].state.suspect; }));
   EXPECT(two.Same());

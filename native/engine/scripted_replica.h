@@ -261,7 +261,8 @@ class ScriptedReplica {
           Leaves(pair.value(), id);
         }
         for (const wire::ReplicaId id : pair.value().current.members.all()) missing.erase(id);
-        if ((header.flags & wire::kFlagResynced) != 0) state.suspect = false;
+        if ((header.flags & wire::kFlagResynced) != 0) state.suspect = state.lost = false;
+        if (state.records.current != pair.value().current) state.lost = false;
         state.records = pair.value();
         note_("record " + std::to_string(state.records.current.generation) + " at " + name);
         break;

@@ -107,20 +107,27 @@ Result<std::vector<FoundReplica>> FindReplicas(io::FileSystem& files, const std:
       continue;
     }
     replica.directory = Join(replicas, name);
-    Result<ReplicaDescription> description = Replica::Describe(files, replica.directory);
-    if (!description.ok()) {
-      replica.failure = description.status();
-    } else if (description.value().identity.volume != replica.volume ||
-               description.value().identity.id != replica.id) {
-      replica.failure = {ErrorCode::kCorrupt, replica.directory + ": its " +
-                                                  std::string(kIdentityName) +
-                                                  " is that of another replica"};
-    } else {
-      replica.identity = description.value().identity;
-    }
+    ReadFound(files, &replica);
     found.push_back(std::move(replica));
   }
   return found;
+}
+
+void ReadFound(io::FileSystem& files, FoundReplica* replica) {
+  Result<ReplicaDescription> description = Replica::Describe(files, replica->directory);
+  if (!description.ok()) {
+    replica->failure = description.status();
+    return;
+  }
+  const Identity& identity = description.value().identity;
+  if (identity.volume != replica->volume || identity.id != replica->id) {
+    replica->failure = {
+        ErrorCode::kCorrupt,
+        replica->directory + ": its " + std::string(kIdentityName) + " is that of another replica"};
+    return;
+  }
+  replica->identity = identity;
+  replica->failure = Status::Ok();
 }
 
 std::string ReplicaDirectory(const std::string& disk_directory, const std::string& volume,

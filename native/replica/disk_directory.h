@@ -33,6 +33,9 @@ Result<io::File> TakeDisk(io::FileSystem& files, const std::string& directory);
 Result<std::vector<FoundReplica>> FindReplicas(io::FileSystem& files, const std::string& directory,
                                                std::vector<std::string>* strangers);
 
+// Who it is, by its files: fills in `identity`, or `failure`.
+void ReadFound(io::FileSystem& files, FoundReplica* replica);
+
 std::string ReplicaDirectory(const std::string& disk_directory, const std::string& volume,
                              wire::ReplicaId id);
 

@@ -234,6 +234,7 @@ Result<ServedReplica*> DiskHost::FindReplica(const std::string& volume, wire::Re
   }
   ServedReplica* replica = found->second.get();
   if (!replica->has_identity()) {
+    LookAgain(replica);
     return Status(replica->failure().code(),
                   replica->Name() + " cannot be read; the disk host's log says why");
   }
@@ -241,6 +242,28 @@ Result<ServedReplica*> DiskHost::FindReplica(const std::string& volume, wire::Re
     return Status(ErrorCode::kUnavailable, replica->Name() + " is being closed");
   }
   return replica;
+}
+
+// Its files could not be read: the disk may have recovered since. What is asked for is tried again,
+// ever more seldom.
+void DiskHost::LookAgain(ServedReplica* served) {
+  if (mode_ != Mode::kServing || served->ending() || !served->MayLookAgain()) return;
+  auto found = std::make_shared<FoundReplica>();
+  found->volume = served->volume();
+  found->id = served->id();
+  found->directory = served->directory();
+  RunJob([this, found] { ReadFound(reactor_.files(), found.get()); },
+         [this, found] {
+           const auto at = replicas_.find({found->volume, found->id});
+           if (at == replicas_.end() || at->second->has_identity()) return;  // made anew meanwhile
+           at->second->LookedAgain();
+           if (!found->failure.ok()) {
+             at->second->SetFailure(found->failure);
+             return;
+           }
+           at->second->SetIdentity(found->identity);
+           events_.Log(LogLevel::kInfo, at->second->Name() + " can be read again");
+         });
 }
 
 void DiskHost::OnSessionGone(Session* session) {

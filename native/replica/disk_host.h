@@ -67,6 +67,7 @@ class DiskHost final : public Service, private SessionHost {
   uint64_t handshake_timeout_ns() const override { return config_.handshake_timeout_ns; }
   LogSink& log() override { return events_; }
 
+  void LookAgain(ServedReplica* served);
   void OnDiskTaken(const Result<std::vector<FoundReplica>>& found,
                    const std::vector<std::string>& strangers);
   void Fail(const Status& why);

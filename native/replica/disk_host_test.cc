@@ -330,6 +330,32 @@ TEST(disk_host, ReplicaThatCannotBeOpenedIsReportedAndTriedAgain) {
   EXPECT_EQ(Row(host, kId).String("state").Take(), "open");
 }
 
+// An error of the disk while it started must not last until it is started again.
+TEST(disk_host, ReplicaThatCouldNotBeReadAtTheStartIsTriedAgainWhenAskedFor) {
+  const std::string directory = test::TemporaryDirectory();
+  {
+    RunningHost host(directory);
+    host.WaitForEvent("listening");
+    host.CreateReplica(kId);
+  }
+  const std::string identity = directory + "/replicas/demo-0000000000001111/ankole.json";
+  std::filesystem::rename(identity, identity + ".away");
+  RunningHost host(directory);
+  host.WaitForEvent("listening");
+  EXPECT(Client(host.socket_path()).Join(kId, kEpoch) != ErrorCode::kOk);
+  EXPECT_EQ(Row(host, kId).String("state").Take(), "failed");
+  std::filesystem::rename(identity + ".away", identity);
+  ErrorCode joined = ErrorCode::kInternal;
+  const auto end = std::chrono::steady_clock::now() + std::chrono::seconds(30);
+  while (joined != ErrorCode::kOk && std::chrono::steady_clock::now() < end) {
+    joined = Client(host.socket_path()).Join(kId, kEpoch);
+    std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  }
+  EXPECT_EQ(joined, ErrorCode::kOk);
+  EXPECT(host.Logged({"replica 0000000000001111 of volume demo can be read again"}));
+  EXPECT(Row(host, kId).String("state").Take() != "failed");
+}
+
 // --- strangers and bounds
 // ------------------------------------------------------------------------------
 

@@ -183,6 +183,42 @@ TEST(replica_regions, seven_maps_are_all_there_are) {
 
 // --- rule 7
 
+// By a record the engine takes a replica as it is; what it loses after that is new.
+TEST(replica_regions, tells_whether_it_lost_something_since_its_record) {
+  OnFreshReplica([](CutFiles& files, io::Reactor& reactor, const std::string& directory) {
+    const wire::Record first = ARecord(1, {kMe});
+    const wire::Record second = ARecord(2, {kMe});
+    files.boot_id = "boot-1";
+    {
+      Maps driver(files, reactor, directory);
+      EXPECT_EQ(driver.Propose(first, first), ErrorCode::kOk);
+      EXPECT_EQ(driver.Write(1), ErrorCode::kOk);
+    }
+    files.boot_id = "boot-2";
+    for (int time = 0; time < 2; ++time) {
+      Maps driver(files, reactor, directory);
+      EXPECT(driver.replica().suspect() && driver.replica().lost());
+      // A welcome writes the same record.
+      EXPECT_EQ(driver.Propose(first, first), ErrorCode::kOk);
+      EXPECT(driver.replica().lost());
+    }
+    {
+      Maps driver(files, reactor, directory);
+      EXPECT_EQ(driver.Propose(second, first), ErrorCode::kOk);
+      EXPECT(driver.replica().suspect() && !driver.replica().lost());
+    }
+    {
+      Maps driver(files, reactor, directory);
+      EXPECT(driver.replica().suspect() && !driver.replica().lost());
+      files.boot_id = "boot-3";
+    }
+    Maps driver(files, reactor, directory);
+    EXPECT(driver.replica().suspect() && driver.replica().lost());
+    EXPECT_EQ(driver.Propose(second, second, true), ErrorCode::kOk);
+    EXPECT(!driver.replica().suspect() && !driver.replica().lost());
+  });
+}
+
 TEST(replica_regions, suspect_lasts_until_it_was_made_equal) {
   OnFreshReplica([](CutFiles& files, io::Reactor& reactor, const std::string& directory) {
     const wire::Record record = ARecord(1, {kMe});

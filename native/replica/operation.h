@@ -45,6 +45,7 @@ struct ReplicaOperation {
   OperationKind kind = OperationKind::kRead;
   bool durable = false;         // kWrite, kZero, kUnmap: on stable storage before `done` (FUA)
   bool keep_allocated = false;  // kZero: the space stays taken
+  bool anyway = false;          // kRead, kSum: although a sync failed
   uint64_t offset_bytes = 0;    // multiple of kSectorBytes; not for kFlush and kRecord
   uint64_t length_bytes =
       0;  // multiple of kSectorBytes, > 0; kRead, kWrite, kSum: <= kDataBytesMax

@@ -131,6 +131,8 @@ ErrorCode Replica::EndRead(ReplicaOperation* operation) {
   if (operation->status == ErrorCode::kOk && sums_.on() && !sums_.Verify(operation)) {
     operation->status = ErrorCode::kCorrupt;
   }
+  // It may have been read while the sync failed.
+  if (Spoiled(*operation)) operation->status = ErrorCode::kSuspect;
   CopyOut(operation);
   return operation->status;
 }

@@ -7,6 +7,7 @@
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
+#include "base/sha256.h"
 
 namespace ankole::replica {
 namespace {
@@ -29,6 +30,7 @@ struct Slot {
   uint32_t mount_id_bytes;
   char mount_id[36];
   std::byte record[wire::kEncodedRecordPairBytes];
+  Incarnation recorded_in;
 };
 static_assert(offsetof(Slot, magic) == 0);
 static_assert(offsetof(Slot, version) == 8);
@@ -42,7 +44,8 @@ static_assert(offsetof(Slot, boot_id) == 48);
 static_assert(offsetof(Slot, mount_id_bytes) == 88);
 static_assert(offsetof(Slot, mount_id) == 92);
 static_assert(offsetof(Slot, record) == 128);
-static_assert(sizeof(Slot) == 448);
+static_assert(offsetof(Slot, recorded_in) == 448);
+static_assert(sizeof(Slot) == 464);
 static_assert(kBootIdBytesMax <= sizeof(Slot::boot_id));
 static_assert(kMountIdBytesMax <= sizeof(Slot::mount_id));
 
@@ -62,6 +65,7 @@ SlotBytes EncodeSlot(const RecordState& state, uint64_t sequence) {
   slot.mount_id_bytes = static_cast<uint32_t>(state.mount_id.size());
   std::memcpy(slot.mount_id, state.mount_id.data(), state.mount_id.size());
   wire::EncodeRecordPair(state.record, std::span(slot.record));
+  slot.recorded_in = state.recorded_in;
   SlotBytes bytes = {};
   std::memcpy(bytes.data(), &slot, sizeof(slot));
   StoreLittle(bytes.data() + offsetof(Slot, checksum), Crc32c(bytes.data(), bytes.size()));
@@ -96,6 +100,7 @@ Result<DecodedSlot> DecodeSlot(SlotBytes bytes, uint64_t place) {
   decoded.state.clean = (slot.flags & kFlagClean) != 0;
   decoded.state.boot_id.assign(slot.boot_id, slot.boot_id_bytes);
   decoded.state.mount_id.assign(slot.mount_id, slot.mount_id_bytes);
+  decoded.state.recorded_in = slot.recorded_in;
   decoded.sequence = slot.sequence;
   return decoded;
 }
@@ -127,6 +132,17 @@ Result<DecodedSlot> ReadSlots(io::FileSystem& files, io::File file) {
 }
 
 }  // namespace
+
+Incarnation IncarnationOf(const std::string& boot_id, const std::string& mount_id) {
+  Sha256 hash;
+  // With its zero, so that no two pairs of texts are the same.
+  hash.Update(boot_id.c_str(), boot_id.size() + 1);
+  hash.Update(mount_id.data(), mount_id.size());
+  const Sha256Digest digest = hash.Finish();
+  Incarnation incarnation;
+  std::memcpy(incarnation.data(), digest.data(), incarnation.size());
+  return incarnation;
+}
 
 Status RecordFile::Create(io::FileSystem& files, const std::string& path,
                           const RecordState& state) {

@@ -1,5 +1,6 @@
 #pragma once
 
+#include <array>
 #include <cstddef>
 #include <cstdint>
 #include <string>
@@ -10,6 +11,10 @@
 
 namespace ankole::replica {
 
+// Stands for one boot of the machine and one mount of the file system; zeros: not known.
+using Incarnation = std::array<std::byte, 16>;
+Incarnation IncarnationOf(const std::string& boot_id, const std::string& mount_id);
+
 // What a replica must be able to write on a full disk.
 struct RecordState {
   wire::RecordPair record;
@@ -19,6 +24,7 @@ struct RecordState {
   // last clean, or made equal (rule 7).
   std::string boot_id;
   std::string mount_id;
+  Incarnation recorded_in = {};  // in which the record was written
   bool operator==(const RecordState&) const = default;
 };
 

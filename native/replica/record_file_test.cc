@@ -17,6 +17,7 @@ RecordState State(uint64_t generation) {
   state.clean = generation % 2 == 0;
   state.boot_id = "0f1e2d3c-0000-1111-2222-333344445555";
   state.mount_id = "m00000000000000ff-00000008:00000010";
+  state.recorded_in = IncarnationOf(state.boot_id, state.mount_id);
   return state;
 }
 

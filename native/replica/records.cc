@@ -54,10 +54,13 @@ void Replica::BeginRecord(ReplicaOperation* operation) {
     record_next_.boot_id = boot_id_;
     record_next_.mount_id = mount_id_;
   }
+  // Not where a welcome writes another epoch beside it: what was lost before is lost still.
+  if (operation->resynced || next != record_state_.record) {
+    record_next_.recorded_in = IncarnationOf(boot_id_, mount_id_);
+  }
   uint8_t begun = 0;
   // With another welcomed epoch alone nobody is dropped.
   if (next != record_state_.record) {
-    wire::Members dropped;
     for (const wire::Members& members :
          {record_state_.record.current.members, next.complete.members}) {
       for (const wire::ReplicaId id : members.all()) {

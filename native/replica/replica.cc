@@ -63,6 +63,13 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
   return ErrorCode::kOk;
 }
 
+// The kernel may have dropped what it could not write, so that an older state is read.
+bool Replica::Spoiled(const ReplicaOperation& operation) const {
+  const bool reads =
+      operation.kind == OperationKind::kRead || operation.kind == OperationKind::kSum;
+  return reads && sync_failed_ && !operation.anyway;
+}
+
 void Replica::Submit(ReplicaOperation* operation) {
   ++in_flight_;
   operation->replica = this;
@@ -76,6 +83,7 @@ void Replica::Submit(ReplicaOperation* operation) {
   operation->spoils_first = operation->spoils_last = false;
   const ErrorCode wrong = Check(*operation);
   if (wrong != ErrorCode::kOk) return FinishLater(operation, wrong);
+  if (Spoiled(*operation)) return FinishLater(operation, ErrorCode::kSuspect);
   switch (operation->kind) {
     case OperationKind::kRead:
       return StartRead(operation);

@@ -77,8 +77,8 @@ class Replica {
   // alignment) is answered with kInvalidArgument or kOutOfRange.
   //
   // kIoError: the medium failed. kNoSpace: the disk is full, nothing else is wrong. kSuspect: an
-  // earlier flush failed (rule 1); so it is answered to writes and flushes until kRecord with
-  // `resynced`, or until the replica was opened anew.
+  // earlier flush failed (rule 1); so it is answered to writes and flushes, and to kRead and kSum
+  // without `anyway`, until kRecord with `resynced`, or until the replica was opened anew.
   void Submit(ReplicaOperation* operation);
   // Gives back memory that was only taken to be fast. For when nothing was done for a while.
   void Trim() { sums_.Trim(); }
@@ -107,6 +107,12 @@ class Replica {
   const std::string& notes() const { return notes_; }
   // What it holds may not be what was acknowledged (rule 7). Lasts until kRecord with `resynced`.
   bool suspect() const { return rebooted_ || failed_marker_ || sync_failed_; }
+  // It is, for something that happened since its record was written: by that record the engine took
+  // it as it was then. A failed sync counts always.
+  bool lost() const {
+    return (rebooted_ && record_state_.recorded_in != IncarnationOf(boot_id_, mount_id_)) ||
+           failed_marker_ || sync_failed_;
+  }
   // It has no record and nothing was ever written.
   bool fresh() const { return fresh_; }
   // The dirty and missing maps (rule 5).
@@ -135,6 +141,7 @@ class Replica {
 
   // replica.cc: the way of an operation.
   ErrorCode Check(const ReplicaOperation& operation) const;
+  bool Spoiled(const ReplicaOperation& operation) const;
   void Finish(ReplicaOperation* operation, ErrorCode status);
   void FinishLater(ReplicaOperation* operation, ErrorCode status);
   void FinishDeferred();

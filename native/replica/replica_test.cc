@@ -270,7 +270,14 @@ TEST(replica, a_failed_flush_is_never_turned_into_success) {
       EXPECT_EQ(driver.Do(OperationKind::kFlush), ErrorCode::kSuspect);
       EXPECT_EQ(driver.Do(OperationKind::kWrite, 0, 4096, data.data()), ErrorCode::kSuspect);
       EXPECT_EQ(driver.Do(OperationKind::kUnmap, 0, 4096), ErrorCode::kSuspect);
-      EXPECT_EQ(driver.Do(OperationKind::kRead, 0, 4096, data.data()), ErrorCode::kOk);
+      // Another replica is read, as long as there is one.
+      EXPECT_EQ(driver.Do(OperationKind::kRead, 0, 4096, data.data()), ErrorCode::kSuspect);
+      std::vector<std::byte> room(4096 + kSumScratchBytes);
+      ReplicaOperation& sum = driver.Add(OperationKind::kSum, 0, 4096, room.data());
+      sum.sums = room.data() + 4096;
+      EXPECT_EQ(driver.Run(), ErrorCode::kSuspect);
+      driver.Add(OperationKind::kRead, 0, 4096, data.data()).anyway = true;
+      EXPECT_EQ(driver.Run(), ErrorCode::kOk);
       EXPECT_EQ(driver.Close(true).code(), ErrorCode::kSuspect);
     }
     Driver driver(files, reactor, directory);

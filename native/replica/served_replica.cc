@@ -13,6 +13,9 @@ namespace {
 constexpr uint64_t kReportIntervalNs = 10 * kNsPerSecond;
 // A region that is written again within this time after it was cleaned costs no I/O to mark.
 constexpr uint64_t kTidyAfterNs = 5 * kNsPerSecond;
+// Files that could not be read are read again after so long, when somebody asks.
+constexpr uint64_t kLookPauseMinNs = 500 * kNsPerMs;
+constexpr uint64_t kLookPauseMaxNs = 60 * kNsPerSecond;
 
 std::string EpochText(const wire::Epoch& epoch) {
   return std::to_string(epoch.attachment) + "." + std::to_string(epoch.run);
@@ -62,6 +65,18 @@ std::string ServedReplica::Name() const {
 void ServedReplica::SetFailure(const Status& failure) {
   failure_ = failure;
   log_.Log(LogLevel::kError, Name() + ": " + failure.message());
+}
+
+bool ServedReplica::MayLookAgain() {
+  const uint64_t now_ns = reactor_.NowNs();
+  if (looking_ || now_ns < look_again_ns_) return false;
+  return looking_ = true;
+}
+
+void ServedReplica::LookedAgain() {
+  looking_ = false;
+  look_pause_ns_ = std::clamp(2 * look_pause_ns_, kLookPauseMinNs, kLookPauseMaxNs);
+  look_again_ns_ = reactor_.NowNs() + look_pause_ns_;
 }
 
 void ServedReplica::Attach(Session* session) { sessions_.PushBack(session); }
@@ -291,6 +306,7 @@ wire::ReplicaState ServedReplica::State() const {
   state.size_bytes = replica_->size_bytes();
   state.unclean = replica_->unclean() || changed_;
   state.suspect = replica_->suspect();
+  state.lost = replica_->lost();
   state.recent_known = recent_.Tellable();
   state.fresh = replica_->fresh() && !changed_;
   return state;

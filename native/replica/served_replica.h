@@ -42,6 +42,10 @@ class ServedReplica {
     failure_ = Status::Ok();
   }
   void SetFailure(const Status& failure);
+  // Whether it is time to read its files again, where that failed. True: the caller does, and calls
+  // LookedAgain.
+  bool MayLookAgain();
+  void LookedAgain();
   bool has_identity() const { return identity_.id != 0; }
   const Identity& identity() const { return identity_; }
   bool is_open() const { return replica_ != nullptr; }
@@ -120,6 +124,9 @@ class ServedReplica {
   const std::string directory_;
   Identity identity_;
   Status failure_;
+  bool looking_ = false;        // its files are being read again
+  uint64_t look_again_ns_ = 0;  // not before then
+  uint64_t look_pause_ns_ = 0;  // grows with each failure
   DeviceCounters counters_;
   SumCounters closed_sums_;  // of openings before
 

@@ -409,6 +409,7 @@ void Session::Begin(SessionOperation* operation, const wire::Header& header) {
   ReplicaOperation& storage = operation->storage;
   storage.durable = (header.flags & wire::kFlagForceUnitAccess) != 0;
   storage.keep_allocated = (header.flags & wire::kFlagKeepAllocated) != 0;
+  storage.anyway = (header.flags & wire::kFlagAnyway) != 0;
   storage.offset_bytes = header.offset_bytes;
   storage.length_bytes = header.length_bytes;
   storage.data = nullptr;

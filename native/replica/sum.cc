@@ -93,6 +93,7 @@ void Replica::SumWork(io::Job* job) {
 void Replica::SumDone(io::Operation* job) {
   auto* operation = static_cast<ReplicaOperation*>(job->owner);
   Replica* self = operation->replica;
+  if (self->Spoiled(*operation)) operation->status = ErrorCode::kSuspect;
   if (operation->status == ErrorCode::kOk) self->FindBad(operation);
   self->Finish(operation, operation->status);
 }

@@ -168,6 +168,8 @@ void Cluster::StartEngine() {
   const bool follows = before.attachment != 0 && attachment_ - before.attachment <= 1;
   membership.alone = (attachment_ == 1 && run_ == 1) || (follows && before.alone);
   engine_options.alone = membership.alone;
+  // The volumes are small: each region that is copied is a portion.
+  engine_options.copied_sync_bytes = kRegionBytes;
   engine_options.kept = membership.kept;
   if (membership.kept) {
     if (wire::Newer(membership.complete, engine_options.record)) {

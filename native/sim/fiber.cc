@@ -5,22 +5,9 @@
 #include <vector>
 
 #include "base/check.h"
+#include "base/sanitizers.h"
 #include "base/units.h"
 
-#if defined(__SANITIZE_ADDRESS__)
-#define ANKOLE_ASAN 1
-#endif
-#if defined(__SANITIZE_THREAD__)
-#define ANKOLE_TSAN 1
-#endif
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer)
-#define ANKOLE_ASAN 1
-#endif
-#if __has_feature(thread_sanitizer)
-#define ANKOLE_TSAN 1
-#endif
-#endif
 #if defined(ANKOLE_ASAN)
 #include <sanitizer/common_interface_defs.h>
 #include <sanitizer/lsan_interface.h>

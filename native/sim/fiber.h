@@ -5,6 +5,8 @@
 #include <cstddef>
 #include <functional>
 
+#include "base/sanitizers.h"
+
 namespace ankole::sim {
 
 // A function with a stack of its own, which may stop in its middle and be gone on with later: so a
@@ -39,8 +41,10 @@ class Fiber {
   void* caller_fake_stack_ = nullptr;
   const void* caller_stack_ = nullptr;
   size_t caller_stack_bytes_ = 0;
+#if defined(ANKOLE_TSAN)
   void* tsan_ = nullptr;
   void* tsan_caller_ = nullptr;
+#endif
 };
 
 }  // namespace ankole::sim

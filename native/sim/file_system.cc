@@ -11,9 +11,8 @@ namespace {
 
 constexpr uint64_t kCallNsMin = 500;
 constexpr uint64_t kCallNsMax = 20 * kNsPerUs;
-// A flash disk at its best, and one with a queue before us.
+// A flash disk at its best.
 constexpr uint64_t kSyncNsMin = 50 * kNsPerUs;
-constexpr uint64_t kSyncNsMax = 10 * kNsPerMs;
 
 }  // namespace
 

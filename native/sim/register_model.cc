@@ -20,7 +20,9 @@ std::string Number(uint64_t tick) {
 }  // namespace
 
 RegisterModel::RegisterModel(uint64_t size_bytes)
-    : sectors_(size_bytes / kSectorBytes), touched_(size_bytes / kSectorBytes) {}
+    : sectors_(size_bytes / kSectorBytes),
+      touched_(size_bytes / kSectorBytes),
+      in_unflushed_(size_bytes / kSectorBytes) {}
 
 void RegisterModel::Fill(std::byte* data, uint64_t offset_bytes, uint64_t length_bytes,
                          uint32_t value) {
@@ -73,8 +75,15 @@ void RegisterModel::WriteBegins(uint64_t offset_bytes, uint64_t length_bytes, ui
     }
     touched_[s] = true;
     Forget(&sector);
-    sector.writes.push_back({.value = value, .begin = at, .seen = at});
+    sector.writes.push_back({.value = value, .begin = at, .seen = at, .settled = at});
+    NoteUnflushed(s);
   }
+}
+
+void RegisterModel::NoteUnflushed(uint64_t sector) {
+  if (in_unflushed_[sector]) return;
+  in_unflushed_[sector] = true;
+  unflushed_.push_back(static_cast<uint32_t>(sector));
 }
 
 std::string RegisterModel::WriteEnds(uint64_t offset_bytes, uint64_t length_bytes, uint64_t began,
@@ -107,11 +116,16 @@ void RegisterModel::WriteFails(uint64_t offset_bytes, uint64_t length_bytes, uin
 }
 
 void RegisterModel::Flushed(uint64_t began) {
-  for (uint64_t s = 0; s < sectors_.size(); ++s) {
+  std::erase_if(unflushed_, [&](uint32_t s) {
+    bool all = true;
     for (Write& write : sectors_[s].writes) {
       if (write.answered < began) write.durable = true;
+      if (write.seen_by < began) write.settled = write.seen;
+      all &= write.durable && write.settled == write.seen;
     }
-  }
+    if (all) in_unflushed_[s] = false;
+    return all;
+  });
 }
 
 std::string RegisterModel::Read(uint64_t offset_bytes, const std::byte* data, uint64_t length_bytes,
@@ -147,7 +161,11 @@ std::string RegisterModel::Read(uint64_t offset_bytes, const std::byte* data, ui
                           ", which is not there any more or not yet");
     }
     if (fitting > 1 || only->begin < sector.loose_before) continue;
-    only->seen = std::max(only->seen, began);
+    if (only->seen < began) {
+      only->seen = began;
+      only->seen_by = at;
+      NoteUnflushed(s);
+    }
     only->by = std::min(only->by, at);
     only->certain = true;
   }
@@ -155,19 +173,26 @@ std::string RegisterModel::Read(uint64_t offset_bytes, const std::byte* data, ui
 }
 
 void RegisterModel::Lost(uint64_t before, uint64_t now) {
-  for (Sector& sector : sectors_) {
+  for (const uint32_t s : unflushed_) {
+    Sector& sector = sectors_[s];
     bool any = false;
-    for (const Write& write : sector.writes) any |= !write.durable;
+    for (const Write& write : sector.writes) any |= !write.durable || write.settled != write.seen;
     if (!any) continue;
-    // What cannot have vanished, and so hides whatever was before it.
+    // What cannot have vanished hides whatever was before it: a durable write for good, another one
+    // for as long as it is not lost itself. A read that saw the older of two values has settled
+    // that a write which was never answered did not take effect; that holds for good only from the
+    // next flush on, as members are made equal by writes that may be lost like any other.
     const std::vector<Write> all = sector.writes;
-    std::erase_if(sector.writes, [&](const Write& write) {
+    const auto hidden = [&](const Write& write, bool for_good) {
       for (const Write& stays : all) {
-        const bool kept = stays.answered != kNever && (stays.durable || stays.begin >= before);
-        if (kept && stays.begin != write.begin && write.by < stays.seen) return true;
+        if (stays.answered == kNever || stays.begin == write.begin) continue;
+        if (stays.durable && write.by < stays.settled) return true;
+        const bool kept = stays.begin >= before || (stays.durable && stays.seen >= before);
+        if (!for_good && kept && write.by < stays.seen) return true;
       }
       return false;
-    });
+    };
+    std::erase_if(sector.writes, [&](const Write& write) { return hidden(write, true); });
     if (sector.writes.size() == 1) {
       sector.writes[0].certain = true;
       continue;
@@ -176,9 +201,11 @@ void RegisterModel::Lost(uint64_t before, uint64_t now) {
     bool loose = false;
     for (Write& write : sector.writes) {
       if (write.answered == kNever && write.by == kNever) continue;  // it is still under way
+      if (hidden(write, false)) continue;
       if (write.answered != kNever && write.begin >= before) continue;
       if (write.begin < sector.loose_before) loose = true;
       write.begin = write.seen = now;
+      write.seen_by = 0;
       write.by = now + 1;
       write.certain = false;
     }

@@ -60,6 +60,10 @@ class RegisterModel {
     uint64_t by = kNever;
     // It was there at that time, at the earliest its begin.
     uint64_t seen = 0;
+    uint64_t seen_by = 0;  // when the read that saw it then was answered
+    // As `seen`, as far as a flush covers it: what was written before that and is not there then
+    // cannot come back after a loss of power.
+    uint64_t settled = 0;
     uint64_t answered = kNever;
     bool certain = false;  // it has taken effect: answered, or read
     bool durable = false;
@@ -73,10 +77,14 @@ class RegisterModel {
   static bool Fits(const Sector& sector, const Write& tried, const Write* except);
   static uint32_t ValueOf(const std::byte* data, uint64_t sector);
   void Forget(Sector* sector);
+  void NoteUnflushed(uint64_t sector);
   std::string Fault(uint64_t sector, const std::string& what) const;
 
   std::vector<Sector> sectors_;
   std::vector<bool> touched_;
+  // Sectors that have something that is not durable, and perhaps others: what a flush looks at.
+  std::vector<uint32_t> unflushed_;
+  std::vector<bool> in_unflushed_;
 };
 
 }  // namespace ankole::sim

@@ -110,6 +110,45 @@ TEST(sim_register, WhatCameAfterTheLossIsNotCoveredByIt) {
   EXPECT(sector.Read(2, 40, 41));
 }
 
+// Seeds 11477 and 11987: what one member kept of it hid the rest, and then that member lost it too.
+TEST(sim_register, WhatALossLeavesMayBeLostByTheNextOne) {
+  Sector sector;
+  EXPECT(sector.Write(1, 10, 11));
+  sector.model.Flushed(12);
+  EXPECT(sector.Write(2, 20, 21));
+  EXPECT(sector.Write(3, 22, 23));
+  sector.model.Lost(15, 30);
+  Sector kept = sector;
+  EXPECT(!kept.Read(1, 32, 33));
+  sector.model.Lost(40, 41);
+  for (const uint32_t value : {1, 2, 3}) {
+    Sector after = sector;
+    EXPECT(after.Read(value, 50, 51));
+  }
+  EXPECT(!sector.Read(0, 50, 51));
+}
+
+// Seed 11086: the read makes its range equal by writing the old value where the new one was.
+TEST(sim_register, WhatAReadSettledIsForGoodFromTheNextFlushOn) {
+  Sector sector;
+  EXPECT(sector.Write(1, 10, 11));
+  sector.model.Flushed(12);
+  sector.Begin(2, 20);
+  sector.Fails(20, 25);
+  EXPECT(sector.Read(1, 30, 31));
+  Sector denied = sector;
+  EXPECT(!denied.Read(2, 32, 33));
+  Sector flushed = sector;
+  flushed.model.Flushed(35);
+  flushed.model.Lost(40, 41);
+  EXPECT(!flushed.Read(2, 50, 51));
+  sector.model.Lost(40, 41);
+  Sector old = sector;
+  EXPECT(old.Read(1, 50, 51));
+  EXPECT(!old.Read(2, 52, 53));
+  EXPECT(sector.Read(2, 50, 51));
+}
+
 TEST(sim_register, ForceUnitAccessIsAFlushOfItself) {
   Sector sector;
   sector.Begin(1, 10);

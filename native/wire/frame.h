@@ -47,7 +47,8 @@ inline constexpr uint8_t kReplyBit = 0x80;
 inline constexpr uint16_t kFlagForceUnitAccess = 1;  // kWrite, kZero, kUnmap
 inline constexpr uint16_t kFlagKeepAllocated = 2;    // kZero
 inline constexpr uint16_t kFlagResynced = 4;         // kRecord: the replica was made equal (rule 7)
-inline constexpr uint16_t kFlagsKnown = 7;
+inline constexpr uint16_t kFlagAnyway = 8;  // kRead, kSum: also where a sync failed (rule 1)
+inline constexpr uint16_t kFlagsKnown = 15;
 
 // A header after Decode: every field within its bounds.
 struct Header {

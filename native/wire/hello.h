@@ -44,8 +44,11 @@ struct ReplicaState {
   RecordPair records;
   Epoch welcomed;
   uint64_t size_bytes = 0;
-  bool unclean = false;       // was not closed clean, or has a dirty region
-  bool suspect = false;       // what it holds may not be what was acknowledged (rule 7)
+  bool unclean = false;  // was not closed clean, or has a dirty region
+  bool suspect = false;  // what it holds may not be what was acknowledged (rule 7)
+  // Suspect for something that happened since it wrote its record; without it the record's members
+  // took it as it is.
+  bool lost = false;
   bool recent_known = false;  // RECENT can tell what the engine before had not completed
   bool fresh = false;         // has no record and was never written
 };

@@ -11,7 +11,8 @@ async function main(): Promise<number> {
   const program = buildProgram()
   try {
     await program.parseAsync()
-    return exitCodes.done
+    // A command that did its work may have found something that is not well.
+    return Number(process.exitCode ?? exitCodes.done)
   } catch (error) {
     return report(error, process.argv.includes('--json'))
   }

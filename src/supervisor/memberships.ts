@@ -54,6 +54,7 @@ export class Memberships {
       case 'probe':
       case 'record':
       case 'replica':
+      case 'scrub':
       case 'state':
       case 'stopped':
         return

@@ -49,6 +49,10 @@ export interface ClusterOptions {
   diskBytes?: number
   fileSystem?: FileSystem
   lateMs?: number
+  /** See Disk. */
+  directDisks?: boolean
+  /** The last so many replicas are not there yet, and unknown to the first attachment: see Cluster.add. */
+  absent?: number
 }
 
 /** «Figures to reach», compared only when asked for. */
@@ -140,6 +144,8 @@ export interface Site {
   host: Host
   plan: DiskPlan
   replica: string
+  /** Its disk is in no plan yet. */
+  absent: boolean
 }
 
 export class Cluster {
@@ -150,8 +156,10 @@ export class Cluster {
   #version = 0
   #attachment = 0
   #record: MembershipRecord = { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' }
-  #engine: EnginePlan | undefined
+  /** The last of each machine: one that the volume left may know nothing of that. */
+  readonly #engines = new Map<Host, EnginePlan>()
   #storeOutOfReach = false
+  readonly #withoutStore = new Set<Host>()
   #waiting: (() => void)[] = []
   #loads: LoadProcess[] = []
 
@@ -159,14 +167,14 @@ export class Cluster {
     private readonly t: Test,
     readonly network: Network,
     readonly directory: string,
-    readonly engineHost: Host,
+    public engineHost: Host,
     private readonly options: Required<ClusterOptions>,
   ) {}
 
   static async start(t: Test, options: ClusterOptions): Promise<Cluster> {
     const all: Required<ClusterOptions> = {
       ...{ replicas: 3, together: false, sizeBytes: 64 << 20, diskBytes: 256 << 20 },
-      ...{ fileSystem: 'ext4', lateMs: lateMsDefault },
+      ...{ fileSystem: 'ext4', lateMs: lateMsDefault, directDisks: false, absent: 0 },
       ...options,
     }
     const directory = mkdtempSync(join(tmpdir(), 'ankole-faults-'))
@@ -179,13 +187,18 @@ export class Cluster {
     }
     for (const host of network.hosts) cluster.turnOn(host)
     await cluster.until('the replicas are made', () =>
-      cluster.sites.every((site) => cluster.diskReport(site)?.replicas[0]?.state === 'ready'),
+      cluster.sites.every((site) => site.absent || cluster.diskReport(site)?.replicas[0]?.state === 'ready'),
     )
     return cluster
   }
 
   #addSite(name: string, host: Host): void {
-    const disk = new Disk(join(this.directory, name), this.options.diskBytes, this.options.fileSystem)
+    const disk = new Disk(
+      join(this.directory, name),
+      this.options.diskBytes,
+      this.options.fileSystem,
+      this.options.directDisks,
+    )
     const n = this.sites.length + 1
     const replica = n.toString(16).padStart(16, '0')
     const address = this.options.together
@@ -199,7 +212,13 @@ export class Cluster {
       },
     ]
     const plan: DiskPlan = { id: name, directory: disk.directory, listen: [address], replicas }
-    this.sites.push({ disk, host, plan, replica })
+    this.sites.push({ disk, host, plan, replica, absent: n > this.options.replicas - this.options.absent })
+  }
+
+  /** A replica that was not there when the volume was attached, for the second time or later: it is made now, and empty. */
+  add(site: Site): void {
+    site.absent = false
+    this.#plan(site.host)
   }
 
   // ------------------------------------------------------------ machines and processes
@@ -258,7 +277,11 @@ export class Cluster {
   }
 
   get engine(): EngineReport | undefined {
-    return this.#machines.get(this.engineHost)?.report?.engines[0]
+    return this.engineOn(this.engineHost)
+  }
+
+  engineOn(host: Host): EngineReport | undefined {
+    return this.#machines.get(host)?.report?.engines[0]
   }
 
   enginePid(): number {
@@ -293,7 +316,10 @@ export class Cluster {
   /** `clientsAnew`: the machine that it is attached to was booted anew. */
   async attach(clientsAnew = false): Promise<EngineReport> {
     const { sizeBytes, lateMs } = this.options
-    const replicas = this.sites.map(({ replica, plan }) => ({ id: replica, address: plan.listen[0]! }))
+    // The very first start needs all that it is told of.
+    const replicas = this.sites
+      .filter(({ absent }) => !absent || this.#attachment > 0)
+      .map(({ replica, plan }) => ({ id: replica, address: plan.listen[0]! }))
     const nbd = { host: '127.0.0.1', port: ports.nbd }
     const iscsi = {
       host: '127.0.0.1',
@@ -303,17 +329,30 @@ export class Cluster {
       physicalBlockBytes: 4096 as const,
     }
     const attachment = ++this.#attachment
-    this.#engine = {
+    this.#engines.set(this.engineHost, {
       ...{ volume, sizeBytes, secret, attachment, record: this.#record, replicas, nbd, iscsi, lateMs },
       ...{ storeRestored: false, clientsAnew },
-    }
+    })
     this.#plan(this.engineHost)
     return await this.serving()
   }
 
+  /** A machine that is to have the volume next. */
+  async anotherHost(): Promise<Host> {
+    const host = await this.network.host('second')
+    this.turnOn(host)
+    return host
+  }
+
+  /** Nobody tells the machine that has it. */
+  async attachElsewhere(host: Host): Promise<EngineReport> {
+    this.engineHost = host
+    return await this.attach(true)
+  }
+
   /** Clean. */
   async detach(): Promise<void> {
-    this.#engine = undefined
+    this.#engines.delete(this.engineHost)
     this.#plan(this.engineHost)
     await this.until('detached', () => this.engine === undefined)
   }
@@ -324,8 +363,12 @@ export class Cluster {
     })
   }
 
-  async engineIs(what: string, is: (engine: EngineReport) => boolean): Promise<EngineReport> {
-    await this.until(`the volume is ${what}`, () => this.engine !== undefined && is(this.engine))
+  async engineIs(
+    what: string,
+    is: (engine: EngineReport) => boolean,
+    waitMs: number = stateWaitMs,
+  ): Promise<EngineReport> {
+    await this.until(`the volume is ${what}`, () => this.engine !== undefined && is(this.engine), waitMs)
     return this.engine!
   }
 
@@ -336,11 +379,12 @@ export class Cluster {
   }
 
   /** All replicas are members, and connected. */
-  whole(): Promise<EngineReport> {
-    return this.engineIs('whole', ({ members, state, replicas }) => {
+  whole(waitMs?: number): Promise<EngineReport> {
+    const is = ({ members, state, replicas }: EngineReport): boolean => {
       const connected = replicas.every((replica) => replica.state === 'member')
       return state === 'serving' && connected && members.length === this.sites.length
-    })
+    }
+    return this.engineIs('whole', is, waitMs)
   }
 
   isMember(site: Site): boolean {
@@ -352,6 +396,7 @@ export class Cluster {
     return this.engine?.replicas.find(({ id }) => id === site.replica)
   }
 
+  /** With `filled`, its `fill` is what comes next. */
   async load(options: Partial<LoadOptions> = {}): Promise<LoadProcess> {
     const { sizeBytes } = this.options
     const address = `127.0.0.1:${ports.iscsi},1`
@@ -360,14 +405,18 @@ export class Cluster {
       ...options,
     })
     this.#loads.push(load)
-    await load.more(100)
+    if (options.filled !== true) await load.more(100)
     return load
+  }
+
+  async engineCounters(): Promise<NodeCounters['engines'][number]> {
+    const { engines } = await this.machine(this.engineHost).counters()
+    return engines[0]!
   }
 
   /** By the engine's process that runs now. */
   async resyncedBytes(): Promise<number> {
-    const { engines } = await this.machine(this.engineHost).counters()
-    return engines[0]!.resyncedBytes
+    return (await this.engineCounters()).resyncedBytes
   }
 
   headFile(site: Site): string {
@@ -410,8 +459,14 @@ export class Cluster {
     this.#storeOutOfReach = true
   }
 
+  /** As if it were cut off from the manager. */
+  storeOutOfReachFrom(host: Host): void {
+    this.#withoutStore.add(host)
+  }
+
   storeInReach(): void {
     this.#storeOutOfReach = false
+    this.#withoutStore.clear()
     for (const resume of this.#waiting.splice(0)) resume()
   }
 
@@ -422,7 +477,9 @@ export class Cluster {
   /** A record to be stored, or without one a question whether the store answers. */
   async #store(message: Extract<FromMachine, { type: 'store' }>, machine: Machine): Promise<void> {
     const { question, attachment, record } = message
-    while (this.#storeOutOfReach) await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    while (this.#storeOutOfReach || this.#withoutStore.has(machine.host)) {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve))
+    }
     if (attachment < this.#attachment) {
       const message = `attachment ${attachment} is stale`
       machine.send({ type: 'stored', question, error: { code: 'stale-attachment', message } })
@@ -433,15 +490,16 @@ export class Cluster {
   }
 
   #plan(host: Host): void {
-    const disks = this.sites.filter((site) => site.host === host).map(({ plan }) => plan)
-    const engines = host === this.engineHost && this.#engine !== undefined ? [this.#engine] : []
+    const disks = this.sites.filter((site) => site.host === host && !site.absent).map(({ plan }) => plan)
+    const engine = this.#engines.get(host)
+    const engines = engine === undefined ? [] : [engine]
     this.machine(host).send({ type: 'plan', plan: { version: ++this.#version, node: host.name, disks, engines } })
   }
 
   // ------------------------------------------------------------ waiting, and the end
 
-  until(what: string, is: () => boolean): Promise<void> {
-    return until(what, is, () => this.describe())
+  until(what: string, is: () => boolean, waitMs?: number): Promise<void> {
+    return until(what, is, () => this.describe(), waitMs)
   }
 
   describe(): string {
@@ -468,8 +526,13 @@ export async function aCluster(t: Test, options: ClusterOptions = {}): Promise<C
   return cluster
 }
 
-async function until(what: string, is: () => boolean, describe: () => string): Promise<void> {
-  const deadline = performance.now() + stateWaitMs
+async function until(
+  what: string,
+  is: () => boolean,
+  describe: () => string,
+  waitMs: number = stateWaitMs,
+): Promise<void> {
+  const deadline = performance.now() + waitMs
   while (!is()) {
     if (performance.now() > deadline) throw new Error(`${what}: not in time\n${describe()}`)
     await sleep(20)

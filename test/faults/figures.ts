@@ -20,7 +20,7 @@ const directory = fileURLToPath(new URL('../../../build/faults', import.meta.url
 export function noteFigure(t: Test, figure: Figure, limit?: number): void {
   const { event, what, unit } = figure
   const value = unit === 'ms' ? Math.round(figure.value) : Number(figure.value.toFixed(2))
-  const promised = limit === undefined ? '' : `, promised ${limit} ${unit}`
+  const promised = limit === undefined ? '' : `, promised ${Number(limit.toFixed(2))} ${unit}`
   const line = `${event}: ${what}: ${value} ${unit}${promised}`
   t.comment(line)
   mkdirSync(directory, { recursive: true })

@@ -16,6 +16,7 @@ const defaults = {
   blocks: 640,
   percent: { read: 40, flush: 2, unmap: 4 },
   restMs: 4,
+  filled: false,
 } as const
 
 const program = fileURLToPath(new URL('./load.js', import.meta.url))
@@ -26,7 +27,16 @@ const progressWaitMs = 90_000
 
 export class LoadProcess {
   readonly report: string
-  progress: Progress = { answered: 0, unmaps: 0, longestMs: 0, longest: '', logins: 0, errors: [] }
+  progress: Progress = {
+    answered: 0,
+    unmaps: 0,
+    longestMs: 0,
+    longest: '',
+    ownMs: 0,
+    regions: 0,
+    logins: 0,
+    errors: [],
+  }
   readonly #child: ChildProcess
   #verdict: ((verdict: Verdict) => void) | undefined
   #failed: ((error: Error) => void) | undefined
@@ -84,6 +94,16 @@ export class LoadProcess {
   /** From now on it uses only so many of its blocks, the first ones. */
   narrow(blocks: number): Promise<void> {
     return this.#ask({ type: 'narrow', blocks })
+  }
+
+  /** See LoadConfig: all of the volume has data then, and the sessions are at work. */
+  fill(): Promise<void> {
+    return this.#ask({ type: 'fill' })
+  }
+
+  /** What counts from a mark begins anew. */
+  mark(): Promise<void> {
+    return this.#ask({ type: 'mark' })
   }
 
   /** What it began is answered then, and flushed by a flush that is the last thing of all. */

@@ -23,6 +23,8 @@ export interface LoadConfig {
   percent: { read: number; flush: number; unmap: number }
   /** A session rests for up to so long between two requests. */
   restMs: number
+  /** It begins with `fill`, and goes on by itself. */
+  filled: boolean
   /** Where the history of a block goes that is wrong. */
   report: string
 }
@@ -31,6 +33,8 @@ export type ToLoad =
   | { type: 'start'; config: LoadConfig }
   | { type: 'power-lost' }
   | { type: 'narrow'; blocks: number }
+  | { type: 'fill' }
+  | { type: 'mark' }
   | { type: 'stop' }
   | { type: 'finish' }
 
@@ -40,6 +44,10 @@ export interface Progress {
   /** The longest time from a request to its answer, over all new logins, and of which kind it was. */
   longestMs: number
   longest: string
+  /** The longest time for which this process itself did not get to run: no answer is seen meanwhile. */
+  ownMs: number
+  /** Regions that were written or unmapped. This and the two longest times count from the last mark. */
+  regions: number
   logins: number
   /** Answers that say that something failed. */
   errors: string[]
@@ -62,6 +70,10 @@ export type FromLoad =
 const blockBytes = 4096
 /** Blocks in a row, so that there are requests of several; the rows lie far apart. */
 const rowBlocks = 8
+const regionBytes = 4 << 20
+/** At a time, by how many sessions. */
+const fillBytes = 1 << 20
+const fillers = 4
 /** With the command itself: see IscsiSession.write. */
 const requestBlocksMax = 2
 
@@ -90,7 +102,10 @@ class Load {
   /** Nothing else is done meanwhile with a block that is unmapped. */
   readonly #inUse = new Map<number, number>()
   readonly #unmapping = new Set<number>()
-  readonly #progress: Progress = { answered: 0, unmaps: 0, longestMs: 0, longest: '', logins: 0, errors: [] }
+  readonly #progress: Progress = {
+    ...{ answered: 0, unmaps: 0, longestMs: 0, longest: '', ownMs: 0, regions: 0, logins: 0, errors: [] },
+  }
+  readonly #changed = new Set<number>()
   readonly #torn: Violation[] = []
   #stopping = false
   /** From the first on. */
@@ -107,9 +122,50 @@ class Load {
     const session = (connect: () => Promise<Client>): void => void this.#sessions.push(new Session(this, connect).run())
     for (let n = 0; n < nbd; n++) session(() => overNbd(this.config))
     for (let n = 0; n < iscsi; n++) session(() => overIscsi(this.config))
+    let ranAt = performance.now()
     setInterval(() => {
-      send({ type: 'progress', ...this.#progress })
+      const now = performance.now()
+      this.#progress.ownMs = Math.max(this.#progress.ownMs, now - ranAt - progressIntervalMs)
+      ranAt = now
+      send({ type: 'progress', ...this.#progress, regions: this.#changed.size })
     }, progressIntervalMs)
+  }
+
+  mark(): void {
+    this.#changed.clear()
+    Object.assign(this.#progress, { longestMs: 0, longest: '', ownMs: 0 })
+  }
+
+  /** All of the volume gets data, the blocks that are checked with their stamps. Before anything else is done with it. */
+  async fill(): Promise<void> {
+    const filler = Buffer.alloc(fillBytes)
+    for (let at = 0; at < fillBytes; at += 4) filler.writeUInt32LE(Math.imul(at + 1, 2_654_435_761) >>> 0, at)
+    const places = new Map<number, number[]>()
+    for (let block = 0; block < this.config.blocks; block++) {
+      const chunk = Math.floor(this.offset(block) / fillBytes)
+      const known = places.get(chunk)
+      if (known === undefined) places.set(chunk, [block])
+      else known.push(block)
+    }
+    let next = 0
+    const fillOne = async (): Promise<void> => {
+      const client = await overNbd(this.config)
+      while (next < this.config.sizeBytes / fillBytes) {
+        const chunk = next++
+        const data = Buffer.from(filler)
+        data.writeUInt32LE(chunk, 0)
+        const blocks = places.get(chunk) ?? []
+        const writes = blocks.map((block) => this.#history.beginWrite(block))
+        for (const [n, block] of blocks.entries()) {
+          stamped(block, writes[n]!.value).copy(data, this.offset(block) - chunk * fillBytes)
+        }
+        await client.write(chunk * fillBytes, data)
+        for (const write of writes) this.#history.endWrite(write)
+      }
+      await client.flush()
+      client.close()
+    }
+    await Promise.all(Array.from({ length: fillers }, fillOne))
   }
 
   get history(): History {
@@ -193,8 +249,11 @@ class Load {
     }
   }
 
-  answered(what: string, tookMs: number): void {
+  answered(kind: Kind, blocks: readonly number[], what: string, tookMs: number): void {
     this.#progress.answered++
+    if (kind === 'write' || kind === 'unmap') {
+      for (const block of blocks) this.#changed.add(Math.floor(this.offset(block) / regionBytes))
+    }
     this.#progress.unmaps = this.#history.unmaps
     if (tookMs <= this.#progress.longestMs) return
     this.#progress.longestMs = tookMs
@@ -256,7 +315,14 @@ class Session {
   async readAll(first: number): Promise<void> {
     // Twice: an answer is the same the next time.
     for (let round = 0; round < 2; round++) {
-      for (let block = first; block < this.load.config.blocks; block += readersAtTheEnd) await this.#do('read', [block])
+      const { blocks } = this.load.config
+      for (let row = first * rowBlocks; row < blocks; row += readersAtTheEnd * rowBlocks) {
+        const count = Math.min(rowBlocks, blocks - row)
+        await this.#do(
+          'read',
+          Array.from({ length: count }, (_, n) => row + n),
+        )
+      }
     }
     this.#client?.close()
   }
@@ -269,7 +335,7 @@ class Session {
       // Once more, with a new connection where the old one broke.
     }
     this.load.release(kind, blocks)
-    this.load.answered(what, performance.now() - startedAt)
+    this.load.answered(kind, blocks, what, performance.now() - startedAt)
   }
 
   /** True once it is answered. */
@@ -428,7 +494,7 @@ process.on('message', (message: ToLoad) => {
   switch (message.type) {
     case 'start':
       load = new Load(message.config)
-      load.start()
+      if (!message.config.filled) load.start()
       break
     case 'power-lost':
       load!.history.powerLost()
@@ -436,6 +502,16 @@ process.on('message', (message: ToLoad) => {
       break
     case 'narrow':
       load!.narrow(message.blocks)
+      send({ type: 'done' })
+      break
+    case 'fill':
+      load!.fill().then(() => {
+        load!.start()
+        send({ type: 'done' })
+      }, sayFailed)
+      break
+    case 'mark':
+      load!.mark()
       send({ type: 'done' })
       break
     case 'stop':

@@ -137,11 +137,11 @@ function namespaceOf(pid: number | 'self'): string {
   return spawnSync('readlink', [`/proc/${pid}/ns/net`], { encoding: 'utf8' }).stdout.trim()
 }
 
-export function run(program: string, args: readonly string[]): string {
+export function run(program: string, args: readonly string[], timeoutMs = 60_000): string {
   const { status, stdout, stderr, error } = spawnSync(program, args, {
     env: environment,
     encoding: 'utf8',
-    timeout: 60_000,
+    timeout: timeoutMs,
   })
   if (status !== 0) throw new Error(`${program} ${args.join(' ')}: ${error?.message ?? stderr.trim()}`)
   return stdout

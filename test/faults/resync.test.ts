@@ -1,19 +1,25 @@
-// A replica that was away comes back by copying what changed meanwhile, and little else.
+// A replica that was away comes back by copying what changed meanwhile, and little else; a new one gets all. Under load, which is not to notice.
+// With --figures on a volume of 10 GiB, which takes 50 GB of space and some minutes.
 
-import t from 'tap'
-import { aCluster, lacks } from './cluster.js'
+import { mkdtempSync, writeFileSync } from 'node:fs'
+import { join } from 'node:path'
+import t, { type Test } from 'tap'
+import { aCluster, lacks, signal, sleep, type Cluster } from './cluster.js'
+import { Disk } from './disks.js'
 import { noteFigure } from './figures.js'
+import type { LoadOptions, LoadProcess } from './load-process.js'
+import { run } from './network.js'
+import { figures } from './options.js'
 
 const regionBytes = 4 << 20
-const sizeBytes = 1 << 30
-/** Eight of them in a row, and the rows as far apart as the volume allows: 128 regions. */
-const blocks = 1024
-/** Four rows, and so four regions, that change while it is away. */
-const changedBlocks = 32
-const changedRegions = 4
 const ratioMax = 1.2
 
 t.test('a replica was away: at most 1.2 times the regions that changed are copied', { skip: lacks }, async (t) => {
+  const sizeBytes = 1 << 30
+  /** Eight of them in a row, and the rows as far apart as the volume allows: 128 regions. */
+  const blocks = 1024
+  /** Four rows, and so four regions, that change while it is away. */
+  const changedBlocks = 32
   const cluster = await aCluster(t, { sizeBytes, diskBytes: 2 * sizeBytes })
   const load = await cluster.load({ blocks, percent: { read: 10, flush: 1, unmap: 0 } })
   await load.more(2000)
@@ -26,15 +32,115 @@ t.test('a replica was away: at most 1.2 times the regions that changed are copie
   await load.more(500)
   await cluster.network.reconnect(site.host)
   await cluster.whole()
-  const copied = (await cluster.resyncedBytes()) - before
-  const ratio = copied / (changedRegions * regionBytes)
-  noteFigure(t, {
-    event: 'a replica was away',
-    what: 'copied, of the regions that changed',
-    value: ratio,
-    unit: 'times',
-  })
-  t.ok(ratio <= ratioMax, `${copied} bytes were copied for ${changedRegions} regions`)
+  noteCopied(t, 'a replica was away', (await cluster.resyncedBytes()) - before, 4)
   await load.more(200)
   await cluster.endsWell(load, 'a replica was away', { stallMs: 1500 })
 })
+
+function noteCopied(t: Test, event: string, copied: number, regions: number): void {
+  const ratio = copied / (regions * regionBytes)
+  noteFigure(t, { event, what: 'copied, of the regions that changed', value: ratio, unit: 'times' })
+  t.ok(ratio <= ratioMax, `${copied} bytes were copied for ${regions} regions`)
+}
+
+const large = figures ? 10 * 2 ** 30 : 256 << 20
+const awayMs = figures ? 60_000 : 3000
+const resyncWaitMs = 600_000
+/** Few, so that the client that keeps account of them has nothing to collect for longer than it measures. */
+const rowsInRegion = 2
+
+const written = {
+  ...{ filled: true, blocks: (large / regionBytes) * rowsInRegion * 8, percent: { read: 30, flush: 1, unmap: 0 } },
+}
+
+/** All on one machine, so that no switch in Python stands between an engine and its replicas. */
+async function aLargeVolume(
+  t: Test,
+  replicas: number,
+  absent: number,
+  load: Partial<LoadOptions>,
+): Promise<[Cluster, LoadProcess]> {
+  const diskBytes = Math.ceil(large * 1.1) + (64 << 20)
+  const cluster = await aCluster(t, {
+    ...{ sizeBytes: large, diskBytes, replicas, absent, together: true, directDisks: figures },
+  })
+  const client = await cluster.load({ ...written, ...load })
+  await client.fill()
+  return [cluster, client]
+}
+
+function noteStall(t: Test, load: LoadProcess, event: string, limitMs: number): void {
+  const { longestMs, longest, ownMs } = load.progress
+  const what = `longest stall (${longest}; the client itself did not run for up to ${Math.round(ownMs)} ms)`
+  noteFigure(t, { event, what, value: longestMs, unit: 'ms' }, limitMs)
+}
+
+function dropCaches(): void {
+  run('sync', [])
+  writeFileSync('/proc/sys/vm/drop_caches', '3')
+}
+
+t.test('a replica was away under random writes all over the volume', { skip: lacks }, async (t) => {
+  const event = `replica away for ${awayMs / 1000} s under random writes over ${large / 2 ** 30} GiB`
+  const [cluster, load] = await aLargeVolume(t, 3, 0, { sessions: { nbd: 4, iscsi: 4 } })
+  const pid = cluster.diskHostPid(cluster.sites[2]!)
+  const before = await cluster.resyncedBytes()
+  await load.mark()
+  signal(pid, 'SIGSTOP')
+  await cluster.members(2)
+  await sleep(awayMs)
+  noteStall(t, load, `${event}, while it is away`, 1500)
+  const { regions } = load.progress
+  await load.mark()
+  const startedAt = performance.now()
+  signal(pid, 'SIGCONT')
+  await cluster.whole(resyncWaitMs)
+  noteFigure(t, { event, what: 'to full redundancy', value: performance.now() - startedAt, unit: 'ms' })
+  noteStall(t, load, `${event}, while it comes back`, 1500)
+  noteCopied(t, event, (await cluster.resyncedBytes()) - before, regions)
+  await cluster.endsWell(load, event, { stallMs: 1500 })
+})
+
+t.test('a new replica gets everything', { skip: lacks }, async (t) => {
+  const event = `new replica, ${large / 2 ** 30} GiB written`
+  const [cluster, load] = await aLargeVolume(t, 2, 1, { sessions: { nbd: 2, iscsi: 2 }, restMs: 20 })
+  const site = cluster.sites[1]!
+  await cluster.attach()
+  await load.more(100)
+  if (figures) dropCaches()
+  await load.mark()
+  cluster.add(site)
+  const is = (state: string) => (): boolean => cluster.replicaReport(site)?.state === state
+  await cluster.until('it is being filled', is('resyncing'))
+  const startedAt = performance.now()
+  await cluster.whole(resyncWaitMs)
+  const tookMs = performance.now() - startedAt
+  noteStall(t, load, event, 100)
+  noteFigure(t, { event, what: 'to full redundancy', value: tookMs, unit: 'ms' })
+  await load.more(200)
+  await cluster.endsWell(load, event)
+  if (figures)
+    noteFigure(
+      t,
+      { event, what: 'of the time of plain copying', value: tookMs / copyMs(cluster), unit: 'times' },
+      1 / 0.6,
+    )
+})
+
+/** How long `cp` and `sync` take for the same data, from the disk that it was copied from to one like it that is empty. */
+function copyMs(cluster: Cluster): number {
+  const [source] = cluster.sites
+  const from = cluster.headFile(source!)
+  const directory = mkdtempSync(join(cluster.directory, 'plain-'))
+  const disk = new Disk(directory, Math.ceil(large * 1.1), 'ext4', true)
+  try {
+    dropCaches()
+    const startedAt = performance.now()
+    run('cp', ['--sparse=never', from, join(directory, 'copy')], 600_000)
+    run('sync', ['--file-system', directory])
+    return performance.now() - startedAt
+  } finally {
+    disk.unmount()
+    disk.discard()
+  }
+}

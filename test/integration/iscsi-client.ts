@@ -50,12 +50,16 @@ export class ScsiError extends Error {
   override name = 'ScsiError'
   /** SPC-4, 4.5.6; 0 where no sense data came along. */
   readonly senseKey: number
+  /** The additional sense code; 0 where no sense data came along. */
+  readonly additionalCode: number
   constructor(command: string, { header, data }: Pdu) {
     const sense = data.subarray(2)
     // Fixed format has it in the third byte, the format with descriptors in the second.
-    const key = ((sense[0] ?? 0) & 0x7f) >= 0x72 ? sense[1] : sense[2]
+    const hasDescriptors = ((sense[0] ?? 0) & 0x7f) >= 0x72
+    const key = hasDescriptors ? sense[1] : sense[2]
     super(`the ${command} failed with status ${header[3]}, sense ${sense.toString('hex')}`)
     this.senseKey = (key ?? 0) & 0xf
+    this.additionalCode = (hasDescriptors ? sense[2] : sense[12]) ?? 0
   }
 }
 
