@@ -13,7 +13,7 @@ import { profiled } from './profile.mjs'
 import { interrupt, missing } from './programs.mjs'
 import { idleTable, summarize, tables } from './report.mjs'
 import { systems as known } from './systems/index.mjs'
-import { compareToTargets, targetsTable } from './targets.mjs'
+import { compareToTargets, costOfChecksums, costTable, targetsTable } from './targets.mjs'
 
 const results = join(dirname(fileURLToPath(import.meta.url)), 'results')
 
@@ -77,8 +77,14 @@ async function compare(options) {
     console.log(`\n${tables(summaries)}`)
     const targets = compareToTargets(samples)
     if (targets.length > 0) console.log(`\n${targetsTable(targets)}`)
+    const checksums = costOfChecksums(samples)
+    if (checksums.length > 0) console.log(`\n${costTable(checksums)}`)
     const about = Object.fromEntries(systems.map(({ name, about }) => [name, about]))
-    return { systems: about, cells: summaries, ...(targets.length > 0 ? { targets } : {}) }
+    return {
+      ...{ systems: about, cells: summaries },
+      ...(targets.length > 0 ? { targets } : {}),
+      ...(checksums.length > 0 ? { checksums } : {}),
+    }
   } finally {
     for (const system of systems.reverse()) await system.stop()
   }

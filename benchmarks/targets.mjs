@@ -1,9 +1,10 @@
-// How fast Ankole over iSCSI, with three replicas, is to be: ratios to tgtd with one plain file by its backing store rdwr.
+// How fast Ankole over iSCSI, with three replicas, is to be: ratios to tgtd with one plain file by its backing store rdwr. And
+// what checksums at rest may cost: ratios to the same Ankole without them.
 import { grid } from './report.mjs'
 import { median } from './statistics.mjs'
 
-const ours = 'ankole-iscsi'
-const peer = 'tgtd-rdwr'
+const ofIscsi = ['ankole-iscsi', 'tgtd-rdwr']
+const ofChecksums = ['ankole', 'ankole-no-checksums']
 
 const targets = [
   { cell: 'randread-4k-qd1', of: 'iops', atLeast: 0.7, aim: 0.9 },
@@ -17,13 +18,27 @@ const targets = [
 
 /** For each target and cache state that both systems were measured at. Empty where there is none. */
 export function compareToTargets(samples) {
-  const states = [...new Set(samples.map(({ cache }) => cache))]
-  return targets.flatMap((target) => states.flatMap((cache) => compared(target, cache, samples)))
+  return comparedAll(ofIscsi, targets, samples)
 }
 
-function compared({ cell, of, ...bounds }, cache, samples) {
+/** Of each cell: at most 15 % of the IOPS, at most 15 % more processor time. */
+export function costOfChecksums(samples) {
+  const cells = [...new Set(samples.map(({ cell }) => cell))]
+  const bounds = cells.flatMap((cell) => [
+    { cell, of: 'iops', atLeast: 0.85 },
+    { cell, of: 'cpuUsPerIo', atMost: 1.15 },
+  ])
+  return comparedAll(ofChecksums, bounds, samples)
+}
+
+function comparedAll(pair, wanted, samples) {
+  const states = [...new Set(samples.map(({ cache }) => cache))]
+  return wanted.flatMap((target) => states.flatMap((cache) => compared(pair, target, cache, samples)))
+}
+
+function compared(pair, { cell, of, ...bounds }, cache, samples) {
   const here = samples.filter((sample) => sample.cell === cell && sample.cache === cache)
-  const [mine, theirs] = [ours, peer].map((system) => here.filter((sample) => sample.system === system))
+  const [mine, theirs] = pair.map((system) => here.filter((sample) => sample.system === system))
   if (mine.length === 0 || theirs.length === 0) return []
   const [ratio, ...byRound] = [
     median(mine.map((sample) => sample[of])) / median(theirs.map((sample) => sample[of])),
@@ -37,6 +52,14 @@ function compared({ cell, of, ...bounds }, cache, samples) {
 }
 
 export function targetsTable(results) {
+  return `Ankole over iSCSI with three replicas : tgtd rdwr, unreplicated\n${table(results)}`
+}
+
+export function costTable(results) {
+  return `Ankole over NBD with checksums at rest : the same without\n${table(results)}`
+}
+
+function table(results) {
   const rows = results.map(
     ({ cell, cache, of, ratio, ratio_min: min, ratio_max: max, atLeast, atMost, aim, holds }) => [
       ...[`${cell}@${cache}`, of === 'iops' ? 'IOPS' : 'CPU per I/O', ratio.toFixed(2)],
@@ -47,5 +70,5 @@ export function targetsTable(results) {
     ],
   )
   const headings = ['cell', 'ratio of', 'median', 'rounds', 'wanted', 'aim', '']
-  return `Ankole over iSCSI with three replicas : tgtd rdwr, unreplicated\n${grid([headings, ...rows])}`
+  return grid([headings, ...rows])
 }

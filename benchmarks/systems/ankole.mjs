@@ -38,8 +38,10 @@ export class Ankole {
   }
 
   /** Resolves with where it is reached. */
-  async createVolume(name, sizeBytes) {
-    await this.#cli('volume', 'create', name, '--size', `${sizeBytes / 2 ** 20}MiB`, '--replicas', '3')
+  async createVolume(name, sizeBytes, ...more) {
+    await this.#cli('volume', 'create', name, '--size', `${sizeBytes / 2 ** 20}MiB`, '--replicas', '3', ...more)
+    // Nothing but the load is to be measured.
+    await this.#cli('volume', 'update', name, '--scrub-period', 'off')
     return await this.#cli('volume', 'attach', name)
   }
 
@@ -76,7 +78,16 @@ export class Ankole {
 
 /** Over NBD. */
 export function ankole(options) {
-  return start('ankole', options, ({ nbd }) => ['--ioengine=nbd', `--uri=${nbd.uri}`])
+  return start('ankole', options, nbdTarget)
+}
+
+/** The same without checksums at rest: what they cost is the ratio of the two. */
+export function ankoleNoChecksums(options) {
+  return start('ankole-no-checksums', options, nbdTarget, '--no-checksums')
+}
+
+function nbdTarget({ nbd }) {
+  return ['--ioengine=nbd', `--uri=${nbd.uri}`]
 }
 
 /** The login goes to the well-known portal, which sends fio on to the engine. */
@@ -84,11 +95,11 @@ export function ankoleIscsi(options) {
   return start('ankole-iscsi', options, ({ iscsi }) => iscsiTarget(iscsi))
 }
 
-async function start(name, { directory, sizeBytes, ioBackend }, targetOf) {
+async function start(name, { directory, sizeBytes, ioBackend }, targetOf, ...more) {
   const home = join(directory, name)
   mkdirSync(home)
   const up = await Ankole.up(home, { ioBackend })
-  const { attachment, nodes, volumes, processes } = await volumeOf(up, sizeBytes)
+  const { attachment, nodes, volumes, processes } = await volumeOf(up, sizeBytes, more)
   const backend = nodes[0].disks[0].ioBackend
   const files = volumes[0].replicas.map(({ directory }) => headFile(directory))
   return {
@@ -108,9 +119,9 @@ async function start(name, { directory, sizeBytes, ioBackend }, targetOf) {
   }
 }
 
-async function volumeOf(up, sizeBytes) {
+async function volumeOf(up, sizeBytes, more) {
   try {
-    return { attachment: await up.createVolume('bench', sizeBytes), ...(await up.status()) }
+    return { attachment: await up.createVolume('bench', sizeBytes, ...more), ...(await up.status()) }
   } catch (error) {
     await up.stop()
     throw error

@@ -8,7 +8,7 @@
 namespace ankole {
 
 // CRC32C (Castagnoli, RFC 3720 appendix B.4), of `bytes` after a prefix whose checksum is `before`.
-// With SSE4.2 where the processor has it, three streams at a time.
+// By AVX-512 with VPCLMULQDQ or by SSE4.2 where the processor has it.
 uint32_t Crc32c(const void* data, size_t bytes, uint32_t before = 0);
 
 // One checksum for each 4 KiB block of the volume that [offset, offset + length) touches, over the

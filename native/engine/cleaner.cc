@@ -13,6 +13,8 @@ constexpr uint64_t kCopiedNs = 5 * kNsPerSecond;
 constexpr size_t kPressed = kDirtyRegionsMax / 8 * 7;
 // In one request; a CLEAN covers less than 4 GiB.
 constexpr uint32_t kRunMax = 512;
+// After a member found a run too much for one request.
+constexpr uint64_t kNarrowNs = 10 * kNsPerSecond;
 
 }  // namespace
 
@@ -82,12 +84,14 @@ void Cleaner::OnFlushed() {
 }
 
 void Cleaner::SendCleans() {
+  const bool narrow = host_.reactor().NowNs() < narrow_until_ns_;
+  const uint32_t run_max = narrow ? 1 : kRunMax;
   for (Clean& clean : cleans_) {
-    if (next_ == listed_) return;
+    if (next_ == listed_ || (narrow && cleaning_ > 0)) return;
     if (clean.used) continue;
     const uint32_t first = list_[next_];
     uint32_t count = 1;
-    while (next_ + count < listed_ && count < kRunMax && list_[next_ + count] == first + count) {
+    while (next_ + count < listed_ && count < run_max && list_[next_ + count] == first + count) {
       ++count;
     }
     clean.request.offset_bytes = first * kRegionBytes;
@@ -106,11 +110,23 @@ void Cleaner::OnCleaned(Clean* clean) {
     table_.Cleaned(RegionsOf(clean->request.offset_bytes, clean->request.length_bytes));
     host_.RegionsCleaned();
   }
-  if (host_.Settled()) {
-    SendCleans();
-  } else {
+  if (clean->request.status == ErrorCode::kBusy) {
+    narrow_until_ns_ = host_.reactor().NowNs() + kNarrowNs;
     next_ = listed_;
   }
+  if (!host_.Settled()) {
+    next_ = listed_;
+    return;
+  }
+  const ErrorCode status = clean->request.status;
+  const bool goes_on =
+      status == ErrorCode::kBusy || (status == ErrorCode::kOk && narrow_until_ns_ != 0);
+  if (goes_on && next_ == listed_ && cleaning_ == 0) {
+    listed_ = table_.CollectCleanable(before_ns_, list_);
+    next_ = 0;
+    if (listed_ == 0) narrow_until_ns_ = 0;
+  }
+  SendCleans();
 }
 
 }  // namespace ankole::engine

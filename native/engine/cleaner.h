@@ -51,6 +51,9 @@ class Cleaner {
   uint64_t before_ns_ = 0;   // what was last written before this is cleaned
   std::array<Clean, kCleans> cleans_;
   size_t cleaning_ = 0;
+  // Until then regions are asked for one by one: at some member their checksums must be computed
+  // first, and what is asked for is locked meanwhile.
+  uint64_t narrow_until_ns_ = 0;
   // Regions to be cleaned; from next_ on they are not asked for yet.
   std::array<uint32_t, kDirtyRegionsMax / 8> list_;
   size_t listed_ = 0;

@@ -141,7 +141,7 @@ void Engine::Begin(Operation* operation, BlockRequest* request) {
   operation->status = ErrorCode::kOk;
   operation->table_bytes = 0;
   operation->flush_ticket = 0;
-  operation->pinned = operation->own = operation->refused = false;
+  operation->pinned = operation->own = operation->refused = operation->partly = false;
   operation->repair = operation->repaired = operation->anyway = false;
   if (operation->kind == BlockOperation::kFlush) {
     Dispatch(operation);
@@ -396,6 +396,10 @@ void Engine::PartAnswered(Operation* operation, size_t index, ErrorCode status) 
     operation->refused |= IsTarget(index);
     status = ErrorCode::kOk;
   }
+  if (operation->kind == BlockOperation::kClean && status == ErrorCode::kBusy) {
+    operation->partly |= IsTarget(index);
+    status = ErrorCode::kOk;
+  }
   if (status == ErrorCode::kOk) {
     part.state = MemberPart::State::kAnswered;
     ++operation->answered;
@@ -605,8 +609,9 @@ void Engine::Acknowledge(Operation* operation) {
   if (operation->flush_ticket != 0 && operation->status == ErrorCode::kOk) {
     regions_.FlushEnds(operation->flush_ticket);
   }
-  if (operation->refused && operation->status == ErrorCode::kOk) {
-    operation->status = ErrorCode::kCancelled;
+  if (operation->status == ErrorCode::kOk) {
+    if (operation->partly) operation->status = ErrorCode::kBusy;
+    if (operation->refused) operation->status = ErrorCode::kCancelled;
   }
   const bool own = operation->own;
   if (operation->locked) {

@@ -83,7 +83,8 @@ bool Engine::SubmitOwn(OwnRequest* request) {
   operation->status = ErrorCode::kOk;
   operation->table_bytes = 0;
   operation->flush_ticket = 0;
-  operation->pinned = operation->refused = operation->repair = operation->repaired = false;
+  operation->pinned = operation->refused = operation->partly = false;
+  operation->repair = operation->repaired = false;
   operation->own = true;
   if (operation->kind == BlockOperation::kFlush) {
     Dispatch(operation);

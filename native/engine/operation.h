@@ -67,6 +67,7 @@ struct Operation {
   bool own = false;      // an OwnRequest
   bool anyway = false;   // kRead: also from a member where a sync failed
   bool refused = false;  // kClean: at a replica that holds another record by now
+  bool partly = false;   // kClean: a replica needs another one for the rest of it
   // Its range is made equal before it goes to the members (rule 7), or repaired (rule 9).
   bool repair = false;
   bool repaired = false;        // that was tried

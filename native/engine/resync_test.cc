@@ -499,6 +499,33 @@ TEST(engine_resync, RegionsAreCleanedWhenTheVolumeIsIdle) {
   EXPECT(two[0].asked(wire::Opcode::kFlush) > 0);
 }
 
+// At a member checksums must be computed first: as long as that takes, no more than one region is
+// locked.
+TEST(engine_resync, RegionsAreCleanedOneByOneWhereAMemberMustComputeTheirChecksums) {
+  Two two;
+  two.bench.options.idle_ns = 100 * kNsPerMs;
+  ASSERT(two.bench.StartAndWait());
+  std::vector<uint64_t> lengths;
+  two.bench.On([&] {
+    two[0].verdict = [&](const wire::Header& header) {
+      if (header.opcode != wire::Opcode::kClean) return Verdict{What::kServe, ErrorCode::kOk};
+      lengths.push_back(header.length_bytes);
+      if (header.length_bytes > kRegionBytes) return Verdict{What::kFail, ErrorCode::kBusy};
+      return Verdict{What::kServe, ErrorCode::kOk};
+    };
+  });
+  for (uint64_t region = 0; region < 4; ++region) {
+    ASSERT(two.bench.Write(region * kRegionBytes, 4096, 1) == ErrorCode::kOk);
+  }
+  ASSERT(two.bench.Until([&] { return two[0].dirty.empty() && two[1].dirty.empty(); }));
+  two.bench.On([&] {
+    EXPECT(lengths.front() > kRegionBytes);
+    EXPECT_EQ(std::count(lengths.begin(), lengths.end(), kRegionBytes), 4);
+    EXPECT_EQ(two.bench.engine->Report().record.members.count, 2U);  // it is no fault
+  });
+  two.bench.On([&] { two[0].verdict = nullptr; });
+}
+
 TEST(engine_resync, NothingIsCleanedWhileARecordIsProposed) {
   Three three;
   three.bench.options.idle_ns = 100 * kNsPerMs;

@@ -68,6 +68,21 @@ double CpuSeconds() {
          static_cast<double>(usage.ru_utime.tv_usec + usage.ru_stime.tv_usec) / 1e6;
 }
 
+// What a write in the steady state asks the map, CPU time each.
+double LookUpUs(const RegionMap& regions) {
+  constexpr int kLookUps = 20'000'000;
+  std::mt19937_64 random{1};
+  const double before = CpuSeconds();
+  uint64_t dirty = 0;
+  for (int i = 0; i < kLookUps; ++i) {
+    const RegionRange range = RegionsOf(random() % (kSize / 4096) * 4096, 4096);
+    dirty += regions.AllDirty(range) ? 1 : 0;
+  }
+  const double with = CpuSeconds() - before;
+  EXPECT_EQ(dirty, uint64_t{kLookUps});
+  return with * 1e6 / kLookUps;
+}
+
 TEST(replica_bench, random_writes_over_a_working_set_of_ten_gib) {
   if (std::getenv("ANKOLE_BENCH") == nullptr) return test::Skip("set ANKOLE_BENCH=1 to measure");
   auto made = io::MakeReactor(
@@ -106,6 +121,8 @@ TEST(replica_bench, random_writes_over_a_working_set_of_ten_gib) {
     std::sort(iops.begin(), iops.end());
     std::printf("steady state: %.3f us of CPU a write (least %.3f), %.0f IOPS (median of 5)\n",
                 cpu_us[2], cpu_us[0], iops[2]);
+    const double map_us = LookUpUs(driver.replica().regions());
+    std::printf("the map's part of it: %.4f us, %.2f %%\n", map_us, 100 * map_us / cpu_us[2]);
   }
   ASSERT_OK(Replica::Destroy(reactor.files(), directory));
 }

@@ -205,6 +205,14 @@ bool BlockSums::Mismatches(uint64_t block, const std::byte* data) {
   return Mismatches(block, Crc32c(data, length));
 }
 
+void BlockSums::Keep(uint64_t block, uint32_t crc32c) {
+  const uint64_t region = block / kRegionBlocks;
+  if (!table_.stale(region) || MayHoldBadRegion(region)) return;
+  if (table_.Get(block).knowledge != SumTable::Knowledge::kUnknown) return;
+  const bool here = map_->Layer(block) == chain_->head_index();
+  table_.Set(block, here ? StoredSum(crc32c) : kSumNone);
+}
+
 uint32_t BlockSums::SumOf(uint64_t block) const {
   const SumTable::Entry entry = table_.Get(block);
   return entry.knowledge == SumTable::Knowledge::kKnown ? entry.sum : kSumNone;

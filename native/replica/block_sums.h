@@ -85,6 +85,8 @@ class BlockSums {
   void NoteFailed(const ReplicaOperation& operation);
   // kBad: the blocks are marked, durably, then `finish` runs.
   void MarkBad(ReplicaOperation* operation, void (*finish)(ReplicaOperation*));
+  // What was computed from the data of a block that nobody writes: kept where the file is behind.
+  void Keep(uint64_t block, uint32_t crc32c);
   // For zero.cc: what is known of a block that is changed in part, on a pool thread.
   uint32_t SumOf(uint64_t block) const;
 
@@ -96,15 +98,19 @@ class BlockSums {
   struct SettleRequest {
     uint64_t first = 0;
     uint64_t end = 0;
+    // Those behind one region too many that must be computed are left: `more`.
+    uint64_t computed_max = UINT64_MAX;
     // Whether the region is to be settled; null: all.
     bool (*wanted)(void* owner, uint64_t region) = nullptr;
     void (*done)(SettleRequest*) = nullptr;
     void* owner = nullptr;
     // The outcome. kOk does not say that all are settled: some may have been written meanwhile.
     Status status;
+    bool more = false;
     bool sync_failed = false;  // rule 1
     ListNode node;
     uint64_t next = 0;
+    uint64_t computed = 0;
   };
   void Settle(SettleRequest* request);
 

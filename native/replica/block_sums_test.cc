@@ -52,12 +52,21 @@ void WriteRecord(Driver& driver) {
   EXPECT_EQ(driver.WriteRecord(record, record.current.epoch), ErrorCode::kOk);
 }
 
-ErrorCode Clean(Driver& driver, uint64_t region, uint64_t count = 1) {
+ErrorCode CleanOnce(Driver& driver, uint64_t region, uint64_t count) {
   ReplicaOperation& operation =
       driver.Add(OperationKind::kClean, region * kRegionBytes, count * kRegionBytes);
   operation.clean.epoch = {.attachment = 1, .run = 1};
   operation.clean.generation = 1;
   return driver.Run();
+}
+
+// As an engine does: each time checksums of one region more are computed.
+ErrorCode Clean(Driver& driver, uint64_t region, uint64_t count = 1) {
+  ErrorCode outcome = ErrorCode::kBusy;
+  for (uint64_t i = 0; i < count && outcome == ErrorCode::kBusy; ++i) {
+    outcome = CleanOnce(driver, region, count);
+  }
+  return outcome;
 }
 
 // Of the blocks of a range: whether SUM calls them bad.
@@ -325,6 +334,62 @@ TEST(block_sums, a_clean_stop_after_a_crash_leaves_what_is_not_known_unverified)
 
 // Settle cut at each of its I/Os: what is found afterwards is never a checksum of a settled region
 // that does not match what was acknowledged.
+// The engine holds the lock of all regions that it asks for.
+TEST(block_sums, a_clean_computes_one_region_and_says_that_there_is_more) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    {
+      Driver driver(place.files, reactor, place.directory);
+      WriteRecord(driver);
+      Write(driver, 0, Text(65536, 'a'));
+      Write(driver, 4 * kMiB, Text(65536, 'b'));
+      driver.Drop();
+    }
+    Driver driver(place.files, reactor, place.directory);
+    const RegionMap& map = driver.replica().regions();
+    EXPECT(map.dirty(0) && map.dirty(1));
+    EXPECT_EQ(CleanOnce(driver, 0, 2), ErrorCode::kBusy);
+    EXPECT(map.dirty(0) && map.dirty(1));
+    EXPECT(driver.replica().sums().settled(0) && !driver.replica().sums().settled(1));
+    EXPECT_EQ(CleanOnce(driver, 0, 2), ErrorCode::kOk);
+    EXPECT(!map.dirty(0) && !map.dirty(1));
+    FlipBit(place.files, place.head(), 4 * kMiB + 3);
+    Read(driver, 4 * kMiB, 4096, ErrorCode::kCorrupt);
+  });
+}
+
+// What a resync compares it also reads: that is not read again.
+TEST(block_sums, what_sum_computed_after_a_crash_is_kept) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    {
+      Driver driver(place.files, reactor, place.directory);
+      WriteRecord(driver);
+      Write(driver, 0, Text(65536, 'a'));
+      Write(driver, 4 * kMiB, Text(65536, 'b'));
+      Write(driver, 8 * kMiB, Text(512, 'c'));
+      driver.Drop();
+    }
+    Driver driver(place.files, reactor, place.directory);
+    for (uint64_t at = 0; at < 8 * kMiB; at += kMiB) {
+      EXPECT_EQ(BadOf(driver, at, kMiB), std::string(256, '.'));
+    }
+    EXPECT_EQ(BadOf(driver, 8 * kMiB, 512), ".");
+    // It is verified at once, and CLEAN need not read.
+    FlipBit(place.files, place.head(), 4096 + 3);
+    Read(driver, 4096, 4096, ErrorCode::kCorrupt);
+    FlipBit(place.files, place.head(), 8 * kMiB + 3);
+    Read(driver, 8 * kMiB, 512, ErrorCode::kCorrupt);
+    EXPECT_EQ(CleanOnce(driver, 0, 3), ErrorCode::kOk);
+    FlipBit(place.files, place.head(), 4 * kMiB + 3);
+    ASSERT_OK(driver.Close(true));
+    Driver again(place.files, reactor, place.directory);
+    EXPECT_EQ(BadOf(again, 4 * kMiB, 8192), "x.");
+    Read(again, 4096, 4096, ErrorCode::kCorrupt);
+    Read(again, 65536, 4096);
+  });
+}
+
 TEST(block_sums, a_settle_that_is_cut_never_lies) {
   io::OnEachBackend([](io::Reactor& reactor) {
     for (const size_t torn : {0, 512, 4000}) {

@@ -187,6 +187,8 @@ void Replica::StartClean() {
   const RegionRange range = RegionsOf(clean_running_->offset_bytes, clean_running_->length_bytes);
   settle_.first = std::min(range.first, regions_.regions());
   settle_.end = std::min(range.end, regions_.regions());
+  // The engine holds the range's lock until the answer: a region is read, and no more.
+  settle_.computed_max = 1;
   settle_.owner = this;
   settle_.done = [](BlockSums::SettleRequest* request) {
     static_cast<Replica*>(request->owner)->EndSettle();
@@ -203,6 +205,8 @@ void Replica::EndSettle() {
     FinishSyncFailed(operation, -EIO);
   } else if (!outcome.ok()) {
     FinishLater(operation, OutcomeOf(outcome));
+  } else if (std::exchange(settle_.more, false)) {
+    FinishLater(operation, ErrorCode::kBusy);
   } else {
     record_waiters_.PushBack(operation);
     StartRecord();

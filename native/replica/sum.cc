@@ -107,7 +107,12 @@ void Replica::FindBad(ReplicaOperation* operation) {
   const bool whole = end % kBlockBytes == 0 || end == size_bytes();
   for (uint32_t block = 0; sums_.on() && block < blocks - (whole ? 0 : 1); ++block) {
     const auto crc32c = LoadLittle<uint32_t>(operation->sums + size_t{4} * block);
-    if (sums_.Mismatches(first + block, crc32c)) wire::MarkBad(operation->sums, blocks, block);
+    if (sums_.Mismatches(first + block, crc32c)) {
+      wire::MarkBad(operation->sums, blocks, block);
+    } else {
+      // The engine holds the range's lock: nobody writes here.
+      sums_.Keep(first + block, crc32c);
+    }
   }
 }
 

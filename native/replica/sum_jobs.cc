@@ -22,8 +22,9 @@ void Learn(SumTable::Copy* copy, uint64_t at, uint32_t sum) {
 
 void BlockSums::Settle(SettleRequest* request) {
   request->status = Status::Ok();
-  request->sync_failed = false;
+  request->sync_failed = request->more = false;
   request->next = request->first;
+  request->computed = 0;
   settles_.PushBack(request);
   StartJob();
 }
@@ -58,9 +59,16 @@ void BlockSums::FillForSettle() {
     const uint64_t region = request->next;
     if (table_.settled(region)) continue;
     if (request->wanted != nullptr && !request->wanted(request->owner, region)) continue;
+    const bool computes = table_.stale(region) && !table_.AllKnown(region);
+    if (computes && request->computed == request->computed_max) {
+      request->more = true;
+      request->next = request->end;
+      break;
+    }
     const size_t index = batch_->count;
     AddCopy(region);
-    if (!batch_->copies[index].stale) continue;
+    if (!computes) continue;
+    ++request->computed;
     // The job must not look at the map, which is this thread's.
     uint64_t* in_head = batch_->in_head[index];
     std::memset(in_head, 0, sizeof(batch_->in_head[index]));

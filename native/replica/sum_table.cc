@@ -75,6 +75,11 @@ bool SumTable::dirty(uint64_t region) const {
   return index != kNoFrame && metas_[index].dirty;
 }
 
+bool SumTable::AllKnown(uint64_t region) const {
+  const size_t index = Find(region);
+  return index != kNoFrame && AllSet(frames_[index].known);
+}
+
 SumTable::Entry SumTable::Get(uint64_t block) const {
   const uint64_t region = block / kRegionBlocks;
   const uint64_t at = block % kRegionBlocks;

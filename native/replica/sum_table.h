@@ -49,6 +49,9 @@ class SumTable {
   // Everything that is known of the region is in the file.
   bool settled(uint64_t region) const { return !stale(region) && !dirty(region); }
 
+  // Of each block of the region something is known.
+  bool AllKnown(uint64_t region) const;
+
   Entry Get(uint64_t block) const;
   // Whether Get will not say kAbsent for any block of the region. With `bad`: for none that the
   // file may hold as kSumBad either.
