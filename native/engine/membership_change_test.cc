@@ -430,7 +430,6 @@ TEST(engine, AStartTakesAlsoThoseThatItDoesNotStartOn) {
   three[2].verdict = [](const wire::Header& header) { return FailWrites(header); };
   EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
   EXPECT(three.bench.Stop());
-  three[2].verdict = nullptr;
   three.bench.options.alone = false;
   three.bench.On([&] { three.bench.events.clear(); });
   ASSERT(three.bench.StartAndWait());

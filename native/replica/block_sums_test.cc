@@ -454,26 +454,6 @@ TEST(block_sums, sum_tells_what_does_not_match) {
   });
 }
 
-// Who fills a new replica copies no holes: what is marked must not look like one (simulator, seed
-// 7202).
-TEST(block_sums, what_is_good_nowhere_is_no_hole) {
-  io::OnEachBackend([](io::Reactor& reactor) {
-    Place place(reactor);
-    Driver driver(place.files, reactor, place.directory);
-    const auto is_hole = [&](uint64_t offset) {
-      BlockExtent extent;
-      ReplicaOperation& status = driver.Add(OperationKind::kStatus, offset, 65536);
-      status.extents = &extent;
-      status.extents_max = 1;
-      EXPECT_EQ(driver.Run(), ErrorCode::kOk);
-      return extent.hole && extent.zero;
-    };
-    EXPECT(is_hole(0) && is_hole(kRegionBytes));
-    EXPECT_EQ(driver.Do(OperationKind::kBad, 16384, 4096), ErrorCode::kOk);
-    EXPECT(!is_hole(0) && is_hole(kRegionBytes));
-  });
-}
-
 // CLEAN cut at each of its I/Os: a region that is clean has checksums that match, and verifies.
 TEST(block_sums, a_clean_that_is_cut_never_lies) {
   io::OnEachBackend([](io::Reactor& reactor) {

@@ -156,14 +156,6 @@ void Replica::StatusDone(io::Operation* job) {
   auto* self = static_cast<Replica*>(job->owner);
   ReplicaOperation* operation = self->status_operation_;
   const ErrorCode code = self->status_outcome_.ok() ? ErrorCode::kOk : ErrorCode::kIoError;
-  // A block that is good nowhere takes up no space where it was never written, and is no hole for
-  // that: it does not read as zeros, and who copies this replica must find it (rule 9).
-  uint64_t at = operation->offset_bytes;
-  for (uint32_t i = 0; self->sums_.on() && i < operation->extents_count; ++i) {
-    BlockExtent& extent = operation->extents[i];
-    if (self->sums_.MayHoldBad(at, extent.length_bytes)) extent.hole = extent.zero = false;
-    at += extent.length_bytes;
-  }
   self->status_operation_ = nullptr;
   self->StartStatus();
   self->Finish(operation, code);
