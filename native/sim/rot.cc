@@ -159,10 +159,26 @@ bool Rot::Excuses(uint64_t offset_bytes, uint64_t length_bytes) const {
   return lost != lost_.end() && *lost < DivideUp(offset_bytes + length_bytes, kBlockBytes);
 }
 
+// What was written since may have that byte by chance: then it is the same as elsewhere.
+bool Rot::IsElsewhere(uint64_t block, size_t replica) const {
+  std::byte here[kBlockBytes];
+  std::byte there[kBlockBytes];
+  (void)cluster_.replica_machine(replica).disk.Read(*HeadOf(replica), block * kBlockBytes, here,
+                                                    sizeof(here));
+  for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+    const Inode* head = i == replica ? nullptr : HeadOf(i);
+    if (head == nullptr || !cluster_.complete().members.Contains(cluster_.replica_id(i))) continue;
+    (void)cluster_.replica_machine(i).disk.Read(*head, block * kBlockBytes, there, sizeof(there));
+    if (std::memcmp(here, there, sizeof(here)) == 0) return true;
+  }
+  return false;
+}
+
 std::string Rot::Unrepaired() const {
   for (const auto& [block, flip] : standing_) {
     if (IsLost(block) || !StandsStill(flip)) continue;
     if (!cluster_.complete().members.Contains(cluster_.replica_id(flip.replica))) continue;
+    if (IsElsewhere(block, flip.replica)) continue;
     return "block " + std::to_string(block) + " of " +
            cluster_.replica_machine(flip.replica).name();
   }

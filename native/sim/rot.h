@@ -46,6 +46,7 @@ class Rot {
   };
   const Flip* Find(uint64_t block, size_t replica) const;
   bool StandsStill(const Flip& flip) const;
+  bool IsElsewhere(uint64_t block, size_t replica) const;
   bool IsGood(uint64_t block, size_t replica) const;
   bool HasChecksum(size_t replica, uint64_t block) const;
   bool RegionDirty(size_t replica, uint64_t region) const;
