@@ -143,9 +143,10 @@ bool Ended(Worker* worker, Counts* total) {
   std::string why = worker->text;
   if (counted) why = why.substr(std::min(why.size(), why.find('\n') + 1));
   if (WIFSIGNALED(status)) {
-    why += WTERMSIG(status) == SIGXCPU
-               ? "it did not end within " + std::to_string(kSecondsMax) + " s of the processor's time"
-               : std::string("it was ended by the signal ") + strsignal(WTERMSIG(status));
+    why +=
+        WTERMSIG(status) == SIGXCPU
+            ? "it did not end within " + std::to_string(kSecondsMax) + " s of the processor's time"
+            : std::string("it was ended by the signal ") + strsignal(WTERMSIG(status));
   }
   std::printf("seed %llu: %s\n", static_cast<unsigned long long>(worker->seed), why.c_str());
   std::fflush(stdout);
