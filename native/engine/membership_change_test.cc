@@ -412,7 +412,11 @@ TEST(engine, AStartTakesAlsoThoseThatItDoesNotStartOn) {
   three[2].verdict = [](const wire::Header& header) { return FailWrites(header); };
   EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
   EXPECT(three.bench.Stop());
-  three[2].verdict = nullptr;
+  // It is not to join before the members are looked at.
+  three[2].verdict = [](const wire::Header& header) {
+    return Verdict{header.opcode == wire::Opcode::kMap ? What::kHold : What::kServe,
+                   ErrorCode::kOk};
+  };
   three.bench.options.alone = false;
   three.bench.On([&] { three.bench.events.clear(); });
   ASSERT(three.bench.StartAndWait());
