@@ -27,6 +27,7 @@ class Cluster {
     size_t hosts = 2;  // machines without a disk host, for engines
     uint64_t size_bytes = 16 * kMiB;
     bool direct = false;  // O_DIRECT
+    bool forks = false;   // the faults are those of Nemesis::Fork
     // As in EngineOptions.
     uint64_t late_ns = kNsPerSecond;
     uint64_t start_wait_ns = 30 * kNsPerSecond;

@@ -16,11 +16,27 @@ constexpr uint64_t kSlowlyNs = 2 * kNsPerSecond;
 }  // namespace
 
 const char* Nemesis::Name(Kind kind) {
-  static constexpr const char* kNames[kKinds] = {
-      "kill-disk-host", "kill-engine", "freeze-disk-host", "freeze-engine", "break-connection",
-      "cut-one-way",    "cut",         "isolate",          "cut-store",     "power-one",
-      "power-all",      "move",        "slow-disk",        "read-error",    "write-error",
-      "sync-error",     "full-disk",   "replace-disk",     "flip-bits",     "at-record"};
+  static constexpr const char* kNames[kKinds] = {"kill-disk-host",
+                                                 "kill-engine",
+                                                 "freeze-disk-host",
+                                                 "freeze-engine",
+                                                 "break-connection",
+                                                 "cut-one-way",
+                                                 "cut",
+                                                 "isolate",
+                                                 "cut-store",
+                                                 "power-one",
+                                                 "power-all",
+                                                 "move",
+                                                 "slow-disk",
+                                                 "read-error",
+                                                 "write-error",
+                                                 "sync-error",
+                                                 "full-disk",
+                                                 "replace-disk",
+                                                 "flip-bits",
+                                                 "at-record",
+                                                 "fork"};
   return kNames[kind];
 }
 
@@ -31,6 +47,11 @@ Nemesis::Nemesis(Cluster& cluster)
   }
   // No fault of its own.
   at_record_ = std::erase(kinds_, kAtRecord) > 0;
+  std::erase(kinds_, kFork);
+  if (cluster_.options.forks) {
+    kinds_ = {kFork};
+    at_record_ = false;
+  }
   pause_ns_ = (50 * kNsPerMs) << random_.Below(6);
   length_ns_ = (200 * kNsPerMs) << random_.Below(6);
   cluster_.on_record = [this] { AtRecord(); };
@@ -50,6 +71,7 @@ bool Nemesis::flips() const {
 
 void Nemesis::Start() {
   running_ = true;
+  step_ = Step::kNone;
   ++round_;
   Schedule();
 }
@@ -70,6 +92,7 @@ void Nemesis::Strike() {
 // Membership is where most can go wrong: what fails within the moments after a record was proposed,
 // or became complete, meets it half done.
 void Nemesis::AtRecord() {
+  if (running_ && step_ != Step::kNone) ForkAtRecord();
   if (!running_ || !at_record_ || random_.Chance(1, 2)) return;
   world_.After(random_.Skewed(0, 200 * kNsPerMs), [this, round = round_] {
     if (!running_ || round != round_) return;
@@ -210,14 +233,89 @@ void Nemesis::Do(Kind kind) {
     case kFlipBits:
       cluster_.rot->Strike(random_.Between(1, 8), random_.Chance(1, 16));
       return;
+    case kFork:
+      Fork();
+      return;
     case kAtRecord:
     case kKinds:
       return;
   }
 }
 
-// All of it at once, or one way after the other, so that members leave by more than one record. When
-// the engine is there, the manager may give the volume to another machine.
+// Two engines go on from the same record without knowing of each other, as the shortest losses of
+// the membership model have it (test/model). The first is left with one replica, the others leave
+// it by one record or by two, and the store may or may not hear of the last. Then the volume goes
+// to a machine that reaches the others, but not that one. At last everybody is heard again, and it
+// may move once more.
+void Nemesis::Fork() {
+  Machine* const engine = cluster_.engine_machine();
+  if (step_ != Step::kNone || engine == nullptr || cluster_.EngineLost()) return;
+  const size_t count = cluster_.replica_count();
+  if (cluster_.engine() == nullptr || !cluster_.engine()->ready() || count < 3 ||
+      cluster_.targets().count < count) {
+    return;
+  }
+  forked_ = engine;
+  kept_ = random_.Below(count);
+  for (size_t i = 0; i < count; ++i) {
+    if (&cluster_.replica_machine(i) == engine) kept_ = i;
+  }
+  later_ = (kept_ + 1) % count;
+  slowly_ = random_.Chance(1, 2);
+  step_ = slowly_ ? Step::kFirstRecord : Step::kAlone;
+  if (world_.tracing()) world_.Trace("nemesis", "fork at " + engine->name());
+  for (size_t i = 0; i < count; ++i) {
+    if (i == kept_ || (slowly_ && i == later_)) continue;
+    CutPair(*engine, cluster_.replica_machine(i));
+  }
+}
+
+// A record is proposed, and nobody has it yet; or it is complete.
+void Nemesis::ForkAtRecord() {
+  if (step_ == Step::kFirstRecord) {
+    CutPair(*forked_, cluster_.replica_machine(later_));
+    step_ = Step::kAlone;
+    return;
+  }
+  const wire::Members& targets = cluster_.targets();
+  if (step_ != Step::kAlone || targets.count != 1 ||
+      !targets.Contains(cluster_.replica_id(kept_))) {
+    return;
+  }
+  step_ = Step::kMoving;
+  if (slowly_ || random_.Chance(1, 4)) cluster_.CutStore(*forked_);
+  world_.After(random_.Between(50, 600) * kNsPerMs, [this, round = round_] {
+    if (running_ && round == round_) ForkMoves();
+  });
+}
+
+void Nemesis::ForkMoves() {
+  const Machine& kept = cluster_.replica_machine(kept_);
+  for (const auto& machine : cluster_.machines()) {
+    if (machine.get() == forked_ || machine.get() == &kept || !machine->up()) continue;
+    CutPair(*machine, kept);
+    cluster_.Attach(*machine);
+    break;
+  }
+  // The start waits for a second, and for a lease of two.
+  world_.After(random_.Between(3500, 6000) * kNsPerMs, [this, round = round_] {
+    if (!running_ || round != round_) return;
+    for (const auto& from : cluster_.machines()) {
+      for (const auto& to : cluster_.machines()) cluster_.network.Heal(from->name(), to->name());
+    }
+    cluster_.HealStore();
+    step_ = Step::kNone;
+    if (random_.Chance(3, 4)) Move();
+  });
+}
+
+void Nemesis::CutPair(const Machine& one, const Machine& other) {
+  cluster_.network.Cut(one.name(), other.name());
+  cluster_.network.Cut(other.name(), one.name());
+}
+
+// All of it at once, or one way after the other, so that members leave by more than one record.
+// When the engine is there, the manager may give the volume to another machine.
 void Nemesis::Isolate(uint64_t for_ns) {
   const auto& machines = cluster_.machines();
   const Machine* alone = machines[random_.Below(machines.size())].get();
@@ -225,8 +323,8 @@ void Nemesis::Isolate(uint64_t for_ns) {
     alone = cluster_.engine_machine();
   }
   if (world_.tracing()) {
-    world_.Trace("nemesis", "isolate " + alone->name() + " for " +
-                                std::to_string(for_ns / kNsPerMs) + " ms");
+    world_.Trace("nemesis",
+                 "isolate " + alone->name() + " for " + std::to_string(for_ns / kNsPerMs) + " ms");
   }
   const bool slowly = random_.Chance(1, 3);
   for (const auto& other : machines) {

@@ -45,11 +45,16 @@ class Nemesis {
     kReplaceDisk,
     kFlipBits,
     kAtRecord,
+    kFork,
     kKinds,
   };
   void Schedule();
   void Strike();
   void AtRecord();
+  void Fork();
+  void ForkAtRecord();
+  void ForkMoves();
+  void CutPair(const Machine& one, const Machine& other);
   void Do(Kind kind);
   bool Has(Kind kind) const;
   void Isolate(uint64_t for_ns);
@@ -70,6 +75,13 @@ class Nemesis {
   uint64_t length_ns_ = 0;  // of one that ends by itself, at the most
   bool running_ = false;
   bool at_record_ = false;
+  // Fork.
+  enum class Step : uint8_t { kNone, kFirstRecord, kAlone, kMoving };
+  Step step_ = Step::kNone;
+  bool slowly_ = false;
+  size_t kept_ = 0;   // the replica that stays with the engine
+  size_t later_ = 0;  // the one that is cut off after the third
+  Machine* forked_ = nullptr;
   // When what was done so far has no effect any more; after that, a disk may be damaged.
   uint64_t troubled_until_ns_ = 0;
   uint64_t damage_settled_ns_ = 0;

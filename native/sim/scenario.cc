@@ -37,6 +37,11 @@ class Scenario {
     if (!lossy && random.Chance(1, 3)) options_.late_ns = (250 * kNsPerMs) << random.Below(2);
     if (random.Chance(1, 2)) options_.idle_ns = (20 * kNsPerMs) << random.Below(7);
     if (random.Chance(1, 4)) options_.dirty_regions_max = random.Between(2, 4);
+    options_.forks = random.Chance(1, 8);
+    if (options_.forks) {
+      options_.replicas = 3;
+      options_.start_wait_ns = kNsPerSecond;
+    }
     cluster_ = std::make_unique<Cluster>(world_, options_);
     Network::Options& net = cluster_->network.options;
     net.delay_ns_max = (100 * kNsPerUs) << random.Below(7);
@@ -102,7 +107,8 @@ class Scenario {
     if (!Await("a start", [this] { return Serving(); })) return;
     load_->Start();
     nemesis_->Start();
-    world_.RunUntil(world_.now_ns() + world_.random.Skewed(kNsPerSecond, 20 * kNsPerSecond));
+    const uint64_t least_ns = (options_.forks ? 15 : 1) * kNsPerSecond;
+    world_.RunUntil(world_.now_ns() + world_.random.Skewed(least_ns, 20 * kNsPerSecond));
     nemesis_->Heal();
     if (world_.failed()) return;
     // Still under load for a while: it must go on as before.
