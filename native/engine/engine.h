@@ -191,6 +191,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   }
   const wire::Record& complete() const override { return complete_; }
   bool Settled() const override;
+  bool AllEqual() const override { return equalizer_.AllEqual(); }
   bool Busy() const override;
   uint64_t NewTag() override { return ++next_tag_; }
   uint64_t CompleteTag() const override;

@@ -78,9 +78,11 @@ std::string Joiner::HoldOff(const Link& link) {
          " s";
 }
 
-// The next that can be brought in.
+// The next that can be brought in. It is filled from one member, and what is made equal from
+// another one goes to the members only: so that comes first.
 void Joiner::Next() {
   if (stopped_ || phase_ != Phase::kNone || !host_.Settled() || !idle()) return;
+  if (!host_.AllEqual()) return;
   const uint64_t now_ns = host_.reactor().NowNs();
   for (const auto& link : host_.links()) {
     const Standing& standing = standing_[link->index()];

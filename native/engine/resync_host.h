@@ -41,6 +41,9 @@ class ResyncHost {
   virtual const wire::Record& complete() const = 0;
   // Serving, and no record is proposed.
   virtual bool Settled() const = 0;
+  // Members are the same wherever nobody writes: what may have differed since the start was made
+  // equal.
+  virtual bool AllEqual() const = 0;
   // Operations of clients are under way.
   virtual bool Busy() const = 0;
 

@@ -426,6 +426,44 @@ TEST(engine_resync, WhatMayDifferIsMadeEqualAfterAnUncleanStop) {
   EXPECT(two.bench.Stop());
 }
 
+// Simulator, seed 40050: it was filled from one member, which was then made equal to the other.
+TEST(engine_resync, NobodyJoinsBeforeTheMembersAreEqual) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  ASSERT(three.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  three.Leave(2);
+  ASSERT(three.bench.Stop());
+  bool early = false;
+  three.bench.On([&] {
+    for (ScriptedReplica* replica : three.replicas) {
+      replica->state.unclean = true;
+      replica->dirty = {0};
+    }
+    std::memset(three[1].data.data() + 8192, 2, 4096);
+    three[1].verdict = [](const wire::Header& header) {
+      return Verdict{header.opcode == wire::Opcode::kSum ? What::kHold : What::kServe,
+                     ErrorCode::kOk};
+    };
+    three[2].verdict = [&](const wire::Header& header) {
+      const bool fills =
+          header.opcode == wire::Opcode::kSum || header.opcode == wire::Opcode::kWrite;
+      early |= fills && three[0].data != three[1].data;
+      return Verdict{What::kServe, ErrorCode::kOk};
+    };
+  });
+  three.Return(2);
+  ASSERT(three.bench.StartAndWait());
+  ASSERT(three.bench.Until([&] { return three[1].held() > 0; }));
+  three.bench.Pass(300);
+  three.bench.On([&] {
+    three[1].verdict = nullptr;
+    three[1].Release();
+  });
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(!early);
+  EXPECT(three.Same());
+}
+
 TEST(engine_resync, AReadMakesItsRangeEqualFirst) {
   Unequal two;
   ASSERT(two.ok);

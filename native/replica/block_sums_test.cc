@@ -540,6 +540,33 @@ TEST(block_sums, bad_blocks_stay_bad_until_they_are_written_anew) {
 }
 
 // The mark cut at each I/O: it is there, or it was not answered.
+// Simulator: a replica that was filled from this one, holes left out, read as zeros there.
+TEST(block_sums, a_bad_block_is_no_hole_for_who_asks_what_there_is) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    Driver driver(place.files, reactor, place.directory);
+    const auto status = [&](uint64_t offset) {
+      BlockExtent extents[4];
+      ReplicaOperation& operation = driver.Add(OperationKind::kStatus, offset, 65536);
+      operation.extents = extents;
+      operation.extents_max = 4;
+      bool data = false;
+      driver.on_done = [&](ReplicaOperation* done) {
+        data = done->extents_count > 0 && !extents[0].hole && !extents[0].zero;
+      };
+      EXPECT_EQ(driver.Run(), ErrorCode::kOk);
+      driver.on_done = nullptr;
+      return data;
+    };
+    EXPECT(!status(0));
+    EXPECT_EQ(driver.Do(OperationKind::kBad, 0, 4096), ErrorCode::kOk);
+    EXPECT(status(0));
+    EXPECT(!status(4 * kMiB));
+    EXPECT_EQ(driver.Do(OperationKind::kUnmap, 0, 4096), ErrorCode::kOk);
+    EXPECT(!status(0));
+  });
+}
+
 TEST(block_sums, a_bad_mark_that_is_cut_is_there_or_was_not_answered) {
   io::OnEachBackend([](io::Reactor& reactor) {
     bool done = false;

@@ -15,6 +15,8 @@ struct StatusRun {
   uint64_t length_bytes;
 };
 constexpr size_t kStatusRunsMax = BufferPool::kSmallBytes / sizeof(StatusRun);
+// Instead of a number of runs: nothing is asked, all is data.
+constexpr size_t kStatusAllData = SIZE_MAX;
 // Extents found at a time; what lies beyond is left to the next kStatus.
 constexpr size_t kStatusExtentsMax = 512;
 
@@ -93,7 +95,12 @@ void Replica::FlushDone(io::Operation* job) {
 void Replica::StartStatus() {
   if (status_operation_ != nullptr || status_waiters_.empty()) return;
   status_operation_ = status_waiters_.PopFront();
-  status_runs_ = 0;
+  // A block that is bad may be a hole in the file, and does not read as zeros: who fills another
+  // replica must read it to know (rule 9). So what lies in its region counts as data.
+  const bool may_be_bad =
+      sums_.MayHoldBad(status_operation_->offset_bytes, status_operation_->length_bytes);
+  status_runs_ = may_be_bad ? kStatusAllData : 0;
+  if (may_be_bad) return reactor_.Run(&status_job_);
   if (chain_.head_alone()) return reactor_.Run(&status_job_);
   WithScratch(status_operation_, BufferPool::kSmallBytes,
               [](ReplicaOperation* self) { self->replica->RunStatus(self); });
@@ -117,6 +124,10 @@ void Replica::RunStatus(ReplicaOperation* operation) {
 }
 
 Status Replica::CollectExtents(ReplicaOperation* operation) {
+  if (status_runs_ == kStatusAllData) {
+    (void)AddExtent(operation, operation->length_bytes, false, false);
+    return Status::Ok();
+  }
   const size_t runs = chain_.head_alone() ? 1 : status_runs_;
   for (size_t i = 0; i < runs; ++i) {
     StatusRun run = {chain_.head().file, operation->offset_bytes, operation->length_bytes};

@@ -39,9 +39,12 @@ Machine* Cluster::MachineOf(wire::ReplicaId id) {
   return nullptr;
 }
 
+std::string Cluster::DirectoryOf(size_t replica) const {
+  return replica::ReplicaDirectory("/disk", kVolumeName, replicas_[replica].id);
+}
+
 std::string Cluster::HeadPath(size_t replica) const {
-  return replica::ReplicaDirectory("/disk", kVolumeName, replicas_[replica].id) +
-         "/volume-head-000.img";
+  return DirectoryOf(replica) + "/volume-head-000.img";
 }
 
 // --- disk hosts

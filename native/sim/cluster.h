@@ -18,6 +18,8 @@ namespace ankole::sim {
 
 // The machines, the store, and what starts and restarts processes: the part of supervisor, agent
 // and manager, as far as data depends on it.
+class Rot;
+
 class Cluster {
  public:
   struct Options {
@@ -73,6 +75,7 @@ class Cluster {
   Machine* MachineOf(wire::ReplicaId id);
   size_t replica_count() const { return replicas_.size(); }
   const std::vector<std::unique_ptr<Machine>>& machines() const { return machines_; }
+  std::string DirectoryOf(size_t replica) const;
   std::string HeadPath(size_t replica) const;
 
   // The newest complete record that an engine told of.
@@ -87,6 +90,7 @@ class Cluster {
   Network network;
   Store store;
   const Options options;
+  Rot* rot = nullptr;  // set before anything runs
 
   // It is no member, nor may it be one of a record that is on its way.
   bool IsAway(wire::ReplicaId id) const {

@@ -10,7 +10,7 @@ struct Features {
   // Rule 4: an engine that was replaced answers no reads.
   bool read_lease = true;
   // Rule 9: a replica knows a block whose pages the kernel dropped after they could not be written.
-  bool checksums_at_rest = false;
+  bool checksums_at_rest = true;
   // Rule 7: members that left come back by themselves.
   bool resync = true;
 };

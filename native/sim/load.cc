@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "sim/features.h"
+#include "sim/rot.h"
 
 namespace ankole::sim {
 namespace {
@@ -266,6 +267,7 @@ void Load::Judge(Request* request, uint64_t at) {
   if (request->changes()) {
     fault = model.WriteEnds(request->offset_bytes, request->length_bytes, request->began, at,
                             request->force_unit_access);
+    cluster_.rot->Overwritten(request->offset_bytes, request->length_bytes);
   } else if (request->operation == BlockOperation::kFlush) {
     model.Flushed(request->began);
   } else if (request->operation == BlockOperation::kRead) {
@@ -303,6 +305,10 @@ void Load::JudgeError(Request* request, uint64_t at) {
   // An engine all of whose members are suspect tells of that with every flush.
   if (request->operation == BlockOperation::kFlush &&
       (lost_before_ > request->engine->ready_tick || request->engine->epoch() <= suspects_epoch_)) {
+    return;
+  }
+  if (request->status == ErrorCode::kCorrupt && request->operation != BlockOperation::kFlush &&
+      cluster_.rot->Excuses(request->offset_bytes, request->length_bytes)) {
     return;
   }
   bool sound = false;
@@ -379,11 +385,13 @@ void Load::OnMembersChanged() {
   for (const wire::ReplicaId id : members_.all()) {
     if (!before.Contains(id)) cluster_.MachineOf(id)->lost_tick = 0;
   }
+  cluster_.rot->Look();
   CheckLoss();
 }
 
 // What every member has lost since it was answered, and nobody flushed, may be gone.
 void Load::CheckLoss() {
+  cluster_.rot->Look();
   if (members_.count == 0) return;
   uint64_t before = UINT64_MAX;
   for (const wire::ReplicaId id : members_.all()) {

@@ -70,6 +70,7 @@ class Machine {
   // Its disk was made to fail: what it answers with errors is no finding.
   bool damaged = false;
   bool disk_failed = false;  // writes or syncs, of these
+  bool was_full = false;     // its disk was, once: checksums may have found no room
   std::function<void()> on_lost;
   uint16_t next_port = 20'000;
 

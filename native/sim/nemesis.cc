@@ -2,6 +2,8 @@
 
 #include <algorithm>
 
+#include "sim/rot.h"
+
 namespace ankole::sim {
 namespace {
 
@@ -14,11 +16,27 @@ constexpr uint64_t kSlowlyNs = 2 * kNsPerSecond;
 }  // namespace
 
 const char* Nemesis::Name(Kind kind) {
-  static constexpr const char* kNames[kKinds] = {
-      "kill-disk-host", "kill-engine", "freeze-disk-host", "freeze-engine", "break-connection",
-      "cut-one-way",    "cut",         "isolate",          "cut-store",     "power-one",
-      "power-all",      "move",        "slow-disk",        "read-error",    "write-error",
-      "sync-error",     "full-disk",   "replace-disk",     "at-record",     "fork"};
+  static constexpr const char* kNames[kKinds] = {"kill-disk-host",
+                                                 "kill-engine",
+                                                 "freeze-disk-host",
+                                                 "freeze-engine",
+                                                 "break-connection",
+                                                 "cut-one-way",
+                                                 "cut",
+                                                 "isolate",
+                                                 "cut-store",
+                                                 "power-one",
+                                                 "power-all",
+                                                 "move",
+                                                 "slow-disk",
+                                                 "read-error",
+                                                 "write-error",
+                                                 "sync-error",
+                                                 "full-disk",
+                                                 "replace-disk",
+                                                 "flip-bits",
+                                                 "at-record",
+                                                 "fork"};
   return kNames[kind];
 }
 
@@ -45,6 +63,10 @@ std::string Nemesis::Describe() const {
   for (const Kind kind : kinds_) text += std::string(text.empty() ? "" : ", ") + Name(kind);
   if (at_record_) text += std::string(text.empty() ? "" : ", ") + Name(kAtRecord);
   return text.empty() ? "none" : text;
+}
+
+bool Nemesis::flips() const {
+  return std::find(kinds_.begin(), kinds_.end(), kFlipBits) != kinds_.end();
 }
 
 void Nemesis::Start() {
@@ -110,6 +132,7 @@ void Nemesis::Do(Kind kind) {
   const Machine& disk = cluster_.replica_machine(replica);
   switch (kind) {
     case kKillDiskHost:
+      if (!cluster_.rot->MayCrash(disk)) return;
       trace(disk.name());
       cluster_.KillDiskHost(replica, random_.Chance(1, 2) ? 0 : length_ns);
       return;
@@ -156,8 +179,9 @@ void Nemesis::Do(Kind kind) {
     }
     case kPowerOne: {
       const auto& machines = cluster_.machines();
-      cluster_.LosePower(*machines[random_.Below(machines.size())],
-                         random_.Skewed(kNsPerMs, 4 * length_ns));
+      Machine& machine = *machines[random_.Below(machines.size())];
+      if (!cluster_.rot->MayCrash(machine)) return;
+      cluster_.LosePower(machine, random_.Skewed(kNsPerMs, 4 * length_ns));
       return;
     }
     case kPowerAll:
@@ -165,6 +189,7 @@ void Nemesis::Do(Kind kind) {
       for (const auto& machine : cluster_.machines()) {
         if (random_.Chance(1, 8)) continue;
         world_.After(random_.Skewed(0, 50 * kNsPerMs), [this, &machine = *machine, length_ns] {
+          if (!cluster_.rot->MayCrash(machine)) return;
           cluster_.LosePower(machine, random_.Skewed(kNsPerMs, 4 * length_ns));
         });
       }
@@ -186,7 +211,10 @@ void Nemesis::Do(Kind kind) {
       const bool all = random_.Chance(1, 3);
       for (size_t i = 0; i < cluster_.replica_count(); ++i) {
         if (!all && i != replica) continue;
-        Disk& full = cluster_.replica_machine(i).disk;
+        Machine& machine = cluster_.replica_machine(i);
+        if (!cluster_.rot->MayDamage(machine)) continue;
+        machine.was_full = true;
+        Disk& full = machine.disk;
         full.capacity_pages = full.used_pages() + random_.Below(8);
         world_.After(length_ns, [&full] { full.capacity_pages = Disk::kCapacityPages; });
       }
@@ -204,6 +232,9 @@ void Nemesis::Do(Kind kind) {
       return;
     case kFork:
       Fork();
+      return;
+    case kFlipBits:
+      cluster_.rot->Strike(random_.Between(1, 8), random_.Chance(1, 16));
       return;
     case kAtRecord:
     case kKinds:
@@ -334,7 +365,7 @@ bool Nemesis::MayDamage(const Machine& machine) const {
 
 void Nemesis::Damage(Kind kind) {
   Machine& machine = AnyDisk();
-  if (!MayDamage(machine)) return;
+  if (!MayDamage(machine) || !cluster_.rot->MayDamage(machine)) return;
   if (kind != kReadError && world_.now_ns() < troubled_until_ns_) return;
   if (world_.tracing()) world_.Trace("nemesis", std::string(Name(kind)) + " " + machine.name());
   machine.damaged = true;

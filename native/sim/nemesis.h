@@ -20,6 +20,8 @@ class Nemesis {
   void Heal();
   // The kinds of this run, for the trace.
   std::string Describe() const;
+  // Bits flip in this run.
+  bool flips() const;
 
  private:
   enum Kind : uint8_t {
@@ -41,6 +43,7 @@ class Nemesis {
     kSyncError,
     kFullDisk,
     kReplaceDisk,
+    kFlipBits,
     kAtRecord,
     kFork,
     kKinds,

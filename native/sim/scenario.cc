@@ -7,6 +7,7 @@
 #include "sim/features.h"
 #include "sim/load.h"
 #include "sim/nemesis.h"
+#include "sim/rot.h"
 
 namespace ankole::sim {
 namespace {
@@ -15,6 +16,7 @@ namespace {
 // together: when faults have stopped, everything goes on within this time.
 constexpr uint64_t kLiveNs = 60 * kNsPerSecond;
 // One that flapped is held off for a minute at the most, and replicas join one after the other.
+constexpr uint64_t kScrubNs = 5 * kNsPerSecond;
 constexpr uint64_t kRedundantNs = 240 * kNsPerSecond;
 
 class Scenario {
@@ -45,6 +47,8 @@ class Scenario {
     net.delay_ns_max = (100 * kNsPerUs) << random.Below(7);
     net.room_bytes = (32 * kKiB) << random.Below(7);
     net.lost_in_1000 = lossy ? random.Between(1, 20) : 0;
+    rot_ = std::make_unique<Rot>(*cluster_);
+    cluster_->rot = rot_.get();
     load_ = std::make_unique<Load>(*cluster_);
     nemesis_ = std::make_unique<Nemesis>(*cluster_);
   }
@@ -115,7 +119,26 @@ class Scenario {
     if (kFeatures.resync && !Await("full redundancy", [this] { return Redundant(); })) return;
     load_->ReadAll();
     if (!Await("reading all back", [this] { return load_->read_all_done(); })) return;
+    if (rot_->flips() > 0 && !Scrub()) return;
     StopAndCompare(round);
+  }
+
+  // Whatever rots and has a good copy is repaired.
+  bool Scrub() {
+    uint64_t began_ns = 0;
+    const uint64_t limit_ns = world_.now_ns() + kLiveNs;
+    while (!rot_->Unrepaired().empty() && !world_.failed()) {
+      EngineProcess* const engine = cluster_->engine();
+      if (engine != nullptr && engine->ready() && world_.now_ns() >= began_ns + kScrubNs) {
+        began_ns = world_.now_ns();
+        engine->reactor.Inside(
+            [this, engine] { engine->engine().Scrub(0, options_.size_bytes, 0); });
+      }
+      world_.RunUntil(world_.now_ns() + 10 * kNsPerMs);
+      if (world_.now_ns() < limit_ns) continue;
+      world_.Finding("a flipped bit was not repaired by scrubbing: " + rot_->Unrepaired());
+    }
+    return !world_.failed();
   }
 
   void StopAndCompare(uint64_t round) {
@@ -128,6 +151,7 @@ class Scenario {
     }
     if (cluster_->engine() == engine && engine->clean()) Compare(engine->engine().Report().record);
     if (world_.failed() || round + 1 == rounds_) return;
+    if (nemesis_->flips()) rot_->Strike(world_.random.Between(1, 30), world_.random.Chance(1, 8));
     cluster_->KillEngine(0);
     if (world_.random.Chance(1, 2)) AttachAnywhere();
   }
@@ -160,6 +184,7 @@ class Scenario {
         (void)machine.disk.Read(*first, at, one, sizeof(one));
         (void)machine.disk.Read(*head, at, other, sizeof(other));
         if (std::memcmp(one, other, sizeof(one)) == 0) continue;
+        if (rot_->IsLost(at / kBlockBytes)) continue;
         world_.Finding("closed clean, and " + first_name + " and " + machine.name() +
                        " differ in block " + std::to_string(at / kBlockBytes));
         return;
@@ -171,6 +196,7 @@ class Scenario {
   Cluster::Options options_;
   uint64_t rounds_ = 1;
   std::unique_ptr<Cluster> cluster_;
+  std::unique_ptr<Rot> rot_;
   std::unique_ptr<Load> load_;
   std::unique_ptr<Nemesis> nemesis_;
 };
