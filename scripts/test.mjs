@@ -9,7 +9,7 @@
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { createWriteStream, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
-import { constants, setPriority } from 'node:os'
+import { availableParallelism, constants, setPriority } from 'node:os'
 import { join } from 'node:path'
 import { createInterface } from 'node:readline'
 import process from 'node:process'
@@ -30,12 +30,6 @@ const suites = {
     command: [process.execPath, 'scripts/native-tests.mjs'],
     reader: readNative,
     limitMs: 15 * minutes,
-  },
-  typescript: {
-    what: 'TypeScript, and the real processes',
-    command: [tap, 'run', '--disable-coverage'],
-    reader: readTap,
-    limitMs: 10 * minutes,
   },
   model: {
     what: 'the rules of membership, every state of them',
@@ -69,6 +63,12 @@ const suites = {
     limitMs: 35 * minutes,
     isBeside: true,
   },
+  typescript: {
+    what: 'TypeScript, and the real processes',
+    command: [tap, 'run', '--disable-coverage'],
+    reader: readTap,
+    limitMs: 10 * minutes,
+  },
   conformance: {
     what: "other people's clients against the whole",
     command: [process.execPath, 'test/conformance/run.mjs'],
@@ -97,7 +97,9 @@ const suites = {
 }
 const suitesDefault = ['native', 'typescript']
 /** These wait for programs, disks and timers most of the time; the suites before use all processors. */
-const leavesIdle = ['conformance', 'faults', 'kernel']
+const leavesIdle = ['typescript', 'conformance', 'faults', 'kernel']
+/** What these compile at first. It is begun with the first suite, and has what those before leave idle. */
+const compiles = { asan: ['VARIANT=asan', 'tests'], tsan: ['VARIANT=tsan', 'tests'], fuzz: ['fuzz'] }
 
 /** Lines «ok NAME», «not ok NAME», «skip NAME: REASON», and at the end a line that counts them. */
 function readNative(print) {
@@ -245,9 +247,33 @@ for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP']) {
   })
 }
 
+/** By suite: resolves when it is compiled, or does not compile, which is said when the suite is run. */
+const compiled = new Map()
+
+function compileAhead() {
+  let before = Promise.resolve()
+  for (const name of Object.keys(compiles).filter((name) => names.includes(name))) {
+    before = before.then(() => compile(compiles[name]))
+    compiled.set(name, before)
+  }
+}
+
+async function compile(what) {
+  const args = ['-s', '-C', join(root, 'native'), `-j${availableParallelism()}`, ...what]
+  const child = spawn('make', args, { detached: true, stdio: 'ignore' })
+  running.add(child)
+  giveWay(child.pid)
+  await new Promise((resolve) => {
+    child.once('error', resolve)
+    child.once('close', resolve)
+  })
+  running.delete(child)
+}
+
 async function runSuite(name, print = console.log) {
   const { what, command, reader, limitMs } = suites[name]
   print(`${name}: ${what}`)
+  await compiled.get(name)
   const started = Date.now()
   const marker = randomBytes(8).toString('hex')
   const result = reader(print)
@@ -316,6 +342,7 @@ mkdirSync(join(root, 'build'), { recursive: true })
 const results = []
 /** The suites that have begun beside others: what they print comes when it is their turn. */
 const beside = new Map()
+compileAhead()
 for (const name of names) {
   if (leavesIdle.includes(name)) beginBeside()
   const begun = beside.get(name)

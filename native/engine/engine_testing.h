@@ -418,8 +418,9 @@ class Bench final : public Engine::Observer, public LogSink {
     On([&] { record = engine->Report().record; });
     return record;
   }
-  // Where in the log of events this stands; SIZE_MAX: nowhere. On the reactor's thread.
+  // Where in the log of events this stands; SIZE_MAX: nowhere. On any thread.
   size_t At(const std::string& event, size_t from = 0) const {
+    const std::lock_guard<std::mutex> lock(events_mutex_);
     for (size_t i = from; i < events.size(); ++i) {
       if (events[i].starts_with(event)) return i;
     }
@@ -434,7 +435,16 @@ class Bench final : public Engine::Observer, public LogSink {
     Note("store answered " + std::to_string(question.second.generation));
     engine->AnswerStore(question.first, outcome);
   }
-  void Note(const std::string& event) { events.push_back(event); }
+  void Note(const std::string& event) {
+    const std::lock_guard<std::mutex> lock(events_mutex_);
+    events.push_back(event);
+  }
+  // What was logged until now.
+  std::vector<std::string> Logged() {
+    std::vector<std::string> lines;
+    On([&] { lines = log; });
+    return lines;
+  }
   io::Reactor& reactor() { return *reactor_; }
 
   // Ends everything; the destructor does it too.
@@ -573,6 +583,7 @@ class Bench final : public Engine::Observer, public LogSink {
   std::vector<std::unique_ptr<Request>> requests_;
   std::thread thread_;
   std::mutex mutex_;
+  mutable std::mutex events_mutex_;  // of `events`, which the test's thread reads as well
   std::condition_variable changed_;
   bool waits_ = false;
   bool met_ = false;

@@ -156,7 +156,8 @@ void LosesAMemberMidWrite(bool break_it) {
   three.bench.On([&] { three[2].Release(); });
   ASSERT(three.bench.Until([&] { return acknowledged == 64; }));
   // From the failure on nothing was acknowledged before both had the record.
-  const auto& events = three.bench.events;
+  std::vector<std::string> events;
+  three.bench.On([&] { events = three.bench.events; });
   const size_t proposed = three.bench.At("proposed 2");
   const size_t complete = three.bench.At("complete 2");
   ASSERT(proposed != SIZE_MAX && complete != SIZE_MAX);
@@ -421,7 +422,7 @@ TEST(engine, ANewAttachmentWaitsWhereAnEngineBeforeItMayStillReadFromAReplica) {
   three.bench.On([&] { three[2].Listen(); });
   three.bench.On([&] { three.bench.log.clear(); });
   ASSERT(three.bench.StartAndWait());
-  for (const std::string& line : three.bench.log) EXPECT(!line.starts_with("waiting 2 s"));
+  for (const std::string& line : three.bench.Logged()) EXPECT(!line.starts_with("waiting 2 s"));
 }
 
 TEST(engine, AStartTakesAlsoThoseThatItDoesNotStartOn) {

@@ -306,7 +306,8 @@ TEST(engine_request, WhenAllAreOutOfSpaceWritesWaitAndReadsGoOn) {
   EXPECT(three.bench.Do(BlockOperation::kUnmap, kMiB, kMiB) == ErrorCode::kOk);
   EXPECT(three.bench.Flush() == ErrorCode::kOk);
   // Said once, not at each attempt.
-  EXPECT_EQ(std::count_if(three.bench.log.begin(), three.bench.log.end(),
+  const std::vector<std::string> log = three.bench.Logged();
+  EXPECT_EQ(std::count_if(log.begin(), log.end(),
                           [](const std::string& line) {
                             return line.find("out of space") != std::string::npos;
                           }),
