@@ -332,8 +332,6 @@ TEST(block_sums, a_clean_stop_after_a_crash_leaves_what_is_not_known_unverified)
   });
 }
 
-// Settle cut at each of its I/Os: what is found afterwards is never a checksum of a settled region
-// that does not match what was acknowledged.
 // The engine holds the lock of all regions that it asks for.
 TEST(block_sums, a_clean_computes_one_region_and_says_that_there_is_more) {
   io::OnEachBackend([](io::Reactor& reactor) {
@@ -390,6 +388,8 @@ TEST(block_sums, what_sum_computed_after_a_crash_is_kept) {
   });
 }
 
+// Settle cut at each of its I/Os: what is found afterwards is never a checksum of a settled region
+// that does not match what was acknowledged.
 TEST(block_sums, a_settle_that_is_cut_never_lies) {
   io::OnEachBackend([](io::Reactor& reactor) {
     for (const size_t torn : {0, 512, 4000}) {

@@ -7,30 +7,21 @@
 #include <random>
 
 #include "base/crc32c.h"
-#include "replica/disk_host_testing.h"
 #include "replica/session_mode.h"
+#include "replica/session_testing.h"
 #include "wire/regions.h"
 
 namespace ankole::replica {
 namespace {
 
+using testing::ARecord;
 using testing::Client;
+using testing::kEpoch;
+using testing::kId;
+using testing::Opcode;
 using testing::Pattern;
 using testing::ReceivedFrame;
 using testing::RunningHost;
-using wire::Opcode;
-
-constexpr wire::ReplicaId kId = 0x1111;
-constexpr wire::Epoch kEpoch = {3, 1};
-
-wire::RecordPair ARecord(wire::Epoch epoch, uint64_t generation) {
-  wire::RecordPair pair;
-  pair.current.epoch = epoch;
-  pair.current.generation = generation;
-  pair.current.members.Add(kId);
-  pair.complete = pair.current;
-  return pair;
-}
 
 // --- the state machine
 // -------------------------------------------------------------------------------
