@@ -577,6 +577,17 @@ void Engine::JudgeFailures(Operation* operation) {
   if (broken.count > 0) Drop(broken, fault, failure);
 }
 
+// A flush covers what was acknowledged before: it is none of a member that lost that, and is still
+// one only as the store has not answered yet (rules 1 and 7).
+bool Engine::FlushesTooLittle(const Operation& operation) const {
+  if (operation.kind != BlockOperation::kFlush || operation.status != ErrorCode::kOk) return false;
+  const auto& leaving = leaving_.all();
+  return std::any_of(leaving.begin(), leaving.end(), [this](wire::ReplicaId id) {
+    const wire::ReplicaState& state = StateOf(*LinkOf(id));
+    return state.lost || (complete_.exists() && !state.records.current.exists());
+  });
+}
+
 // The outcome is known. While a record is proposed nothing that changed data is acknowledged.
 void Engine::Finish(Operation* operation, ErrorCode status) {
   operation->status = status;
@@ -585,7 +596,7 @@ void Engine::Finish(Operation* operation, ErrorCode status) {
       status == ErrorCode::kOk) {
     operation->status = ErrorCode::kIoError;
   }
-  if (proposal_.outstanding && operation->fans_out()) {
+  if ((proposal_.outstanding && operation->fans_out()) || FlushesTooLittle(*operation)) {
     held_.PushBack(operation);
     return;
   }

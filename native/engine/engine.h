@@ -171,6 +171,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void Judge(Operation* operation);
   void JudgeFailures(Operation* operation);
   wire::Members SpoiledAt(const Operation& operation) const;
+  bool FlushesTooLittle(const Operation& operation) const;
   void Finish(Operation* operation, ErrorCode status);
   void Acknowledge(Operation* operation);
   void Recycle(Operation* operation);
@@ -259,6 +260,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void AskStore();
   void ProbeStore(uint64_t now_ns);
   void Complete();
+  void AcknowledgeHeld();
   // These members must leave, whatever they do from now on; CHECKs that one stays. They do at once
   // where rule 2 needs no store, else when the store answers.
   void Drop(const wire::Members& leaving, Fault fault, const std::string& reason);
@@ -339,7 +341,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   IntrusiveList<Operation, &Operation::node> left_over_;  // answered, but not quiet
   IntrusiveList<Operation, &Operation::queue_node> to_judge_;
   bool judging_ = false;
-  IntrusiveList<Operation, &Operation::queue_node> held_;      // done; the record is not complete
+  IntrusiveList<Operation, &Operation::queue_node> held_;      // done; until a record is complete
   IntrusiveList<Operation, &Operation::queue_node> full_;      // no member has space
   IntrusiveList<Operation, &Operation::queue_node> unproved_;  // reads that wait for the lease
   uint64_t unproved_since_ns_ = 0;

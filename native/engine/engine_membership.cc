@@ -146,9 +146,22 @@ void Engine::Complete() {
   }
   if (mode_ == Mode::kChanging) SetMode(Mode::kServing, WhoLeft());
   MembersChanged();
-  while (!held_.empty() && !proposal_.outstanding) Acknowledge(held_.PopFront());
+  AcknowledgeHeld();
   if (!unproved_.empty()) AnswerHeldReads();
   CloseWhenIdle();
+}
+
+void Engine::AcknowledgeHeld() {
+  IntrusiveList<Operation, &Operation::queue_node> still;
+  while (!held_.empty() && !proposal_.outstanding) {
+    Operation* operation = held_.PopFront();
+    if (FlushesTooLittle(*operation)) {
+      still.PushBack(operation);
+    } else {
+      Acknowledge(operation);
+    }
+  }
+  while (!still.empty()) held_.PushBack(still.PopFront());
 }
 
 // The start is done. An engine before this one may still answer reads from a replica that this one

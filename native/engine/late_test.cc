@@ -165,6 +165,30 @@ TEST(engine, TheLastMemberIsReadAlsoWhereASyncFailed) {
   EXPECT_EQ(only.asked(wire::Opcode::kRead), 1);
 }
 
+// Simulator, seed 102448: what the flush covers is gone at one of the members that answered it.
+TEST(engine, AFlushWaitsForAMemberToLeaveThatLostWhatItCovers) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  EXPECT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  EXPECT(two.bench.Flush() == ErrorCode::kOk);
+  two.bench.On([&] {
+    two.bench.store_mode = StoreMode::kSilent;
+    two[1].state.suspect = two[1].state.lost = true;
+    two[1].Break();
+  });
+  ASSERT(two.bench.Until([&] { return two.bench.At("store probed") != SIZE_MAX; }));
+  Request* flush = two.bench.Submit(BlockOperation::kFlush, 0, 0);
+  ASSERT(two.bench.Until([&] { return two[1].asked(wire::Opcode::kFlush) == 2; }));
+  EXPECT(two.bench.Never([&] { return flush->finished; }, 300));
+  EXPECT_EQ(two.Members(), 2U);
+  // A write covers only itself.
+  EXPECT(two.bench.Write(4096, 4096, 2) == ErrorCode::kOk);
+  two.bench.On([&] { two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(two.bench.Wait(flush));
+  EXPECT(flush->status == ErrorCode::kOk);
+  EXPECT_EQ(two.Members(), 1U);
+}
+
 TEST(engine, AMemberThatComesBackSuspectLeaves) {
   Three three;
   ASSERT(three.bench.StartAndWait());
