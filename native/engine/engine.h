@@ -317,6 +317,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   const wire::Members& targets() const { return proposal_.record.members; }
   // Without those that must leave.
   wire::Members Staying() const;
+  bool HeldByStaying() const;
   bool IsStaying(size_t index) const override {
     return IsTarget(index) && !leaving_.Contains(links_[index]->replica());
   }

@@ -46,12 +46,28 @@ void Engine::Propose(const wire::Members& members) {
 void Engine::WriteRecord(Link& link) {
   if (!link.up() || link.control_outstanding() || proposal_.written.Contains(link.replica()))
     return;
-  // By a record a replica is taken as it is: not one that must leave for what it lost (rule 7).
-  if (leaving_.Contains(link.replica()) && StateOf(link).lost) return;
+  uint16_t flags = 0;
+  if (leaving_.Contains(link.replica()) && StateOf(link).lost) {
+    // By a record a replica is taken as it is: not one that must leave for what it lost (rule 7).
+    // For the first one see DecideStart: held by those that lost nothing, whenever it is by this
+    // one.
+    if (!decision_.leaving.Contains(link.replica()) || !HeldByStaying()) return;
+    flags = wire::kFlagStillLost;
+  } else if (joiner_.IsResynced(link.index()) ||
+             (suspects_.Contains(link.replica()) && equalizer_.AllEqual())) {
+    flags = wire::kFlagResynced;
+  }
   record_sent_[link.index()] = proposal_.record.generation;
-  const bool resynced = joiner_.IsResynced(link.index()) ||
-                        (suspects_.Contains(link.replica()) && equalizer_.AllEqual());
-  link.SendRecord({proposal_.record, complete_}, resynced);
+  link.SendRecord({proposal_.record, complete_}, flags);
+}
+
+// Whether all members that need not leave have written the first record.
+bool Engine::HeldByStaying() const {
+  const wire::Members staying = Staying();
+  const auto& ids = staying.all();
+  return mode_ == Mode::kRecording &&
+         std::all_of(ids.begin(), ids.end(),
+                     [this](wire::ReplicaId id) { return proposal_.written.Contains(id); });
 }
 
 // Complete by the members alone where they carry all that rule 2 counts. The first record of a run
@@ -66,7 +82,10 @@ void Engine::RecordWritten(Link& link) {
   proposal_.written.Add(link.replica());
   // The others are late from the first answer on.
   if (proposal_.written.count == 1) proposal_.since_ns = reactor_.NowNs();
-  if (!(proposal_.written == proposal_.record.members)) return;
+  if (!(proposal_.written == proposal_.record.members)) {
+    for (const wire::ReplicaId id : decision_.leaving.all()) WriteRecord(*LinkOf(id));
+    return;
+  }
   const bool first = complete_.epoch != options_.epoch;
   if (ballot_.Carries(proposal_.record.members) && (!first || options_.kept)) {
     Complete();
@@ -172,10 +191,11 @@ void Engine::ServeWhenAlone() {
     SetMessage("waiting 2 s until an engine before this one cannot answer any more");
     return;
   }
-  for (const wire::ReplicaId id : complete_.members.all()) {
+  for (const wire::ReplicaId id : Staying().all()) {
     observer_.OnReplica(id, "member", Fault::kNone, "");
   }
   SetMode(Mode::kServing, WhoLeft());
+  LetLeave({});
   MembersChanged();
   observer_.OnReady();
 }

@@ -207,7 +207,10 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
   const wire::Record& holds = state.records.current;
   const bool knows =
       holds == complete_ || (proposal_.outstanding && !Newer(holds, proposal_.record));
-  if (!IsStaying(link.index())) return;  // it leaves in any case
+  if (!IsStaying(link.index())) {  // it leaves in any case
+    if (proposal_.outstanding && decision_.leaving.Contains(link.replica())) WriteRecord(link);
+    return;
+  }
   Departure back;
   if (state.lost) back = {Fault::kSuspect, "it may have lost what it had acknowledged"};
   if (!knows && complete_.epoch == options_.epoch) {

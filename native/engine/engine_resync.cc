@@ -272,6 +272,7 @@ void Engine::LearnMaps() {
   std::vector<Equalizer::Member> members;
   suspects_ = {};
   for (const wire::ReplicaId id : decision_.members.all()) {
+    if (decision_.leaving.Contains(id)) continue;
     Link* link = LinkOf(id);
     members.push_back({link, StateOf(*link)});
     if (StateOf(*link).suspect) suspects_.Add(id);
@@ -351,7 +352,7 @@ void Engine::ClearSuspects() {
       return;
     }
     if (link.up() && !link.control_outstanding()) {
-      link.SendRecord({proposal_.record, complete_}, true);
+      link.SendRecord({proposal_.record, complete_}, wire::kFlagResynced);
     }
   }
 }

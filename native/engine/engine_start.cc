@@ -125,6 +125,7 @@ void Engine::FirstRecord() {
     }
     observer_.OnReplica(link->replica(), "left", fault, reason);
   }
+  MustLeave(now.leaving, Fault::kSuspect, "it may have lost what it had acknowledged");
   Propose(now.members);
 }
 

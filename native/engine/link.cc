@@ -196,12 +196,11 @@ void Link::Fence() {
   SendControl(wire::Opcode::kWelcome, nullptr, 0);
 }
 
-void Link::SendRecord(const wire::RecordPair& pair, bool resynced) {
+void Link::SendRecord(const wire::RecordPair& pair, uint16_t flags) {
   std::array<std::byte, wire::kEncodedRecordPairBytes> bytes;
   wire::EncodeRecordPair(pair, bytes);
-  sent_resynced_ = resynced;
-  SendControl(wire::Opcode::kRecord, bytes.data(), bytes.size(),
-              resynced ? wire::kFlagResynced : uint16_t{0});
+  sent_resynced_ = (flags & wire::kFlagResynced) != 0;
+  SendControl(wire::Opcode::kRecord, bytes.data(), bytes.size(), flags);
 }
 
 void Link::SendClose() { SendControl(wire::Opcode::kClose, nullptr, 0); }

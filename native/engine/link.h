@@ -116,7 +116,8 @@ class Link final : wire::Connection::Handler {
   void Fence();
   // One of these at a time.
   // `resynced`: it was made equal (rule 7).
-  void SendRecord(const wire::RecordPair& pair, bool resynced = false);
+  // `flags`: kFlagResynced, kFlagStillLost.
+  void SendRecord(const wire::RecordPair& pair, uint16_t flags = 0);
   // The last record was sent so.
   bool sent_resynced() const { return sent_resynced_; }
   void SendClose();

@@ -88,7 +88,9 @@ bool AllHeard(const wire::Record& record, const std::vector<Heard>& heard, std::
 // Every set shares a member with the complete one before it (rule 2). One that holds the newest
 // record will do, suspect or not: it can never again be alone with the older one. Where none does,
 // it is not complete as long as a member of both lacks it: nothing was acknowledged since, and that
-// member is as good. `suspects`: those that it starts on are suspect as well.
+// member is as good. `suspects`: those that it starts on are suspect as well. Where none is as
+// good, one that may have lost what the intact ones hold must write the next record all the same:
+// alone it can then never again be taken for the volume.
 void TakeOfTheCompleteOne(const wire::Record& complete, const std::vector<Heard>& heard,
                           bool suspects, StartDecision* decision) {
   for (const wire::ReplicaId id : complete.members.all()) {
@@ -101,6 +103,16 @@ void TakeOfTheCompleteOne(const wire::Record& complete, const std::vector<Heard>
     decision->unclean = true;
   }
   if (Share(decision->members, complete.members)) return;
+  for (const wire::ReplicaId id : complete.members.all()) {
+    const Heard* found = Find(heard, id);
+    if (found == nullptr || !found->answered || !found->state.records.current.exists() ||
+        !decision->newest.members.Contains(id)) {
+      continue;
+    }
+    decision->members.Add(id);
+    decision->leaving.Add(id);
+  }
+  if (decision->leaving.count > 0) return;
   decision->members = {};
   AddReason(&decision->lacking, "a member of the last complete record is needed (" +
                                     Describe(complete) + "), and none can be taken");

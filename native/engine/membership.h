@@ -44,6 +44,9 @@ struct StartDecision {
   bool complete = false;
   // Of those that answered, to start on.
   wire::Members members;
+  // Of these, the ones that are members for the sake of rule 2 alone. They may have lost what the
+  // others hold: they get the first record after them, keep the mark of it, and leave at once.
+  wire::Members leaving;
   // The newest record heard; the first record of this epoch follows it.
   wire::Record newest;
   // The newest one that is known to be complete: the store has it, or a replica was told so.

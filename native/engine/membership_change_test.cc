@@ -425,6 +425,48 @@ TEST(engine, ANewAttachmentWaitsWhereAnEngineBeforeItMayStillReadFromAReplica) {
   for (const std::string& line : three.bench.Logged()) EXPECT(!line.starts_with("waiting 2 s"));
 }
 
+// 11 was joining 10, the only member, and holds the record that says so. 10 does not: it lost
+// power.
+TEST(engine, ALastMemberThatLostPowerBeforeItWroteTheRecordWritesTheNextOneAndLeaves) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  EXPECT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  two[1].verdict = [](const wire::Header& header) { return FailWrites(header); };
+  EXPECT(two.bench.Write(0, 4096, 2) == ErrorCode::kOk);
+  EXPECT(two.bench.Stop());
+  const wire::RecordPair held = two[0].state.records;
+  ASSERT(held.current.members.count == 1);
+  two.bench.On([&] {
+    two[1].verdict = nullptr;
+    std::memcpy(two[1].data.data(), two[0].data.data(), two[0].data.size());
+    two[1].state.records.complete = held.current;
+    two[1].state.records.current = held.current;
+    ++two[1].state.records.current.generation;
+    two[1].state.records.current.members.Add(two[1].id());
+    two[0].state.suspect = two[0].state.lost = true;
+    std::memset(two[0].data.data(), 0, 4096);
+    two.bench.events.clear();
+    two.bench.store_mode = StoreMode::kSilent;
+  });
+  two.bench.options.alone = false;  // 11 is waited for
+  two.bench.Start();
+  ASSERT(two.bench.Until([&] { return two.bench.At("store asked") != SIZE_MAX; }));
+  // Nobody else may know a newer record than 11.
+  EXPECT(two.bench.At("record 4 at 11") < two.bench.At("record 4 at 10"));
+  EXPECT(two[0].state.lost);
+  two.bench.On([&] { two.bench.store_mode = StoreMode::kAnswers; });
+  two.bench.AnswerStore(Status::Ok());
+  ASSERT(two.bench.Until([&] { return two.bench.ready; }));
+  EXPECT(two.bench.Reads(0, 4096, 2));
+  // It is back by way of joining.
+  ASSERT(two.bench.Until(
+      [&] { return two.bench.engine->Report().record.members.count == 2 && !two[0].state.lost; }));
+  EXPECT(two.bench.At("record 5 at 11") < two.bench.At("record 6 at 10"));
+  EXPECT(two.bench.At("record 5 at 10") == SIZE_MAX);
+  EXPECT(two.bench.At("replica 10 fault suspect") != SIZE_MAX);
+  EXPECT(two.bench.Stop());
+}
+
 TEST(engine, AStartTakesAlsoThoseThatItDoesNotStartOn) {
   Three three;
   ASSERT(three.bench.StartAndWait());

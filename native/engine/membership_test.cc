@@ -248,12 +248,19 @@ TEST(membership, EverySetSharesAMemberWithTheCompleteOneBeforeIt) {
   suspect.state.suspect = suspect.state.lost = true;
   const StartDecision beside = DecideStart(Of(complete), {suspect, two});
   EXPECT(beside.may_start && beside.members.count == 1 && beside.members.Contains(2));
+  // One that has not written it is started on as well, if only to write the next one and to leave.
+  Heard without = Holds(1, complete);
+  without.state.suspect = without.state.lost = true;
+  const StartDecision again = DecideStart(Of(complete), {without, two});
+  EXPECT(again.may_start && again.members.count == 2);
+  EXPECT(again.leaving.count == 1 && again.leaving.Contains(1));
+  EXPECT(beside.leaving.count == 0 && both.leaving.count == 0);
   // Where all have lost something, 1 is as good as 2.
   Heard older = Holds(1, complete);
   Heard newer = two;
   older.state.suspect = older.state.lost = newer.state.suspect = newer.state.lost = true;
   const StartDecision lost = DecideStart(Of(complete), {older, newer});
-  EXPECT(lost.may_start && lost.members.count == 2);
+  EXPECT(lost.may_start && lost.members.count == 2 && lost.leaving.count == 0);
   // Known to be complete, 2 is enough.
   EXPECT(DecideStart(Of(ARecord(5, {1, 2})), {Silent(1), two}).may_start);
 }

@@ -262,7 +262,10 @@ class ScriptedReplica {
         }
         for (const wire::ReplicaId id : pair.value().current.members.all()) missing.erase(id);
         if ((header.flags & wire::kFlagResynced) != 0) state.suspect = state.lost = false;
-        if (state.records.current != pair.value().current) state.lost = false;
+        if (state.records.current != pair.value().current &&
+            (header.flags & wire::kFlagStillLost) == 0) {
+          state.lost = false;
+        }
         state.records = pair.value();
         note_("record " + std::to_string(state.records.current.generation) + " at " + name);
         break;

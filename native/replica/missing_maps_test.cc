@@ -188,6 +188,7 @@ TEST(replica_regions, tells_whether_it_lost_something_since_its_record) {
   OnFreshReplica([](CutFiles& files, io::Reactor& reactor, const std::string& directory) {
     const wire::Record first = ARecord(1, {kMe});
     const wire::Record second = ARecord(2, {kMe});
+    const wire::Record third = ARecord(3, {kMe});
     files.boot_id = "boot-1";
     {
       Maps driver(files, reactor, directory);
@@ -204,7 +205,13 @@ TEST(replica_regions, tells_whether_it_lost_something_since_its_record) {
     }
     {
       Maps driver(files, reactor, directory);
-      EXPECT_EQ(driver.Propose(second, first), ErrorCode::kOk);
+      EXPECT_EQ(driver.Propose(second, first, false, true), ErrorCode::kOk);
+      EXPECT(driver.replica().suspect() && driver.replica().lost());
+    }
+    {
+      Maps driver(files, reactor, directory);
+      EXPECT(driver.replica().suspect() && driver.replica().lost());
+      EXPECT_EQ(driver.Propose(third, second), ErrorCode::kOk);
       EXPECT(driver.replica().suspect() && !driver.replica().lost());
     }
     {
@@ -214,7 +221,7 @@ TEST(replica_regions, tells_whether_it_lost_something_since_its_record) {
     }
     Maps driver(files, reactor, directory);
     EXPECT(driver.replica().suspect() && driver.replica().lost());
-    EXPECT_EQ(driver.Propose(second, second, true), ErrorCode::kOk);
+    EXPECT_EQ(driver.Propose(third, third, true), ErrorCode::kOk);
     EXPECT(!driver.replica().suspect() && !driver.replica().lost());
   });
 }

@@ -60,6 +60,7 @@ struct ReplicaOperation {
   wire::RecordPair record;       // kRecord
   wire::Epoch welcomed;          // kRecord
   bool resynced = false;         // kRecord: the replica was made equal (rule 7)
+  bool still_lost = false;       // kRecord: what it lost before counts still (rule 7)
   wire::RegionRuns runs;         // kMark, kMissing; in the submitter's memory
   wire::CleanRequest clean;      // kClean, with the range
   wire::MissingRequest missing;  // kMissing

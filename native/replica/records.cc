@@ -56,7 +56,7 @@ void Replica::BeginRecord(ReplicaOperation* operation) {
     record_next_.mount_id = mount_id_;
   }
   // Not where a welcome writes another epoch beside it: what was lost before is lost still.
-  if (operation->resynced || next != record_state_.record) {
+  if (operation->resynced || (next != record_state_.record && !operation->still_lost)) {
     record_next_.recorded_in = IncarnationOf(boot_id_, mount_id_);
   }
   uint8_t begun = 0;

@@ -54,11 +54,12 @@ class Maps : public Driver {
     return outcome;
   }
   ErrorCode Propose(const wire::Record& current, const wire::Record& complete,
-                    bool resynced = false) {
+                    bool resynced = false, bool still_lost = false) {
     ReplicaOperation& operation = Add(kRecord);
     operation.record = {current, complete};
     operation.welcomed = current.epoch;
     operation.resynced = resynced;
+    operation.still_lost = still_lost;
     return Run();
   }
   ErrorCode Mark(const std::vector<wire::RegionRun>& runs, OperationKind kind = kMark,

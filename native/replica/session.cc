@@ -416,7 +416,7 @@ void Session::Begin(SessionOperation* operation, const wire::Header& header) {
   storage.checksums = nullptr;
   storage.checksums_filled = false;
   storage.extents_count = 0;
-  storage.resynced = false;
+  storage.resynced = storage.still_lost = false;
   storage.runs = {};
   storage.tag = header.tag;
   replica_->Heard(header.complete_tag);
@@ -549,6 +549,7 @@ void Session::StartRecord(SessionOperation* operation, const std::byte* payload)
   operation->storage.record = pair.Take();
   operation->storage.welcomed = hello_.epoch;
   operation->storage.resynced = (header.flags & wire::kFlagResynced) != 0;
+  operation->storage.still_lost = (header.flags & wire::kFlagStillLost) != 0;
   Submit(operation, OperationKind::kRecord);
 }
 

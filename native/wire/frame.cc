@@ -29,7 +29,7 @@ constexpr Rule kRules[] = {
     {Opcode::kAuth, "AUTH", 0, false, 0, kControl, kControl},
     {Opcode::kInquire, "INQUIRE", 0, false, 0, 0, kControl},
     {Opcode::kWelcome, "WELCOME", 0, false, 0, kControl, kControl},
-    {Opcode::kRecord, "RECORD", kFlagResynced, false, 0, kControl, 0},
+    {Opcode::kRecord, "RECORD", kFlagResynced | kFlagStillLost, false, 0, kControl, 0},
     {Opcode::kRead, "READ", kFlagAnyway, true, kDataBytesMax, 0, kPayloadBytesMax, true},
     {Opcode::kWrite, "WRITE", kFlagForceUnitAccess, true, kDataBytesMax, kPayloadBytesMax, 0, true},
     {Opcode::kZero, "ZERO", kFlagForceUnitAccess | kFlagKeepAllocated, true, kAnyLength, 0, 0,

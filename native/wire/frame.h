@@ -48,7 +48,9 @@ inline constexpr uint16_t kFlagForceUnitAccess = 1;  // kWrite, kZero, kUnmap
 inline constexpr uint16_t kFlagKeepAllocated = 2;    // kZero
 inline constexpr uint16_t kFlagResynced = 4;         // kRecord: the replica was made equal (rule 7)
 inline constexpr uint16_t kFlagAnyway = 8;  // kRead, kSum: also where a sync failed (rule 1)
-inline constexpr uint16_t kFlagsKnown = 15;
+inline constexpr uint16_t kFlagStillLost =
+    16;  // kRecord: what it lost before counts still (rule 7)
+inline constexpr uint16_t kFlagsKnown = 31;
 
 // A header after Decode: every field within its bounds.
 struct Header {
