@@ -63,7 +63,7 @@ struct EngineOptions {
   bool clients_anew = false;    // as in StartBasis
   std::vector<Replica> replicas;
   uint64_t late_ns = kNsPerSecond;
-  uint64_t start_wait_ns = 30 * kNsPerSecond;
+  uint64_t start_wait_ns = 5 * kNsPerSecond;
   // For what is copied between replicas: bytes a second; 0: as fast as it goes.
   uint64_t resync_bandwidth = 0;
   // Regions that writes may have dirty at a time (rule 5).

@@ -185,7 +185,7 @@ Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   Result<int64_t> late_ms = config.Integer("lateMs", 50, 3'600'000, 1000);
   if (!late_ms.ok()) return late_ms.status();
   options.late_ns = static_cast<uint64_t>(late_ms.value()) * kNsPerMs;
-  Result<int64_t> wait_ms = config.Integer("startWaitMs", 0, 3'600'000, 30'000);
+  Result<int64_t> wait_ms = config.Integer("startWaitMs", 0, 3'600'000, 5'000);
   if (!wait_ms.ok()) return wait_ms.status();
   options.start_wait_ns = static_cast<uint64_t>(wait_ms.value()) * kNsPerMs;
   Result<int64_t> bandwidth = config.Integer("resyncBandwidth", 0, kIntegerMax, 0);

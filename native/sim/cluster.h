@@ -30,7 +30,7 @@ class Cluster {
     bool forks = false;   // the faults are those of Nemesis::Fork
     // As in EngineOptions.
     uint64_t late_ns = kNsPerSecond;
-    uint64_t start_wait_ns = 30 * kNsPerSecond;
+    uint64_t start_wait_ns = 5 * kNsPerSecond;
     uint64_t idle_ns = 5 * kNsPerSecond;
     size_t dirty_regions_max = kDirtyRegionsMax;
   };

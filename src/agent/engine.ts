@@ -41,8 +41,11 @@ export interface EngineContext {
 
 type EngineIdentity = Extract<ProcessIdentity, { kind: 'engine' }>
 
-/** How long a start waits for its replicas before it is refused. */
-const startWaitMs = 30_000
+/**
+ * How long a start waits for members that it can do without. More than a restart of their processes
+ * takes, and less than a boot: who is back later gets only what changed meanwhile.
+ */
+const startWaitMs = 5_000
 
 const steerLimitMs = 5_000
 const steerAgainMs = 5_000
