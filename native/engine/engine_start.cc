@@ -26,8 +26,10 @@ StartDecision Engine::Decide(const std::vector<Heard>& heard) const {
   return DecideStart(basis, heard);
 }
 
-// Decides by what was heard so far. Waits for more as long as that can add a member. When all
-// members of the newest record hold it, no newer one exists: it would be held by one of them.
+// Decides by what was heard so far. Waits for more as long as that can add a member: for those of
+// the newest record that have not answered, as they may be starting, too. One that holds an older
+// record, or is suspect, stays so until it was taken. When all have answered, no newer record is
+// complete: one of them would hold it.
 void Engine::Evaluate() {
   if (mode_ != Mode::kStarting) return;
   const StartDecision decision = Decide(heard_);

@@ -73,6 +73,23 @@ bool Share(const wire::Members& one, const wire::Members& other) {
                      [&](wire::ReplicaId id) { return other.Contains(id); });
 }
 
+// Rule 2: the record that its run proposed next after a complete one is complete, too, when all its
+// members hold it and they are a majority of those of that one. Its engine may not have told so.
+bool CompleteByHolders(const wire::Record& record, const wire::Record& before,
+                       const wire::Members& holders, const std::vector<Heard>& heard) {
+  if (record.epoch != before.epoch || record.generation != before.generation + 1) return false;
+  // It was proposed after that one was complete, not only after it was proposed.
+  const bool follows = std::all_of(heard.begin(), heard.end(), [&](const Heard& one) {
+    return !holders.Contains(one.replica) || one.state.records.complete == before;
+  });
+  if (!follows) return false;
+  size_t of_before = 0;
+  for (const wire::ReplicaId id : before.members.all()) {
+    of_before += record.members.Contains(id) ? 1 : 0;
+  }
+  return holders == record.members && 2 * of_before > before.members.count;
+}
+
 // Whether all members of `record` were heard, and hold something.
 bool AllHeard(const wire::Record& record, const std::vector<Heard>& heard, std::string* lacking) {
   bool all = true;
@@ -142,6 +159,7 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
   StartDecision decision;
   decision.newest = newest;
   size_t members_heard = 0;
+  bool all_answered = true;
   wire::Members holders;
   wire::Members suspects;
   bool intact_unclean = false;
@@ -150,6 +168,7 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
     const Heard* found = Find(heard, member);
     if (found == nullptr || !found->answered) {
       AddReason(&decision.lacking, WhySilent(found, member));
+      all_answered = false;
       continue;
     }
     const wire::Record& holds = found->state.records.current;
@@ -171,6 +190,10 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
       decision.members.Add(member);
       intact_unclean |= found->state.unclean;
     }
+  }
+  // A restored store may be behind, and what it has matters.
+  if (!basis.store_restored && CompleteByHolders(newest, complete, holders, heard)) {
+    complete = newest;
   }
   decision.last_complete = complete;
   bool all = members_heard == newest.members.count;
@@ -195,7 +218,9 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
     AddReason(&decision.lacking, NameOf(suspect) + " may have lost what it had acknowledged");
   }
   decision.may_start = enough && decision.members.count > 0;
-  decision.complete = decision.members.count == newest.members.count;
+  // The first record may end up proposed and no more: where none of these is of the complete one,
+  // the next start may find nobody that it can follow it on. So others get their time to come back.
+  decision.complete = all_answered && Share(decision.members, complete.members);
   if (!enough) {
     const std::string heard_text = std::to_string(members_heard) + " did";
     AddReason(&decision.lacking, basis.store_restored

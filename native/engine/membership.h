@@ -40,7 +40,8 @@ struct StartBasis {
 
 struct StartDecision {
   bool may_start = false;
-  // All that are members of the newest record hold it: waiting longer can add nobody.
+  // All that are members of the newest record answered, and one that it starts on is of the last
+  // complete one as well: waiting longer can add nobody.
   bool complete = false;
   // Of those that answered, to start on.
   wire::Members members;
@@ -49,7 +50,8 @@ struct StartDecision {
   wire::Members leaving;
   // The newest record heard; the first record of this epoch follows it.
   wire::Record newest;
-  // The newest one that is known to be complete: the store has it, or a replica was told so.
+  // The newest one that is known to be complete: the store has it, a replica was told so, or all
+  // its members hold it (rule 2).
   wire::Record last_complete;
   // Members were not closed clean: reads go to one of them until they are made equal.
   bool unclean = false;

@@ -64,9 +64,34 @@ TEST(membership, AnOlderReplicaIsNotTakenThoughTheStoreKnowsItAsMember) {
   const wire::Record proposal = ARecord(5, {1, 2});
   const StartDecision decision =
       DecideStart(Of(store), {Holds(1, proposal), Holds(2, store), Holds(3, store)});
-  EXPECT(decision.may_start && !decision.complete);
+  EXPECT(decision.may_start && decision.complete);
   EXPECT_EQ(static_cast<int>(decision.members.count), 1);
   EXPECT(decision.members.Contains(1));
+}
+
+// Whoever answered says the same again when it is asked again: only silence is waited for.
+TEST(membership, AStartWaitsForThoseThatDoNotAnswerAndForNobodyElse) {
+  const wire::Record older = ARecord(4, {1, 2, 3});
+  const wire::Record newest = ARecord(5, {1, 2, 3});
+  Heard suspect = Holds(2, newest);
+  suspect.state.suspect = suspect.state.lost = true;
+  for (const Heard& other : {Holds(2, newest), suspect, Holds(2, older), Holds(2, {})}) {
+    const StartDecision heard =
+        DecideStart(Of(newest), {Holds(1, newest), other, Holds(3, newest)});
+    EXPECT(heard.may_start && heard.complete);
+    const StartDecision silent = DecideStart(Of(newest), {Holds(1, newest), other, Silent(3)});
+    EXPECT(!silent.complete);
+  }
+  // Nor does it start at once on one that is in no complete record, as far as is known.
+  const wire::Record joined = ARecord(6, {1, 2});
+  Heard joiner = Holds(1, joined);
+  joiner.state.records.complete = ARecord(4, {2});
+  suspect.state.records = {joined, ARecord(4, {2})};
+  const StartDecision alone = DecideStart(Of(ARecord(4, {2})), {joiner, suspect});
+  EXPECT(alone.may_start && alone.members.count == 1 && !alone.complete);
+  // One that is no member any more may stay away.
+  const wire::Record two = ARecord(6, {1, 2});
+  EXPECT(DecideStart(Of(two), {Holds(1, two), Holds(2, two), Silent(3)}).complete);
 }
 
 TEST(membership, RefusesWithLessThanHalfOfTheMembersAndNamesWhatIsLacking) {
@@ -210,12 +235,68 @@ TEST(membership, TheLastCompleteRecordIsKnownFromThoseThatFollowIt) {
   Heard two = Holds(2, complete);
   // 2 does not hold it, so it was never complete.
   EXPECT(DecideStart(Of(complete), {one, two, Silent(3)}).last_complete == complete);
-  // Nor is it known to be where all hold it: it may have needed the store.
   two = one;
   two.replica = 2;
-  EXPECT(DecideStart(Of(complete), {one, two, Silent(3)}).last_complete == complete);
   two.state.records.complete = proposal;
   EXPECT(DecideStart(Of(complete), {one, two, Silent(3)}).last_complete == proposal);
+}
+
+Heard Follows(wire::ReplicaId id, const wire::Record& record, const wire::Record& complete) {
+  Heard heard = Holds(id, record);
+  heard.state.records.complete = complete;
+  return heard;
+}
+
+// Its engine ended before it told anybody that the record counts.
+TEST(membership, WhatAllItsMembersHoldAndAMajorityOfThoseBeforeIsComplete) {
+  const wire::Record complete = ARecord(4, {1, 2, 3});
+  const wire::Record proposal = ARecord(5, {1, 2});
+  const auto last = [&](const wire::Record& before, const std::vector<Heard>& heard,
+                        bool restored) {
+    StartBasis basis = Of(before);
+    basis.store_restored = restored;
+    return DecideStart(basis, heard).last_complete;
+  };
+  const Heard one = Follows(1, proposal, complete);
+  const Heard two = Follows(2, proposal, complete);
+  EXPECT(last(complete, {one, two, Silent(3)}, false) == proposal);
+  EXPECT(last(complete, {one, two, Silent(3)}, true) == complete);
+  EXPECT(last(complete, {one, Silent(2), Silent(3)}, false) == complete);
+  EXPECT(last(complete, {one, Follows(2, complete, complete), Silent(3)}, false) == complete);
+  // No majority: the store must record it.
+  const wire::Record alone = ARecord(5, {1});
+  EXPECT(last(complete, {Follows(1, alone, complete), Silent(2)}, false) == complete);
+  const wire::Record half = ARecord(4, {1, 2});
+  EXPECT(last(half, {Follows(1, alone, half), Silent(2)}, false) == half);
+  // Something was proposed in between, or the first record of a run, which the store must have.
+  const wire::Record later = ARecord(6, {1, 2});
+  EXPECT(last(complete, {Follows(1, later, complete), Follows(2, later, complete)}, false) ==
+         complete);
+  wire::Record first = proposal;
+  first.epoch.run = 2;
+  EXPECT(last(complete, {Follows(1, first, complete), Follows(2, first, complete)}, false) ==
+         complete);
+  // It was proposed while the one before was not complete yet, for all that its engine knew.
+  const wire::Record before = ARecord(3, {1, 2, 3});
+  EXPECT(last(complete, {Follows(1, proposal, before), Follows(2, proposal, before)}, false) ==
+         complete);
+}
+
+// The store never heard that 1 joined; then 2 lost power, and the start that left it behind ended
+// before the store knew its record.
+TEST(membership, AStartOnAJoinerAloneCanBeFollowed) {
+  const wire::Record complete = ARecord(4, {2});
+  const wire::Record joined = ARecord(5, {1, 2});
+  Heard suspect = Follows(2, joined, complete);
+  suspect.state.suspect = suspect.state.lost = true;
+  const StartDecision start = DecideStart(Of(complete), {Follows(1, joined, complete), suspect});
+  EXPECT(start.may_start && start.complete && start.members.count == 1);
+  EXPECT(start.last_complete == joined);
+  wire::Record first = ARecord(6, {1});
+  first.epoch.run = 2;
+  const StartDecision next =
+      DecideStart(Of(complete), {Follows(1, first, start.last_complete), suspect});
+  EXPECT(next.may_start && next.members.Contains(1));
 }
 
 TEST(membership, ARestoredStoreNeedsTheMembersOfTheCompleteRecordAsWell) {
@@ -278,6 +359,7 @@ TEST(membership, EveryStartKeepsTheRules) {
     for (uint32_t n = 0; n < 5 * 5 * 5 * 5 * 4; ++n) {
       std::vector<Heard> heard;
       uint32_t rest = n / 4;
+      wire::Members answered;
       wire::Members holders;
       wire::Members intact;
       wire::Members with_record;
@@ -290,6 +372,7 @@ TEST(membership, EveryStartKeepsTheRules) {
         one.state.suspect = one.state.lost = says == kSuspect;
         heard.push_back(one);
         if (!newest.members.Contains(id)) continue;
+        if (says != kSilent) answered.Add(id);
         if (says >= kOlder) with_record.Add(id);
         if (says >= kNewest) holders.Add(id);
         if (says == kNewest) intact.Add(id);
@@ -307,6 +390,7 @@ TEST(membership, EveryStartKeepsTheRules) {
       const wire::Members& on = suspects ? holders : intact;
       EXPECT_EQ(decision.may_start, enough && on.count > 0);
       if (decision.may_start) EXPECT(decision.members == on);
+      EXPECT_EQ(decision.complete, answered == newest.members && on.count > 0);
       if (!decision.complete) EXPECT(!decision.lacking.empty());
       starts += decision.may_start ? 1 : 0;
     }

@@ -43,6 +43,10 @@ StartDecision DecideStart(const Engine& engine, Set counted, const Rules& rules)
     holders |= Just(r);
     complete |= engine.heard[r].last == newest.members;
   }
+  // Or when all its members hold it, and they are a majority of the one before (rule 2). The code
+  // also wants that its run proposed it right after that one.
+  complete |= !engine.restored && holders == newest.members &&
+              2 * Count(newest.members & newest.last) > Count(newest.last);
   if (complete) newest.last = newest.members;
   decision.newest = newest;
 
@@ -197,14 +201,20 @@ class Steps {
       Emit({Act::kAskAgain, i}, next);
       return;
     }
-    to.mode = Mode::kRecording;
-    to.base = decision.newest;
-    to.heard = {};
-    to.chosen = to.welcomed = 0;
-    to.restored = 0;
-    Propose(next, i, decision.members);
-    to.first = 1;
-    Emit({Act::kStart, i, decision.members}, next);
+    // It leaves out any that may have lost their caches, as long as it shares one with the last.
+    for (Set on = 1; on <= kAll; ++on) {
+      if ((on & ~decision.members) != 0 || (on & decision.newest.last) == 0) continue;
+      State started = now_;
+      Engine& of = started.engines[i];
+      of.mode = Mode::kRecording;
+      of.base = decision.newest;
+      of.heard = {};
+      of.chosen = of.welcomed = 0;
+      of.restored = 0;
+      Propose(started, i, on);
+      of.first = 1;
+      Emit({Act::kStart, i, on}, started);
+    }
   }
 
   void WelcomeOne(int i, int r, Set chosen) {
