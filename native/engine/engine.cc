@@ -278,8 +278,10 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
   if (operation->kind == BlockOperation::kZero && request.keep_allocated) {
     header.flags |= wire::kFlagKeepAllocated;
   }
-  if (operation->kind == BlockOperation::kRead &&
-      (operation->anyway || targets().count - leaving_.count == 1)) {
+  // Of the last one that can be asked, what it still has; of one that leaves, nothing that may be
+  // lost.
+  const bool last = targets().count - leaving_.count == 1 && whole_.count == 0;
+  if (operation->kind == BlockOperation::kRead && IsStaying(index) && (operation->anyway || last)) {
     header.flags |= wire::kFlagAnyway;
   }
   header.tag = operation->tag;
@@ -384,6 +386,26 @@ bool Engine::Route(Operation* operation) {
   if (best == SIZE_MAX) return false;
   AddPart(operation, best, true);
   return true;
+}
+
+// Sends a read that no other member can answer to one that leaves for want of space, which may take
+// as long as the store is away. False: there is none to ask.
+//
+// It is as good as any: what it refused is not acknowledged and keeps its range locked until it has
+// left, so that where a read comes to, it has all that anybody was told of. That ends when a change
+// fails everywhere else (it may have made that one, and the others are believed), when it comes
+// back as one that would have to leave for what it holds, and when it did not make a range equal.
+bool Engine::RouteToWhole(Operation* operation) {
+  for (const wire::ReplicaId id : whole_.all()) {
+    const Link& link = *LinkOf(id);
+    const MemberPart& part = operation->parts[link.index()];
+    const bool tried =
+        part.state == MemberPart::State::kWaiting || part.state == MemberPart::State::kFailed;
+    if (tried || part.answer_due || part.frame_out || !link.up()) continue;
+    AddPart(operation, link.index(), true);
+    return true;
+  }
+  return false;
 }
 
 void Engine::PartAnswered(Operation* operation, size_t index, ErrorCode status) {
@@ -492,8 +514,10 @@ void Engine::Judge(Operation* operation) {
     return;
   }
   ErrorCode error = ErrorCode::kUnavailable;
-  for (const MemberPart& part : operation->parts) {
-    if (part.state == MemberPart::State::kFailed) error = part.error;
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const MemberPart& part = operation->parts[i];
+    if (part.state != MemberPart::State::kFailed) continue;
+    if (error == ErrorCode::kUnavailable || IsStaying(i)) error = part.error;
   }
   // A read error is never passed up while there is another member to ask.
   if (Route(operation)) return;
@@ -502,6 +526,7 @@ void Engine::Judge(Operation* operation) {
     const MemberPart& part = operation->parts[i];
     if (part.state == MemberPart::State::kGone && part.answer_due && IsStaying(i)) return;
   }
+  if (RouteToWhole(operation)) return;
   if (RepairFirst(operation, error)) return;
   // A sync failed at all of them: what they still have is all that there is.
   const wire::Members spoiled = SpoiledAt(*operation);
@@ -554,6 +579,9 @@ void Engine::JudgeFailures(Operation* operation) {
     // Those that failed leave; that ends their parts, and gives this operation its outcome.
     MustLeave(broken, fault, failure);
     MustLeave(full, Fault::kNoSpace, "its disk is full");
+    for (const wire::ReplicaId id : full.all()) {
+      if (equalizer_.AllEqual() && !joiner_.IsResynced(LinkOf(id)->index())) whole_.Add(id);
+    }
     LetLeave({});
     return;
   }
@@ -572,6 +600,7 @@ void Engine::JudgeFailures(Operation* operation) {
   }
   // Everybody failed. What they hold of this range may differ now, so one stays, and the client is
   // told.
+  if (operation->is_write()) whole_ = {};
   if (broken.count > 0) broken.Remove(broken.ids[0]);
   Finish(operation, error);
   if (broken.count > 0) Drop(broken, fault, failure);

@@ -163,6 +163,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   bool SendShared(Operation* operation, Link& link, wire::Header header, bool alone);
   void ReleaseChunk(MemberPart& part);
   bool Route(Operation* operation);
+  bool RouteToWhole(Operation* operation);
   void OnFrameSent(Operation* operation, size_t index);
   void PartAnswered(Operation* operation, size_t index, ErrorCode status);
   void AbandonParts(Operation* operation);
@@ -403,6 +404,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   } proposal_;
   std::array<uint64_t, kReplicasMax> record_sent_ = {};  // generation, by link
   wire::Members leaving_;  // must leave, and are members of the proposal still
+  wire::Members whole_;    // of these: they hold all that was acknowledged (RouteToWhole)
   struct Departure {
     Fault fault = Fault::kNone;
     std::string reason;

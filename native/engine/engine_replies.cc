@@ -207,10 +207,6 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
   const wire::Record& holds = state.records.current;
   const bool knows =
       holds == complete_ || (proposal_.outstanding && !Newer(holds, proposal_.record));
-  if (!IsStaying(link.index())) {  // it leaves in any case
-    if (proposal_.outstanding && decision_.leaving.Contains(link.replica())) WriteRecord(link);
-    return;
-  }
   Departure back;
   if (state.lost) back = {Fault::kSuspect, "it may have lost what it had acknowledged"};
   if (!knows && complete_.epoch == options_.epoch) {
@@ -221,6 +217,11 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
     back = {Fault::kOlderRecord, "it holds nothing: its files were made anew"};
   }
   if (!heard_[link.index()].answered) back = {Fault::kWrongSize, heard_[link.index()].why_not};
+  if (back.fault != Fault::kNone) whole_.Remove(link.replica());
+  if (!IsStaying(link.index())) {  // it leaves in any case
+    if (proposal_.outstanding && decision_.leaving.Contains(link.replica())) WriteRecord(link);
+    return;
+  }
   if (back.fault != Fault::kNone && Staying().count > 1) {
     wire::Members leaving;
     leaving.Add(link.replica());
