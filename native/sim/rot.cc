@@ -185,4 +185,21 @@ std::string Rot::Unrepaired() const {
   return "";
 }
 
+std::string Rot::CleanUnsynced() const {
+  for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+    const Machine& machine = cluster_.replica_machine(i);
+    const Inode* head = machine.damaged ? nullptr : HeadOf(i);
+    if (head == nullptr) continue;
+    uint64_t region = UINT64_MAX;
+    for (const auto& [block, page] : head->pages) {
+      if (!page.differs || block / kRegionBlocks == region) continue;
+      region = block / kRegionBlocks;
+      if (RegionDirty(i, region)) continue;
+      return "block " + std::to_string(block) + " of " + machine.name() +
+             " is not synced, and its region is clean";
+    }
+  }
+  return "";
+}
+
 }  // namespace ankole::sim
