@@ -138,6 +138,7 @@ void Load::Next(size_t client) {
   ++under_way_;
   if (request->changes()) {
     model.WriteBegins(request->offset_bytes, request->length_bytes, request->value, request->began);
+    cluster_.rot->Begins(request->offset_bytes, request->length_bytes);
   }
   if (world_.tracing()) {
     world_.Trace("client " + std::to_string(client), Range(*request) + " value " +
