@@ -388,26 +388,6 @@ bool Engine::Route(Operation* operation) {
   return true;
 }
 
-// Sends a read that no other member can answer to one that leaves for want of space, which may take
-// as long as the store is away. False: there is none to ask.
-//
-// It is as good as any: what it refused is not acknowledged and keeps its range locked until it has
-// left, so that where a read comes to, it has all that anybody was told of. That ends when a change
-// fails everywhere else (it may have made that one, and the others are believed), when it comes
-// back as one that would have to leave for what it holds, and when it did not make a range equal.
-bool Engine::RouteToWhole(Operation* operation) {
-  for (const wire::ReplicaId id : whole_.all()) {
-    const Link& link = *LinkOf(id);
-    const MemberPart& part = operation->parts[link.index()];
-    const bool tried =
-        part.state == MemberPart::State::kWaiting || part.state == MemberPart::State::kFailed;
-    if (tried || part.answer_due || part.frame_out || !link.up()) continue;
-    AddPart(operation, link.index(), true);
-    return true;
-  }
-  return false;
-}
-
 void Engine::PartAnswered(Operation* operation, size_t index, ErrorCode status) {
   MemberPart& part = operation->parts[index];
   CHECK(part.state == MemberPart::State::kWaiting);
@@ -557,15 +537,18 @@ wire::Members Engine::SpoiledAt(const Operation& operation) const {
 void Engine::JudgeFailures(Operation* operation) {
   wire::Members broken;  // failed otherwise than for want of space
   wire::Members full;
+  bool waits = false;  // for one that leaves to be gone
   ErrorCode error = ErrorCode::kUnavailable;
   bool stays = false;  // a member that has answered with success
   for (size_t i = 0; i < links_.size(); ++i) {
     const MemberPart& part = operation->parts[i];
     stays |= part.state == MemberPart::State::kAnswered && IsStaying(i);
     if (part.state != MemberPart::State::kFailed) continue;
-    // On its way out already: judged again when it is gone.
-    if (!IsStaying(i)) return;
-    if (part.error == ErrorCode::kNoSpace) {
+    if (!IsStaying(i)) {
+      // On its way out already: judged again when it is gone.
+      if (!whole_.Contains(links_[i]->replica()) || part.error != ErrorCode::kNoSpace) return;
+      waits = true;
+    } else if (part.error == ErrorCode::kNoSpace) {
       full.Add(links_[i]->replica());
     } else {
       broken.Add(links_[i]->replica());
@@ -575,6 +558,12 @@ void Engine::JudgeFailures(Operation* operation) {
   const std::string failure = std::string("I/O failed: ") + ErrorCodeName(error);
   const bool sync = operation->kind == BlockOperation::kFlush || error == ErrorCode::kSuspect;
   const Fault fault = sync ? Fault::kFlushFailed : Fault::kIoError;
+  if (!stays && broken.count > 0 && full.count == 0 && KeepWhole(*operation)) {
+    MustLeave(broken, fault, failure);
+    LetLeave({});
+    return;
+  }
+  if (waits) return;
   if (stays) {
     // Those that failed leave; that ends their parts, and gives this operation its outcome.
     MustLeave(broken, fault, failure);
@@ -600,7 +589,6 @@ void Engine::JudgeFailures(Operation* operation) {
   }
   // Everybody failed. What they hold of this range may differ now, so one stays, and the client is
   // told.
-  if (operation->is_write()) whole_ = {};
   if (broken.count > 0) broken.Remove(broken.ids[0]);
   Finish(operation, error);
   if (broken.count > 0) Drop(broken, fault, failure);

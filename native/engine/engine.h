@@ -163,7 +163,6 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   bool SendShared(Operation* operation, Link& link, wire::Header header, bool alone);
   void ReleaseChunk(MemberPart& part);
   bool Route(Operation* operation);
-  bool RouteToWhole(Operation* operation);
   void OnFrameSent(Operation* operation, size_t index);
   void PartAnswered(Operation* operation, size_t index, ErrorCode status);
   void AbandonParts(Operation* operation);
@@ -242,6 +241,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void OnDoorbell();
   bool DrainShared();
   void ReturnedMember(Link& link, const wire::ReplicaState& state);
+  void SendUnanswered(Link& link);
   void MemberGone(Link& link);
 
   // --- engine_start.cc: starting (rule 6) ---
@@ -295,6 +295,10 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void NoteLate(Late* late, const Link& link, uint64_t waited_ns, uint64_t limit_ns, Fault fault,
                 const std::string& reason);
   void LeaveLate(Late late);
+
+  // --- engine_full.cc: members that leave for want of space ---
+  bool RouteToWhole(Operation* operation);
+  bool KeepWhole(const Operation& operation);
 
   // --- engine_stop.cc: stopping ---
   void CloseWhenIdle();

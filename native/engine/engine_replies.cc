@@ -247,6 +247,13 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
     GoesOn();
   }
   if (proposal_.outstanding) WriteRecord(link);
+  SendUnanswered(link);
+  copier_.Kick();
+  CloseWhenIdle();
+}
+
+// What waits for this member and is not on its way to it, on a connection that is new.
+void Engine::SendUnanswered(Link& link) {
   // Under the locks that they still hold, in their order.
   for (Operation* operation = in_flight_.front(); operation != nullptr;
        operation = in_flight_.Next(operation)) {
@@ -260,8 +267,6 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
       if (!asked) Route(operation);
     }
   }
-  copier_.Kick();
-  CloseWhenIdle();
 }
 
 void Engine::OnLinkRefused(Link& link, const Status& why) {

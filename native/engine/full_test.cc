@@ -99,20 +99,66 @@ TEST(engine_full, AFullMemberIsNotReadAfterItLostSomething) {
   EXPECT(pair.Read() == ErrorCode::kIoError);
 }
 
-// It has that write, which the client was told has failed, and the other may not: once a read has
-// given what was there before, none may give the new.
-TEST(engine_full, AFullMemberIsNotReadAfterAWriteFailedAtTheOthers) {
+// Otherwise the client would be told of an error that its volume does not have.
+TEST(engine_full, AFullMemberStaysInsteadOfOneThatFailsAWrite) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
   pair.two[0].verdict = [](const wire::Header& header) {
-    return FailsAt(header, wire::Opcode::kWrite, 0, ErrorCode::kIoError);
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
   };
-  EXPECT(pair.two.bench.Write(0, 4096, 5) == ErrorCode::kIoError);
-  EXPECT(pair.two.bench.Reads(0, 4096, 1));
+  Request* write = pair.two.bench.Submit(BlockOperation::kWrite, 0, 4096, 5);
+  EXPECT(pair.two.bench.Never([&] { return write->finished; }, 200));
+  EXPECT(pair.two.bench.Reads(8192, 4096, 0));
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Wait(write));
+  EXPECT(write->status == ErrorCode::kOk);
+  EXPECT(pair.two.bench.At("replica 10 fault io-error") != SIZE_MAX);
+  EXPECT_EQ(pair.two.bench.At("replica 11 fault"), SIZE_MAX);
+  EXPECT(pair.two.bench.Reads(0, 4096, 5));
+  // What it has no space for waits.
+  EXPECT(!pair.refused->finished);
+  pair.two[1].verdict = nullptr;
+}
+
+TEST(engine_full, AFullMemberStaysInsteadOfOneThatFailsWhatItRefuses) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
   pair.two[0].verdict = [](const wire::Header& header) {
-    return FailsAt(header, wire::Opcode::kRead, 0, ErrorCode::kIoError);
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
   };
-  EXPECT(pair.Read() == ErrorCode::kIoError);
+  pair.two[1].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kNoSpace);
+  };
+  Request* write = pair.two.bench.Submit(BlockOperation::kWrite, 0, 4096, 5);
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Until(
+      [&] { return pair.two.bench.At("replica 10 fault io-error") != SIZE_MAX; }));
+  EXPECT(pair.two.bench.Never([&] { return write->finished; }, 200));
+  pair.two[1].verdict = nullptr;
+  ASSERT(pair.two.bench.Wait(write));
+  EXPECT(write->status == ErrorCode::kOk);
+}
+
+TEST(engine_full, AFullMemberThatStaysGetsWhatItWasNotSentWhileItWasToLeave) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
+  pair.two[1].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kWrite && header.offset_bytes == 0);
+  };
+  Request* under_way = pair.two.bench.Submit(BlockOperation::kWrite, 0, 4096, 5);
+  ASSERT(pair.two.bench.Until([&] { return pair.two[1].held() == 1; }));
+  pair.Reconnect(false);
+  pair.two[1].verdict = nullptr;
+  EXPECT(pair.two.bench.Never([&] { return under_way->finished; }, 200));
+  pair.two[0].verdict = [](const wire::Header& header) {
+    return FailsAt(header, wire::Opcode::kWrite, 4096, ErrorCode::kIoError);
+  };
+  Request* failing = pair.two.bench.Submit(BlockOperation::kWrite, 4096, 4096, 6);
+  ASSERT(pair.two.bench.Wait(under_way));
+  EXPECT(under_way->status == ErrorCode::kOk);
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Wait(failing));
+  EXPECT(failing->status == ErrorCode::kOk);
 }
 
 TEST(engine_full, AFullMemberIsNotReadBeforeAllAreEqual) {
