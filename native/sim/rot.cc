@@ -191,8 +191,9 @@ bool Rot::Excuses(uint64_t offset_bytes, uint64_t length_bytes) const {
 bool Rot::IsElsewhere(uint64_t block, size_t replica) const {
   std::byte here[kBlockBytes];
   std::byte there[kBlockBytes];
-  (void)cluster_.replica_machine(replica).disk.Read(*HeadOf(replica), block * kBlockBytes, here,
-                                                    sizeof(here));
+  const Inode* own = HeadOf(replica);
+  if (own == nullptr) return false;
+  (void)cluster_.replica_machine(replica).disk.Read(*own, block * kBlockBytes, here, sizeof(here));
   for (size_t i = 0; i < cluster_.replica_count(); ++i) {
     const Inode* head = i == replica ? nullptr : HeadOf(i);
     if (head == nullptr || !cluster_.complete().members.Contains(cluster_.replica_id(i))) continue;
@@ -209,6 +210,23 @@ std::string Rot::Unrepaired() const {
     if (IsElsewhere(block, flip.replica)) continue;
     return "block " + std::to_string(block) + " of " +
            cluster_.replica_machine(flip.replica).name();
+  }
+  return "";
+}
+
+std::string Rot::CleanUnsynced() const {
+  for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+    const Machine& machine = cluster_.replica_machine(i);
+    const Inode* head = machine.damaged ? nullptr : HeadOf(i);
+    if (head == nullptr) continue;
+    uint64_t region = UINT64_MAX;
+    for (const auto& [block, page] : head->pages) {
+      if (!page.differs || block / kRegionBlocks == region) continue;
+      region = block / kRegionBlocks;
+      if (RegionDirty(i, region)) continue;
+      return "block " + std::to_string(block) + " of " + machine.name() +
+             " is not synced, and its region is clean";
+    }
   }
   return "";
 }

@@ -38,6 +38,9 @@ class Rot {
   bool IsLost(uint64_t block) const { return lost_.contains(block); }
   // Members that still hold a flipped bit where there is a good copy: for a finding, or "".
   std::string Unrepaired() const;
+  // Rule 5: what is not synced is in regions that count as dirty also after a power loss. A block
+  // for which that is not so, for a finding, or "".
+  std::string CleanUnsynced() const;
   uint64_t flips() const { return flips_; }
 
  private:
