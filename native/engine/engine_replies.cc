@@ -233,6 +233,8 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
     log_.Log(LogLevel::kError, "the last member, replica " + wire::ReplicaIdText(link.replica()) +
                                    ", is back, but " + back.reason + ": flushes fail from now on");
     lost_writes_ = true;
+    // What was found equal to this one, or copied from it, is so no longer.
+    joiner_.LetGo({ErrorCode::kSuspect, "the last member may have lost what it was equal to"});
   }
   observer_.OnReplica(link.replica(), "member", Fault::kNone, "");
   if (waits_for_ == WaitsFor::kMembers) {

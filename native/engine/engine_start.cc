@@ -73,6 +73,8 @@ void Engine::AskAgain(const std::string& why) {
   for (const auto& link : links_) {
     if (link->up() || link->mode() == LinkMode::kWelcoming) {
       link->Break({ErrorCode::kCancelled, "asking again"});
+    } else {
+      link->Ask();  // one that came while the others were taken
     }
   }
 }

@@ -69,6 +69,26 @@ TEST(engine, AReplicaThatHangsInTheWelcomeDoesNotHoldUpTheStartForEver) {
   EXPECT_EQ(three.Members(), 2U);
 }
 
+// Simulator: it came while the other was taken over, which is then lost.
+TEST(engine, AReplicaThatComesWhileOthersAreTakenOverIsAskedWhenTheStartBeginsAnew) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  EXPECT(two.bench.Stop());
+  two.bench.On([&] { two[0].Unlisten(); });
+  two[1].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kWelcome);
+  };
+  two.bench.options.start_wait_ns = 300 * kNsPerMs;
+  two.bench.Start();
+  ASSERT(two.bench.Until([&] { return two[1].held() == 1; }));
+  two.bench.On([&] { two[0].Listen(); });
+  ASSERT(two.bench.Until([&] { return two[0].asked(wire::Opcode::kAuth) == 2; }));
+  EXPECT(two.bench.Never([&] { return two.bench.ready; }, 200));
+  two.bench.On([&] { two[1].Unlisten(); });
+  ASSERT(two.bench.Until([&] { return two.bench.ready; }));
+  EXPECT_EQ(two.Members(), 1U);
+}
+
 // Its connection stays open, as after a power loss that nobody tells of.
 TEST(engine, AReplicaThatIsGoneWhileItsMapsAreAskedForDoesNotHoldUpTheStartForEver) {
   Two two(300);

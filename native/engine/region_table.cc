@@ -133,7 +133,7 @@ size_t RegionTable::CollectCleanable(uint64_t before_ns, std::span<uint32_t> to)
 bool RegionTable::WantsFlush(uint64_t before_ns) const {
   for (size_t i = 0; i < open_; ++i) {
     const Entry& entry = entries_[i];
-    if (entry.pins == 0 && entry.epoch >= flushed_epoch_ && entry.written_ns < before_ns) {
+    if (entry.pins == 0 && !IsFlushed(entry) && entry.written_ns < before_ns) {
       return true;
     }
   }

@@ -72,9 +72,10 @@ class RegionTable {
   };
   static constexpr size_t kSlots = 2 * kDirtyRegionsMax;  // of the hash; a power of two
 
-  bool IsCleanable(const Entry& entry) const {
-    return entry.pins == 0 && (entry.epoch < flushed_epoch_ || Mutant("dirty-cleared-early"));
+  bool IsFlushed(const Entry& entry) const {
+    return entry.epoch < flushed_epoch_ || Mutant("dirty-cleared-early");
   }
+  bool IsCleanable(const Entry& entry) const { return entry.pins == 0 && IsFlushed(entry); }
   static size_t SlotOf(uint64_t region) {
     return static_cast<size_t>(region * 0x9e3779b97f4a7c15ULL >> 32) % kSlots;
   }

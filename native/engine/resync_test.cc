@@ -232,6 +232,30 @@ TEST(engine_resync, NothingIsCopiedFromAMemberThatMustLeave) {
   EXPECT(three.bench.Reads(0, kMiB32, 1));
 }
 
+// Simulator: what the joiner has of it, the last member itself may have lost.
+TEST(engine_resync, AJoinerIsComparedAnewWhenTheLastMemberMayHaveLostWrites) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  two.Leave(1);
+  ASSERT(two.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  ASSERT(two.bench.Write(kRegionBytes, kMiB32, 2) == ErrorCode::kOk);
+  two[1].verdict = [](const wire::Header& header) {
+    const bool holds = header.opcode == wire::Opcode::kSum && header.offset_bytes >= kRegionBytes;
+    return Verdict{holds ? What::kHold : What::kServe, ErrorCode::kOk};
+  };
+  two.Return(1);
+  ASSERT(two.bench.Until([&] { return two[1].held() > 0 && two[1].written_bytes >= kMiB; }));
+  two.bench.On([&] {
+    std::fill(two[0].data.begin(), two[0].data.begin() + kRegionBytes, std::byte{});
+    two[0].state.suspect = two[0].state.lost = true;
+    two[0].Break();
+    two[1].verdict = nullptr;
+    two[1].Release();
+  });
+  ASSERT(two.WaitForMembers(2));
+  EXPECT(two.Same());
+}
+
 TEST(engine_resync, AnotherEngineGoesOnWithIt) {
   Three three;
   ASSERT(three.bench.StartAndWait());

@@ -5,6 +5,7 @@
 
 #include "replica/disk_directory.h"
 #include "sim/features.h"
+#include "sim/rot.h"
 
 namespace ankole::sim {
 namespace {
@@ -113,6 +114,7 @@ void Cluster::ReplaceDisk(size_t replica, uint64_t restart_ns) {
 
 void Cluster::LosePower(Machine& machine, uint64_t boot_ns) {
   if (!machine.up()) return;
+  CheckSynced();
   machine.LosePower();
   memberships_.erase(&machine);  // of its supervisor
   for (ReplicaSlot& slot : replicas_) {
@@ -348,9 +350,15 @@ void Cluster::StopEngine() {
   engine->reactor.Inside([engine] { engine->engine().Stop(); });
 }
 
+void Cluster::CheckSynced() {
+  const std::string wrong = rot == nullptr ? "" : rot->CleanUnsynced();
+  if (!wrong.empty()) world.Finding(wrong);
+}
+
 // What agents and the supervisor see now and then: engines that are fenced off are ended.
 void Cluster::Watch() {
   world.After(kWatchNs, [this] {
+    CheckSynced();
     for (EngineProcess* old : std::vector<EngineProcess*>(old_engines_)) {
       if (old->refused() && world.random.Chance(1, 2)) KillOldEngine(old);
     }

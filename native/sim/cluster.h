@@ -122,6 +122,7 @@ class Cluster {
   void AskStore(EngineProcess* engine, uint64_t question, const wire::Record* record);
   void GiveHint(EngineProcess* engine, const wire::Record& record);
   void Completed(const wire::Record& record);
+  void CheckSynced();
   void Watch();
 
   std::vector<std::unique_ptr<Machine>> machines_;

@@ -38,9 +38,7 @@ Status SimFileSystem::Quick(const std::string& what, const std::function<int()>&
 Status SimFileSystem::Slow(const std::string& what, const std::function<int()>& effect) {
   int result = -EIO;
   Random& random = machine_.world.random;
-  const uint64_t now_ns = machine_.world.now_ns();
-  uint64_t before_ns = random.Skewed(kCallNsMin, kSyncNsMin);
-  if (machine_.faults.slow_until_ns > now_ns) before_ns += machine_.faults.slow_until_ns - now_ns;
+  const uint64_t before_ns = random.Skewed(kCallNsMin, kSyncNsMin) + machine_.SlowNs(random);
   process_.Blocking(before_ns, random.Below(kCallNsMin), [&] { result = effect(); });
   return result < 0 ? Status::FromErrno(-result, what) : Status::Ok();
 }
@@ -97,9 +95,7 @@ Status SimFileSystem::Sync(io::File file) {
   return Slow(what, [&] {
     Inode* const inode = InodeOf(file);
     if (needed && machine_.faults.sync_errors > 0) {
-      --machine_.faults.sync_errors;
-      machine_.disk.SyncFails(inode);
-      machine_.NoteLost();
+      machine_.SyncFails(inode);
       if (machine_.world.tracing()) machine_.world.Trace(machine_.name(), what + " fails");
       return -EIO;
     }

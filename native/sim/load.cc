@@ -49,6 +49,9 @@ Load::Load(Cluster& cluster)
   think_ns_max_ = random_.Chance(1, 2) ? 100 * kNsPerMs : 5 * kNsPerMs;
   writes_in_100_ = random_.Between(30, 70);
   flushes_in_1000_ = random_.Chance(1, 3) ? random_.Between(2, 10) : random_.Between(10, 100);
+  fua_in_100_ = 10;
+  // Some never ask for anything durable: what is lost at one member then has no copy on its disk.
+  if (random_.Chance(1, 4)) flushes_in_1000_ = fua_in_100_ = 0;
   whole_blocks_ = random_.Chance(1, 3);
   cluster_.on_engine_gone = [this](EngineProcess* engine) { OnEngineGone(engine); };
   cluster_.on_engine_ready = [this](EngineProcess* engine) { OnEngineReady(engine); };
@@ -135,6 +138,7 @@ void Load::Next(size_t client) {
   ++under_way_;
   if (request->changes()) {
     model.WriteBegins(request->offset_bytes, request->length_bytes, request->value, request->began);
+    cluster_.rot->Begins(request->offset_bytes, request->length_bytes);
   }
   if (world_.tracing()) {
     world_.Trace("client " + std::to_string(client), Range(*request) + " value " +
@@ -176,7 +180,7 @@ void Load::Fill(Request* request) {
     request->operation = which < 8    ? BlockOperation::kWrite
                          : which == 8 ? BlockOperation::kZero
                                       : BlockOperation::kUnmap;
-    request->force_unit_access = random_.Chance(1, 10);
+    request->force_unit_access = random_.Chance(fua_in_100_, 100);
     request->keep_allocated = request->operation == BlockOperation::kZero && random_.Chance(1, 3);
     if (request->operation == BlockOperation::kWrite) request->value = ++values_;
     return;
@@ -313,7 +317,10 @@ void Load::JudgeError(Request* request, uint64_t at) {
       (lost_before_ > request->engine->ready_tick || request->engine->epoch() <= suspects_epoch_)) {
     return;
   }
-  if (request->status == ErrorCode::kCorrupt && request->operation != BlockOperation::kFlush &&
+  // The read may end at a disk that fails, after one where the block rotted.
+  const bool read =
+      request->status == ErrorCode::kCorrupt || request->status == ErrorCode::kIoError;
+  if (read && request->operation != BlockOperation::kFlush &&
       cluster_.rot->Excuses(request->offset_bytes, request->length_bytes)) {
     return;
   }

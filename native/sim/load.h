@@ -106,6 +106,7 @@ class Load {
   uint64_t think_ns_max_ = 0;
   uint64_t writes_in_100_ = 0;
   uint64_t flushes_in_1000_ = 0;
+  uint64_t fua_in_100_ = 0;
   bool whole_blocks_ = false;
 
   wire::Epoch ready_epoch_;          // of the newest engine that was ready

@@ -40,9 +40,23 @@ void Machine::LosePower() {
   NoteLost();
 }
 
+uint64_t Machine::SlowNs(Random& random) const {
+  if (faults.slow_until_ns <= world.now_ns()) return 0;
+  const uint64_t left_ns = faults.slow_until_ns - world.now_ns();
+  if (!faults.uneven) return left_ns;
+  return random.Chance(1, 2) ? random.Below(left_ns) : 0;
+}
+
 void Machine::NoteLost() {
   lost_tick = world.Tick();
   if (on_lost) on_lost();
+}
+
+void Machine::SyncFails(Inode* inode) {
+  --faults.sync_errors;
+  disk.SyncFails(inode);
+  NoteLost();
+  if (on_sync_failed) on_sync_failed();
 }
 
 void Machine::Boot() {

@@ -20,7 +20,8 @@ struct DiskFaults {
   uint32_t read_errors = 0;
   uint32_t write_errors = 0;
   uint32_t sync_errors = 0;
-  uint64_t slow_until_ns = 0;  // whatever must wait for the device waits until then
+  uint64_t slow_until_ns = 0;  // whatever must wait for the device waits until then,
+  bool uneven = false;         // or half of it does, each for another part of that time
 };
 
 // A simulated machine: a disk, a clock, a boot id, and the processes that run on it.
@@ -55,7 +56,10 @@ class Machine {
   void Close(int fd);
   void CloseAllOf(const SimReactor* owner);
 
+  // How much longer the device takes for what is asked now.
+  uint64_t SlowNs(Random& random) const;
   void NoteLost();
+  void SyncFails(Inode* inode);
 
   void Add(SimReactor* process) { processes_.push_back(process); }
   void Remove(SimReactor* process) { std::erase(processes_, process); }
@@ -72,6 +76,7 @@ class Machine {
   bool disk_failed = false;  // writes or syncs, of these
   bool was_full = false;     // its disk was, once: checksums may have found no room
   std::function<void()> on_lost;
+  std::function<void()> on_sync_failed;  // a sync was made to fail: nobody has been told yet
   uint16_t next_port = 20'000;
 
  private:

@@ -12,6 +12,8 @@ constexpr uint64_t kCareNs = 300 * kNsPerMs;
 constexpr uint64_t kSettleNs = 5 * kNsPerSecond;
 // Within which a machine is cut off little by little.
 constexpr uint64_t kSlowlyNs = 2 * kNsPerSecond;
+// Within which a disk host may be killed that has marked that a sync failed.
+constexpr uint64_t kMarkNs = kNsPerMs;
 
 }  // namespace
 
@@ -42,8 +44,10 @@ const char* Nemesis::Name(Kind kind) {
 
 Nemesis::Nemesis(Cluster& cluster)
     : cluster_(cluster), world_(cluster.world), random_(cluster.world.random.Next()) {
+  // One in four has very few, for what follows from one of them not to end in the next.
+  const uint64_t one_in = random_.Chance(1, 4) ? 8 : 3;
   for (uint8_t kind = 0; kind < kKinds; ++kind) {
-    if (random_.Chance(1, 3)) kinds_.push_back(static_cast<Kind>(kind));
+    if (random_.Chance(1, one_in)) kinds_.push_back(static_cast<Kind>(kind));
   }
   // No fault of its own.
   at_record_ = std::erase(kinds_, kAtRecord) > 0;
@@ -125,7 +129,9 @@ void Nemesis::Do(Kind kind) {
   };
   const uint64_t length_ns = random_.Skewed(kNsPerMs, length_ns_);
   if (kind < kReadError || kind == kFullDisk) {
-    const uint64_t until_ns = world_.now_ns() + 4 * length_ns + kSlowlyNs + kSettleNs;
+    // It may begin later, too.
+    const uint64_t later_ns = kind == kIsolate ? kSlowlyNs : 0;
+    const uint64_t until_ns = world_.now_ns() + 4 * length_ns + later_ns + kSettleNs;
     troubled_until_ns_ = std::max(troubled_until_ns_, until_ns);
   }
   const size_t replica = random_.Below(cluster_.replica_count());
@@ -200,6 +206,7 @@ void Nemesis::Do(Kind kind) {
     case kSlowDisk:
       trace(disk.name() + " for " + std::to_string(2 * length_ns / kNsPerMs) + " ms");
       cluster_.replica_machine(replica).faults.slow_until_ns = world_.now_ns() + 2 * length_ns;
+      cluster_.replica_machine(replica).faults.uneven = random_.Chance(1, 2);
       return;
     case kReadError:
     case kWriteError:
@@ -244,9 +251,10 @@ void Nemesis::Do(Kind kind) {
 
 // Two engines go on from the same record without knowing of each other, as the shortest losses of
 // the membership model have it (test/model). The first is left with one replica, the others leave
-// it by one record or by two, and the store may or may not hear of the last. Then the volume goes
+// it by one record or by more, and the store may or may not hear of the last. Then the volume goes
 // to a machine that reaches the others, but not that one. At last everybody is heard again, and it
-// may move once more.
+// may move once more. With more than three replicas a record of the first that nobody else holds
+// may be of a higher generation than those of the second, and have members in common with them.
 void Nemesis::Fork() {
   Machine* const engine = cluster_.engine_machine();
   if (step_ != Step::kNone || engine == nullptr || cluster_.EngineLost()) return;
@@ -260,28 +268,41 @@ void Nemesis::Fork() {
   for (size_t i = 0; i < count; ++i) {
     if (&cluster_.replica_machine(i) == engine) kept_ = i;
   }
-  later_ = (kept_ + 1) % count;
-  slowly_ = random_.Chance(1, 2);
+  slowly_ = random_.Chance(count < 4 ? 2 : 3, 4);
+  early_ = false;
   step_ = slowly_ ? Step::kFirstRecord : Step::kAlone;
   if (world_.tracing()) world_.Trace("nemesis", "fork at " + engine->name());
-  for (size_t i = 0; i < count; ++i) {
-    if (i == kept_ || (slowly_ && i == later_)) continue;
-    CutPair(*engine, cluster_.replica_machine(i));
+  if (!slowly_) {
+    CutAllBut(kept_);
+    return;
+  }
+  // One is late first. All others are cut off when it leaves. Where there are more than two, the
+  // disk host of one of them ends before: it is late next, and the others are not yet.
+  CutPair(*engine, cluster_.replica_machine((kept_ + count - 1) % count));
+  if (count < 4) return;
+  world_.After(random_.Below(cluster_.options.late_ns), [this, count, round = round_] {
+    if (!running_ || round != round_ || step_ == Step::kNone) return;
+    cluster_.KillDiskHost((kept_ + count - 2) % count, 2 * cluster_.options.late_ns);
+  });
+}
+
+void Nemesis::CutAllBut(size_t kept) {
+  for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+    if (i != kept) CutPair(*forked_, cluster_.replica_machine(i));
   }
 }
 
 // A record is proposed, and nobody has it yet; or it is complete.
 void Nemesis::ForkAtRecord() {
   if (step_ == Step::kFirstRecord) {
-    CutPair(*forked_, cluster_.replica_machine(later_));
+    CutAllBut(kept_);
+    early_ = random_.Chance(2, 3);
     step_ = Step::kAlone;
     return;
   }
   const wire::Members& targets = cluster_.targets();
-  if (step_ != Step::kAlone || targets.count != 1 ||
-      !targets.Contains(cluster_.replica_id(kept_))) {
-    return;
-  }
+  const bool alone = targets.count == 1 && targets.Contains(cluster_.replica_id(kept_));
+  if (step_ != Step::kAlone || (!alone && !early_)) return;
   step_ = Step::kMoving;
   if (slowly_ || random_.Chance(1, 4)) cluster_.CutStore(*forked_);
   world_.After(random_.Between(50, 600) * kNsPerMs, [this, round = round_] {
@@ -291,14 +312,17 @@ void Nemesis::ForkAtRecord() {
 
 void Nemesis::ForkMoves() {
   const Machine& kept = cluster_.replica_machine(kept_);
+  EngineProcess* const before = cluster_.engine();
   for (const auto& machine : cluster_.machines()) {
     if (machine.get() == forked_ || machine.get() == &kept || !machine->up()) continue;
     CutPair(*machine, kept);
     cluster_.Attach(*machine);
     break;
   }
+  // What its clients wait for they ask for elsewhere only when it is gone.
+  if (random_.Chance(2, 3)) EndOldEngine(before, random_.Below(4 * kNsPerSecond));
   // The start waits for a second, and for a lease of two.
-  world_.After(random_.Between(3500, 6000) * kNsPerMs, [this, round = round_] {
+  world_.After(random_.Between(3500, 8000) * kNsPerMs, [this, round = round_] {
     if (!running_ || round != round_) return;
     for (const auto& from : cluster_.machines()) {
       for (const auto& to : cluster_.machines()) cluster_.network.Heal(from->name(), to->name());
@@ -375,21 +399,46 @@ void Nemesis::Damage(Kind kind) {
   if (kind == kReadError) return;
   machine.disk_failed = true;
   damage_settled_ns_ = world_.now_ns() + kSettleNs;
-  world_.At(damage_settled_ns_ - kSettleNs / 2,
-            [&machine] { machine.faults.write_errors = machine.faults.sync_errors = 0; });
-  if (!random_.Chance(1, 2)) return;
+  world_.At(damage_settled_ns_ - kSettleNs / 2, [&machine] {
+    machine.faults.write_errors = machine.faults.sync_errors = 0;
+    machine.on_sync_failed = nullptr;
+  });
+  if (random_.Chance(1, 4)) return;
   // The answer may be lost on its way, and be asked for again on another connection, or from
   // another process.
   for (size_t i = 0; i < cluster_.replica_count(); ++i) {
     if (&cluster_.replica_machine(i) != &machine) continue;
     const bool kill = random_.Chance(1, 4);
-    for (int times = 0; times < (kill ? 1 : 40); ++times) {
-      world_.After(random_.Below(kSettleNs / 4), [this, i, kill, &machine] {
-        if (kill) cluster_.KillDiskHost(i, 0);
-        if (!kill) cluster_.network.Break(cluster_.engine_machine()->name(), machine.name());
-      });
+    const auto lose = [this, i, kill, &machine] {
+      if (kill) cluster_.KillDiskHost(i, 0);
+      if (!kill) cluster_.network.Break(cluster_.engine_machine()->name(), machine.name());
+    };
+    if (kind == kSyncError && kill) {
+      machine.on_sync_failed = [this, i] { KillWhenMarked(i); };
+    } else if (kind == kSyncError && random_.Chance(2, 3)) {
+      machine.on_sync_failed = [this, lose] {
+        world_.After(random_.Skewed(0, cluster_.network.options.delay_ns_max), lose);
+      };
+    } else {
+      for (int times = 0; times < (kill ? 1 : 40); ++times) {
+        world_.After(random_.Below(kSettleNs / 4), lose);
+      }
     }
   }
+}
+
+// Not before: what it has not marked, it cannot know when it is killed.
+void Nemesis::KillWhenMarked(size_t replica) {
+  world_.After(random_.Skewed(kMarkNs / 10, kMarkNs), [this, replica, round = round_] {
+    if (!running_ || round != round_ || !DamageSettles()) return;
+    InodePtr mark;
+    const std::string name = cluster_.DirectoryOf(replica) + "/failed";
+    if (cluster_.replica_machine(replica).disk.Lookup(name, &mark) < 0) {
+      KillWhenMarked(replica);
+    } else {
+      cluster_.KillDiskHost(replica, 0);
+    }
+  });
 }
 
 // The volume goes to another machine, or to the same again; the engine that had it may live on.
@@ -399,10 +448,13 @@ void Nemesis::Move() {
   if (!target.up()) return;
   EngineProcess* const before = cluster_.engine();
   cluster_.Attach(target);
-  if (before == nullptr) return;
-  world_.After(random_.Skewed(0, 8 * kNsPerSecond), [this, before] {
+  EndOldEngine(before, random_.Skewed(0, 8 * kNsPerSecond));
+}
+
+void Nemesis::EndOldEngine(EngineProcess* engine, uint64_t after_ns) {
+  world_.After(after_ns, [this, engine] {
     const auto& old = cluster_.old_engines();
-    if (std::find(old.begin(), old.end(), before) != old.end()) cluster_.KillOldEngine(before);
+    if (std::find(old.begin(), old.end(), engine) != old.end()) cluster_.KillOldEngine(engine);
   });
 }
 
@@ -427,6 +479,7 @@ void Nemesis::Heal() {
     from->disk.capacity_pages = Disk::kCapacityPages;
     from->faults.slow_until_ns = 0;
     from->faults.read_errors = from->faults.write_errors = from->faults.sync_errors = 0;
+    from->on_sync_failed = nullptr;
   }
   cluster_.HealStore();
 }

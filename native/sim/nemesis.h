@@ -54,13 +54,16 @@ class Nemesis {
   void Fork();
   void ForkAtRecord();
   void ForkMoves();
+  void CutAllBut(size_t kept);
   void CutPair(const Machine& one, const Machine& other);
   void Do(Kind kind);
   bool Has(Kind kind) const;
   void Isolate(uint64_t for_ns);
   void Move();
+  void EndOldEngine(EngineProcess* engine, uint64_t after_ns);
   void Cut(const std::string& from, const std::string& to, uint64_t for_ns);
   void Damage(Kind kind);
+  void KillWhenMarked(size_t replica);
   bool MayDamage(const Machine& machine) const;
   bool DamageSettles() const;
   Machine& AnyDisk();
@@ -78,9 +81,9 @@ class Nemesis {
   // Fork.
   enum class Step : uint8_t { kNone, kFirstRecord, kAlone, kMoving };
   Step step_ = Step::kNone;
-  bool slowly_ = false;
-  size_t kept_ = 0;   // the replica that stays with the engine
-  size_t later_ = 0;  // the one that is cut off after the third
+  bool slowly_ = false;  // members leave by more than one record
+  bool early_ = false;   // it does not wait until the engine is alone
+  size_t kept_ = 0;      // the replica that stays with the engine
   Machine* forked_ = nullptr;
   // When what was done so far has no effect any more; after that, a disk may be damaged.
   uint64_t troubled_until_ns_ = 0;

@@ -307,9 +307,7 @@ int64_t SimReactor::WriteNow(io::FileOperation* operation) {
 
 // A read that is not in the page cache, or a write that must be durable or goes past the cache.
 void SimReactor::FileLater(io::FileOperation* operation, bool write) {
-  const uint64_t now_ns = world().now_ns();
-  uint64_t delay_ns = random_.Skewed(kDeviceNsMin, kDeviceNsMax);
-  if (machine_.faults.slow_until_ns > now_ns) delay_ns += machine_.faults.slow_until_ns - now_ns;
+  const uint64_t delay_ns = random_.Skewed(kDeviceNsMin, kDeviceNsMax) + machine_.SlowNs(random_);
   const uint64_t sync_ns = operation->durable ? random_.Skewed(kDeviceNsMin, kDeviceNsMax) : 0;
   auto result = std::make_shared<int64_t>(-EIO);
   Land(delay_ns, [this, operation, write, result] {
@@ -320,9 +318,7 @@ void SimReactor::FileLater(io::FileOperation* operation, bool write) {
       if (*result < 0) return;
       Inode* const inode = machine_.Find(operation->file.fd)->inode.get();
       if (machine_.faults.sync_errors > 0) {
-        --machine_.faults.sync_errors;
-        machine_.disk.SyncFails(inode);
-        machine_.NoteLost();
+        machine_.SyncFails(inode);
         *result = -EIO;
         return;
       }

@@ -80,7 +80,8 @@ bool Rot::IsGood(uint64_t block, size_t replica) const {
   const wire::ReplicaId id = cluster_.replica_id(replica);
   const Machine& machine = cluster_.replica_machine(replica);
   return cluster_.complete().members.Contains(id) && cluster_.targets().Contains(id) &&
-         !machine.damaged && machine.lost_tick == 0 && Find(block, replica) == nullptr;
+         !machine.damaged && machine.lost_tick == 0 && Find(block, replica) == nullptr &&
+         (!doubtful_.contains({block, replica}) || IsElsewhere(block, replica));
 }
 
 bool Rot::FlipOne(uint64_t block, size_t replica) {
@@ -140,18 +141,34 @@ bool Rot::MayCrash(const Machine& machine) const {
 }
 
 void Rot::Look() {
+  const auto look = [this](uint64_t block) {
+    bool good = false;
+    for (size_t i = 0; i < cluster_.replica_count(); ++i) good |= IsGood(block, i);
+    if (!good) lost_.insert(block);
+  };
   for (auto each = standing_.begin(); each != standing_.end();
        each = standing_.upper_bound(each->first)) {
-    bool good = false;
-    for (size_t i = 0; i < cluster_.replica_count(); ++i) good |= IsGood(each->first, i);
-    if (!good) lost_.insert(each->first);
+    look(each->first);
+  }
+  for (const auto& [block, replica] : doubtful_) look(block);
+}
+
+void Rot::Begins(uint64_t offset_bytes, uint64_t length_bytes) {
+  const uint64_t end = offset_bytes + length_bytes;
+  for (const uint64_t at : {offset_bytes, end}) {
+    if (at % kBlockBytes == 0) continue;
+    for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+      if (Find(at / kBlockBytes, i) != nullptr) doubtful_.insert({at / kBlockBytes, i});
+    }
   }
 }
 
 void Rot::Overwritten(uint64_t offset_bytes, uint64_t length_bytes) {
   const uint64_t first = DivideUp(offset_bytes, kBlockBytes);
   const uint64_t end = (offset_bytes + length_bytes) / kBlockBytes;
-  if (first < end) lost_.erase(lost_.lower_bound(first), lost_.lower_bound(end));
+  if (first >= end) return;
+  lost_.erase(lost_.lower_bound(first), lost_.lower_bound(end));
+  doubtful_.erase(doubtful_.lower_bound({first, 0}), doubtful_.lower_bound({end, 0}));
 }
 
 bool Rot::Excuses(uint64_t offset_bytes, uint64_t length_bytes) const {
@@ -163,8 +180,9 @@ bool Rot::Excuses(uint64_t offset_bytes, uint64_t length_bytes) const {
 bool Rot::IsElsewhere(uint64_t block, size_t replica) const {
   std::byte here[kBlockBytes];
   std::byte there[kBlockBytes];
-  (void)cluster_.replica_machine(replica).disk.Read(*HeadOf(replica), block * kBlockBytes, here,
-                                                    sizeof(here));
+  const Inode* own = HeadOf(replica);
+  if (own == nullptr) return false;
+  (void)cluster_.replica_machine(replica).disk.Read(*own, block * kBlockBytes, here, sizeof(here));
   for (size_t i = 0; i < cluster_.replica_count(); ++i) {
     const Inode* head = i == replica ? nullptr : HeadOf(i);
     if (head == nullptr || !cluster_.complete().members.Contains(cluster_.replica_id(i))) continue;
@@ -181,6 +199,23 @@ std::string Rot::Unrepaired() const {
     if (IsElsewhere(block, flip.replica)) continue;
     return "block " + std::to_string(block) + " of " +
            cluster_.replica_machine(flip.replica).name();
+  }
+  return "";
+}
+
+std::string Rot::CleanUnsynced() const {
+  for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+    const Machine& machine = cluster_.replica_machine(i);
+    const Inode* head = machine.damaged ? nullptr : HeadOf(i);
+    if (head == nullptr) continue;
+    uint64_t region = UINT64_MAX;
+    for (const auto& [block, page] : head->pages) {
+      if (!page.differs || block / kRegionBlocks == region) continue;
+      region = block / kRegionBlocks;
+      if (RegionDirty(i, region)) continue;
+      return "block " + std::to_string(block) + " of " + machine.name() +
+             " is not synced, and its region is clean";
+    }
   }
   return "";
 }

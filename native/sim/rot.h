@@ -4,6 +4,7 @@
 #include <map>
 #include <set>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "sim/cluster.h"
@@ -28,6 +29,9 @@ class Rot {
   // Members changed, or one lost what it had not synced: copies that were good may not count any
   // more.
   void Look();
+  // A write begins: one of a part of a block may take the flipped bit away, and the rest of the
+  // block is still what no checksum vouches for.
+  void Begins(uint64_t offset_bytes, uint64_t length_bytes);
   // All of these blocks were written anew.
   void Overwritten(uint64_t offset_bytes, uint64_t length_bytes);
   // Whether an error may be the answer for a range: some block of it has no good copy, or had none
@@ -36,6 +40,9 @@ class Rot {
   bool IsLost(uint64_t block) const { return lost_.contains(block); }
   // Members that still hold a flipped bit where there is a good copy: for a finding, or "".
   std::string Unrepaired() const;
+  // Rule 5: what is not synced is in regions that count as dirty also after a power loss. A block
+  // for which that is not so, for a finding, or "".
+  std::string CleanUnsynced() const;
   uint64_t flips() const { return flips_; }
 
  private:
@@ -57,6 +64,8 @@ class Rot {
   Random random_;
   std::multimap<uint64_t, Flip> standing_;  // by block
   std::set<uint64_t> lost_;                 // blocks without a good copy, at some time
+  // Blocks, and the replicas that had a flipped bit there when a part of it was to be written.
+  std::set<std::pair<uint64_t, size_t>> doubtful_;
   uint64_t flips_ = 0;
 };
 

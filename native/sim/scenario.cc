@@ -42,10 +42,14 @@ class Scenario {
     const bool lossy = random.Chance(1, 3);
     if (!lossy && random.Chance(1, 3)) options_.late_ns = (250 * kNsPerMs) << random.Below(2);
     if (random.Chance(1, 2)) options_.idle_ns = (20 * kNsPerMs) << random.Below(7);
-    if (random.Chance(1, 4)) options_.dirty_regions_max = random.Between(2, 4);
+    // Few of them, and more regions than that.
+    if (random.Chance(1, 4)) {
+      options_.dirty_regions_max = random.Between(2, 3);
+      options_.size_bytes = 16 * kMiB;
+    }
     options_.forks = random.Chance(1, 8);
     if (options_.forks) {
-      options_.replicas = 3;
+      options_.replicas = random.Chance(1, 2) ? 3 : 5;
       options_.start_wait_ns = kNsPerSecond;
     }
     cluster_ = std::make_unique<Cluster>(world_, options_);
