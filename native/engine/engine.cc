@@ -278,8 +278,10 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
   if (operation->kind == BlockOperation::kZero && request.keep_allocated) {
     header.flags |= wire::kFlagKeepAllocated;
   }
-  if (operation->kind == BlockOperation::kRead &&
-      (operation->anyway || targets().count - leaving_.count == 1)) {
+  // Of the last one that can be asked, what it still has; of one that leaves, nothing that may be
+  // lost.
+  const bool last = targets().count - leaving_.count == 1 && whole_.count == 0;
+  if (operation->kind == BlockOperation::kRead && IsStaying(index) && (operation->anyway || last)) {
     header.flags |= wire::kFlagAnyway;
   }
   header.tag = operation->tag;
@@ -492,8 +494,10 @@ void Engine::Judge(Operation* operation) {
     return;
   }
   ErrorCode error = ErrorCode::kUnavailable;
-  for (const MemberPart& part : operation->parts) {
-    if (part.state == MemberPart::State::kFailed) error = part.error;
+  for (size_t i = 0; i < links_.size(); ++i) {
+    const MemberPart& part = operation->parts[i];
+    if (part.state != MemberPart::State::kFailed) continue;
+    if (error == ErrorCode::kUnavailable || IsStaying(i)) error = part.error;
   }
   // A read error is never passed up while there is another member to ask.
   if (Route(operation)) return;
@@ -502,6 +506,7 @@ void Engine::Judge(Operation* operation) {
     const MemberPart& part = operation->parts[i];
     if (part.state == MemberPart::State::kGone && part.answer_due && IsStaying(i)) return;
   }
+  if (RouteToWhole(operation)) return;
   if (RepairFirst(operation, error)) return;
   // A sync failed at all of them: what they still have is all that there is.
   const wire::Members spoiled = SpoiledAt(*operation);
@@ -532,15 +537,18 @@ wire::Members Engine::SpoiledAt(const Operation& operation) const {
 void Engine::JudgeFailures(Operation* operation) {
   wire::Members broken;  // failed otherwise than for want of space
   wire::Members full;
+  bool waits = false;  // for one that leaves to be gone
   ErrorCode error = ErrorCode::kUnavailable;
   bool stays = false;  // a member that has answered with success
   for (size_t i = 0; i < links_.size(); ++i) {
     const MemberPart& part = operation->parts[i];
     stays |= part.state == MemberPart::State::kAnswered && IsStaying(i);
     if (part.state != MemberPart::State::kFailed) continue;
-    // On its way out already: judged again when it is gone.
-    if (!IsStaying(i)) return;
-    if (part.error == ErrorCode::kNoSpace) {
+    if (!IsStaying(i)) {
+      // On its way out already: judged again when it is gone.
+      if (!whole_.Contains(links_[i]->replica()) || part.error != ErrorCode::kNoSpace) return;
+      waits = true;
+    } else if (part.error == ErrorCode::kNoSpace) {
       full.Add(links_[i]->replica());
     } else {
       broken.Add(links_[i]->replica());
@@ -550,10 +558,19 @@ void Engine::JudgeFailures(Operation* operation) {
   const std::string failure = std::string("I/O failed: ") + ErrorCodeName(error);
   const bool sync = operation->kind == BlockOperation::kFlush || error == ErrorCode::kSuspect;
   const Fault fault = sync ? Fault::kFlushFailed : Fault::kIoError;
+  if (!stays && broken.count > 0 && full.count == 0 && KeepWhole(*operation)) {
+    MustLeave(broken, fault, failure);
+    LetLeave({});
+    return;
+  }
+  if (waits) return;
   if (stays) {
     // Those that failed leave; that ends their parts, and gives this operation its outcome.
     MustLeave(broken, fault, failure);
     MustLeave(full, Fault::kNoSpace, "its disk is full");
+    for (const wire::ReplicaId id : full.all()) {
+      if (equalizer_.AllEqual() && !joiner_.IsResynced(LinkOf(id)->index())) whole_.Add(id);
+    }
     LetLeave({});
     return;
   }

@@ -247,6 +247,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void OnDoorbell();
   bool DrainShared();
   void ReturnedMember(Link& link, const wire::ReplicaState& state);
+  void SendUnanswered(Link& link);
   void MemberGone(Link& link);
 
   // --- engine_start.cc: starting (rule 6) ---
@@ -300,6 +301,10 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void NoteLate(Late* late, const Link& link, uint64_t waited_ns, uint64_t limit_ns, Fault fault,
                 const std::string& reason);
   void LeaveLate(Late late);
+
+  // --- engine_full.cc: members that leave for want of space ---
+  bool RouteToWhole(Operation* operation);
+  bool KeepWhole(const Operation& operation);
 
   // --- engine_stop.cc: stopping ---
   void CloseWhenIdle();
@@ -408,6 +413,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   } proposal_;
   std::array<uint64_t, kReplicasMax> record_sent_ = {};  // generation, by link
   wire::Members leaving_;  // must leave, and are members of the proposal still
+  wire::Members whole_;    // of these: they hold all that was acknowledged (RouteToWhole)
   struct Departure {
     Fault fault = Fault::kNone;
     std::string reason;

@@ -236,7 +236,7 @@ void Engine::LetLeave(const wire::Members& late) {
     if (mode_ == Mode::kServing) mode_ = Mode::kChanging;
     SetMode(mode_, "a replica leaves: " + why);
   }
-  leaving_ = {};
+  leaving_ = whole_ = {};
   Propose(staying);
   for (const wire::ReplicaId id : before.all()) {
     if (!staying.Contains(id)) PartWith(*LinkOf(id));

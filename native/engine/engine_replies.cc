@@ -207,7 +207,6 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
   const wire::Record& holds = state.records.current;
   const bool knows =
       holds == complete_ || (proposal_.outstanding && !Newer(holds, proposal_.record));
-  if (!IsStaying(link.index())) return;  // it leaves in any case
   Departure back;
   if (state.lost) back = {Fault::kSuspect, "it may have lost what it had acknowledged"};
   if (!knows && complete_.epoch == options_.epoch) {
@@ -218,6 +217,8 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
     back = {Fault::kOlderRecord, "it holds nothing: its files were made anew"};
   }
   if (!heard_[link.index()].answered) back = {Fault::kWrongSize, heard_[link.index()].why_not};
+  if (back.fault != Fault::kNone) whole_.Remove(link.replica());
+  if (!IsStaying(link.index())) return;  // it leaves in any case
   if (back.fault != Fault::kNone && Staying().count > 1) {
     wire::Members leaving;
     leaving.Add(link.replica());
@@ -243,6 +244,13 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
     GoesOn();
   }
   if (proposal_.outstanding) WriteRecord(link);
+  SendUnanswered(link);
+  copier_.Kick();
+  CloseWhenIdle();
+}
+
+// What waits for this member and is not on its way to it, on a connection that is new.
+void Engine::SendUnanswered(Link& link) {
   // Under the locks that they still hold, in their order.
   for (Operation* operation = in_flight_.front(); operation != nullptr;
        operation = in_flight_.Next(operation)) {
@@ -256,8 +264,6 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
       if (!asked) Route(operation);
     }
   }
-  copier_.Kick();
-  CloseWhenIdle();
 }
 
 void Engine::OnLinkRefused(Link& link, const Status& why) {

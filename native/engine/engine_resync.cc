@@ -95,6 +95,7 @@ bool Engine::SubmitOwn(OwnRequest* request) {
 }
 
 void Engine::MemberFailed(Link& link, const Status& why) {
+  whole_.Remove(link.replica());
   if (!IsStaying(link.index()) || Staying().count == 1) return;
   wire::Members leaving;
   leaving.Add(link.replica());

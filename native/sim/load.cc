@@ -137,8 +137,13 @@ void Load::Next(size_t client) {
   self.request = request;
   ++under_way_;
   if (request->changes()) {
+    uint64_t oldest = RegisterModel::kNever;
+    for (const Client& each : clients_) {
+      if (each.request != nullptr) oldest = std::min(oldest, each.request->began);
+    }
+    model.ReadersSince(oldest);
     model.WriteBegins(request->offset_bytes, request->length_bytes, request->value, request->began);
-    cluster_.rot->Begins(request->offset_bytes, request->length_bytes);
+    cluster_.rot->Changes(request->offset_bytes, request->length_bytes);
   }
   if (world_.tracing()) {
     world_.Trace("client " + std::to_string(client), Range(*request) + " value " +

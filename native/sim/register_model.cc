@@ -224,11 +224,12 @@ void RegisterModel::Loose(uint64_t now) {
 void RegisterModel::Forget(Sector* sector) {
   std::vector<Write>& writes = sector->writes;
   if (writes.size() < kWritesMax) return;
-  // Those that a durable one followed long ago: whoever still reads began after that.
+  // Those that a durable one followed before the oldest read that is still under way began.
   const size_t half = writes.size() / 2;
   size_t last = SIZE_MAX;
   for (size_t i = 0; i < half; ++i) {
-    if (writes[i].durable && writes[i].answered != kNever) last = i;
+    const bool over = writes[i].answered != kNever && writes[i].answered < readers_since_;
+    if (writes[i].durable && over) last = i;
   }
   if (last == SIZE_MAX) return;
   const Write kept = writes[last];

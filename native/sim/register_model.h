@@ -32,6 +32,9 @@ class RegisterModel {
   void WriteFails(uint64_t offset_bytes, uint64_t length_bytes, uint64_t began, uint64_t at);
   // A flush that was begun then was answered GOOD: what had been answered before it is durable.
   void Flushed(uint64_t began);
+  // Reads that are under way were begun at that time or later; kNever: there are none. What they
+  // may give is not forgotten.
+  void ReadersSince(uint64_t began) { readers_since_ = began; }
   // What a read gave. A finding, or "".
   std::string Read(uint64_t offset_bytes, const std::byte* data, uint64_t length_bytes,
                    uint64_t began, uint64_t at);
@@ -81,6 +84,7 @@ class RegisterModel {
   std::string Fault(uint64_t sector, const std::string& what) const;
 
   std::vector<Sector> sectors_;
+  uint64_t readers_since_ = kNever;
   std::vector<bool> touched_;
   // Sectors that have something that is not durable, and perhaps others: what a flush looks at.
   std::vector<uint32_t> unflushed_;

@@ -56,6 +56,19 @@ TEST(sim_register, WhatWasReadIsNotUnread) {
   EXPECT(!other.Read(2, 42, 43));
 }
 
+TEST(sim_register, WhatAReadUnderWayMayGiveIsNotForgotten) {
+  Sector sector;
+  EXPECT(sector.Write(1, 10, 11));
+  sector.model.ReadersSince(12);
+  for (uint32_t value = 2; value < 200; ++value) {
+    EXPECT(sector.Write(value, value * 10, value * 10 + 1));
+    sector.model.Flushed(value * 10 + 2);
+  }
+  EXPECT(sector.Read(1, 12, 3000));
+  // Nor is what is long over given to a read that began since.
+  EXPECT(!sector.Read(1, 22, 3000));
+}
+
 TEST(sim_register, OverlappingWritesMayComeInAnyOrderButOne) {
   Sector sector;
   sector.Begin(1, 10);

@@ -39,26 +39,32 @@ bool Rot::RegionDirty(size_t replica, uint64_t region) const {
   return (sector.regions[region % replica::kRegionSectorRegions] & replica::kDirtyBit) != 0;
 }
 
-// After a crash a region that is stopped clean before it was cleaned has blocks without one:
-// nothing is computed anew at a stop.
-bool Rot::HasChecksum(size_t replica, uint64_t block) const {
+// What its file says of a block: kSumNone also where it says nothing.
+uint32_t Rot::SumAtRest(size_t replica, uint64_t block) const {
   InodePtr sums;
   Disk& disk = cluster_.replica_machine(replica).disk;
-  if (disk.Lookup(cluster_.HeadPath(replica) + ".crc", &sums) < 0) return false;
+  if (disk.Lookup(cluster_.HeadPath(replica) + ".crc", &sums) < 0) return replica::kSumNone;
   const uint64_t region = block / kRegionBlocks;
   replica::SumPage page;
   const uint64_t at = replica::SumPageOffset(region);
-  if (disk.Read(*sums, at, &page, sizeof(page)) != sizeof(page)) return false;
-  if (replica::CheckSumPage(page, region) != replica::SumPageState::kWhole) return false;
+  if (disk.Read(*sums, at, &page, sizeof(page)) != sizeof(page)) return replica::kSumNone;
+  const bool whole = replica::CheckSumPage(page, region) == replica::SumPageState::kWhole;
+  return whole ? page.sums[block % kRegionBlocks] : replica::kSumNone;
+}
+
+// After a crash a region that is stopped clean before it was cleaned has blocks without one:
+// nothing is computed anew at a stop.
+bool Rot::HasChecksum(size_t replica, uint64_t block) const {
   std::byte data[kBlockBytes];
+  Disk& disk = cluster_.replica_machine(replica).disk;
   (void)disk.Read(*HeadOf(replica), block * kBlockBytes, data, sizeof(data));
-  return page.sums[block % kRegionBlocks] == replica::StoredSum(Crc32c(data, sizeof(data)));
+  return SumAtRest(replica, block) == replica::StoredSum(Crc32c(data, sizeof(data)));
 }
 
 const Rot::Flip* Rot::Find(uint64_t block, size_t replica) const {
   const auto [first, end] = standing_.equal_range(block);
   for (auto each = first; each != end; ++each) {
-    if (each->second.replica == replica && StandsStill(each->second)) return &each->second;
+    if (each->second.replica == replica && IsBad(block, each->second)) return &each->second;
   }
   return nullptr;
 }
@@ -76,12 +82,21 @@ bool Rot::StandsStill(const Flip& flip) const {
   return now || durable;
 }
 
+// A replica cannot tell that the flipped bit is just what a change of a part of the block wrote
+// over: the block stays bad for it until it is written as a whole, by a client or as a repair. What
+// its file says of a clean region tells.
+bool Rot::IsBad(uint64_t block, const Flip& flip) const {
+  if (StandsStill(flip)) return true;
+  if (!flip.touched || HeadOf(flip.replica) == nullptr) return false;
+  if (RegionDirty(flip.replica, block / kRegionBlocks)) return true;
+  return SumAtRest(flip.replica, block) != replica::kSumNone && !HasChecksum(flip.replica, block);
+}
+
 bool Rot::IsGood(uint64_t block, size_t replica) const {
   const wire::ReplicaId id = cluster_.replica_id(replica);
   const Machine& machine = cluster_.replica_machine(replica);
   return cluster_.complete().members.Contains(id) && cluster_.targets().Contains(id) &&
-         !machine.damaged && machine.lost_tick == 0 && Find(block, replica) == nullptr &&
-         (!doubtful_.contains({block, replica}) || IsElsewhere(block, replica));
+         !machine.damaged && machine.lost_tick == 0 && Find(block, replica) == nullptr;
 }
 
 bool Rot::FlipOne(uint64_t block, size_t replica) {
@@ -105,7 +120,7 @@ bool Rot::FlipOne(uint64_t block, size_t replica) {
 }
 
 void Rot::Strike(size_t blocks, bool everywhere) {
-  std::erase_if(standing_, [this](const auto& each) { return !StandsStill(each.second); });
+  std::erase_if(standing_, [this](const auto& each) { return !IsBad(each.first, each.second); });
   const size_t count = cluster_.replica_count();
   for (size_t n = 0; n < blocks; ++n) {
     const Inode* head = HeadOf(random_.Below(count));
@@ -141,25 +156,20 @@ bool Rot::MayCrash(const Machine& machine) const {
 }
 
 void Rot::Look() {
-  const auto look = [this](uint64_t block) {
-    bool good = false;
-    for (size_t i = 0; i < cluster_.replica_count(); ++i) good |= IsGood(block, i);
-    if (!good) lost_.insert(block);
-  };
   for (auto each = standing_.begin(); each != standing_.end();
        each = standing_.upper_bound(each->first)) {
-    look(each->first);
+    bool good = false;
+    for (size_t i = 0; i < cluster_.replica_count(); ++i) good |= IsGood(each->first, i);
+    if (!good) lost_.insert(each->first);
   }
-  for (const auto& [block, replica] : doubtful_) look(block);
 }
 
-void Rot::Begins(uint64_t offset_bytes, uint64_t length_bytes) {
-  const uint64_t end = offset_bytes + length_bytes;
-  for (const uint64_t at : {offset_bytes, end}) {
-    if (at % kBlockBytes == 0) continue;
-    for (size_t i = 0; i < cluster_.replica_count(); ++i) {
-      if (Find(at / kBlockBytes, i) != nullptr) doubtful_.insert({at / kBlockBytes, i});
-    }
+void Rot::Changes(uint64_t offset_bytes, uint64_t length_bytes) {
+  const uint64_t end_bytes = offset_bytes + length_bytes;
+  for (const uint64_t edge : {offset_bytes, end_bytes}) {
+    if (edge % kBlockBytes == 0) continue;
+    const auto [first, end] = standing_.equal_range(edge / kBlockBytes);
+    for (auto each = first; each != end; ++each) each->second.touched |= StandsStill(each->second);
   }
 }
 
@@ -168,7 +178,8 @@ void Rot::Overwritten(uint64_t offset_bytes, uint64_t length_bytes) {
   const uint64_t end = (offset_bytes + length_bytes) / kBlockBytes;
   if (first >= end) return;
   lost_.erase(lost_.lower_bound(first), lost_.lower_bound(end));
-  doubtful_.erase(doubtful_.lower_bound({first, 0}), doubtful_.lower_bound({end, 0}));
+  const auto last = standing_.lower_bound(end);
+  for (auto each = standing_.lower_bound(first); each != last; ++each) each->second.touched = false;
 }
 
 bool Rot::Excuses(uint64_t offset_bytes, uint64_t length_bytes) const {

@@ -4,7 +4,6 @@
 #include <map>
 #include <set>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "sim/cluster.h"
@@ -29,9 +28,8 @@ class Rot {
   // Members changed, or one lost what it had not synced: copies that were good may not count any
   // more.
   void Look();
-  // A write begins: one of a part of a block may take the flipped bit away, and the rest of the
-  // block is still what no checksum vouches for.
-  void Begins(uint64_t offset_bytes, uint64_t length_bytes);
+  // A client is about to change these bytes.
+  void Changes(uint64_t offset_bytes, uint64_t length_bytes);
   // All of these blocks were written anew.
   void Overwritten(uint64_t offset_bytes, uint64_t length_bytes);
   // Whether an error may be the answer for a range: some block of it has no good copy, or had none
@@ -50,11 +48,15 @@ class Rot {
     size_t replica;
     uint64_t byte;    // of the head
     std::byte value;  // as it is now
+    // A part of its block may have been changed while it stood.
+    bool touched = false;
   };
   const Flip* Find(uint64_t block, size_t replica) const;
   bool StandsStill(const Flip& flip) const;
   bool IsElsewhere(uint64_t block, size_t replica) const;
   bool IsGood(uint64_t block, size_t replica) const;
+  bool IsBad(uint64_t block, const Flip& flip) const;
+  uint32_t SumAtRest(size_t replica, uint64_t block) const;
   bool HasChecksum(size_t replica, uint64_t block) const;
   bool RegionDirty(size_t replica, uint64_t region) const;
   bool FlipOne(uint64_t block, size_t replica);
@@ -64,8 +66,6 @@ class Rot {
   Random random_;
   std::multimap<uint64_t, Flip> standing_;  // by block
   std::set<uint64_t> lost_;                 // blocks without a good copy, at some time
-  // Blocks, and the replicas that had a flipped bit there when a part of it was to be written.
-  std::set<std::pair<uint64_t, size_t>> doubtful_;
   uint64_t flips_ = 0;
 };
 

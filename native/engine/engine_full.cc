@@ -1,0 +1,48 @@
+#include "engine/engine.h"
+
+// Members that must leave for want of space, and cannot yet as that needs the store: nobody is told
+// of an error for as long as they are whole.
+namespace ankole::engine {
+
+// Sends a read that no other member can answer to one that leaves for want of space, which may take
+// as long as the store is away. False: there is none to ask.
+//
+// It is as good as any: what it refused is not acknowledged and keeps its range locked until it has
+// left, so that where a read comes to, it has all that anybody was told of. That ends when it comes
+// back as one that would have to leave for what it holds, and when it did not make a range equal.
+// What fails everywhere else tells nobody of an error: it stays after all (KeepWhole).
+bool Engine::RouteToWhole(Operation* operation) {
+  for (const wire::ReplicaId id : whole_.all()) {
+    const Link& link = *LinkOf(id);
+    const MemberPart& part = operation->parts[link.index()];
+    const bool tried =
+        part.state == MemberPart::State::kWaiting || part.state == MemberPart::State::kFailed;
+    if (tried || part.answer_due || part.frame_out || !link.up()) continue;
+    AddPart(operation, link.index(), true);
+    return true;
+  }
+  return false;
+}
+
+// All that were to stay have failed, otherwise than for want of space: those that leave for that
+// stay instead. They have what the others have, but for what is not acknowledged; that waits for
+// space. False: there is none.
+bool Engine::KeepWhole(const Operation& operation) {
+  const wire::Members whole = whole_;
+  bool any = false;
+  for (const wire::ReplicaId id : whole.all()) {
+    Link& link = *LinkOf(id);
+    const MemberPart::State state = operation.parts[link.index()].state;
+    if (state != MemberPart::State::kAnswered && state != MemberPart::State::kFailed) continue;
+    any = true;
+    leaving_.Remove(id);
+    whole_.Remove(id);
+    log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(id) +
+                                  " is full and stays, as the others fail: writes may wait");
+    // It was not sent again what was under way when its connection broke.
+    if (link.up()) SendUnanswered(link);
+  }
+  return any;
+}
+
+}  // namespace ankole::engine

@@ -1,0 +1,207 @@
+#include "engine/several_testing.h"
+
+// A member whose disk is full, and which stays as its leaving needs the store: what it still
+// serves.
+namespace ankole::engine::testing {
+namespace {
+
+constexpr uint64_t kRefusedAt = 2 * kMiB;
+constexpr uint64_t kRepairedAt = kRegionBytes;
+
+Verdict FailsAt(const wire::Header& header, wire::Opcode opcode, uint64_t offset_bytes,
+                ErrorCode why) {
+  return FailWith(header.opcode == opcode && header.offset_bytes == offset_bytes, why);
+}
+
+// Both hold 1 at the beginning of the volume, where the first cannot read any more.
+struct FullAndUnreadable {
+  explicit FullAndUnreadable(std::set<uint32_t> dirty = {}) {
+    for (ScriptedReplica* replica : two.replicas) {
+      replica->state.unclean = !dirty.empty();
+      replica->dirty = dirty;
+    }
+    two[1].verdict = [](const wire::Header& header) {
+      return Hold(header.opcode == wire::Opcode::kSum);
+    };
+    CHECK(two.bench.StartAndWait());
+    CHECK(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+    two[0].verdict = [](const wire::Header& header) {
+      return FailsAt(header, wire::Opcode::kRead, 0, ErrorCode::kIoError);
+    };
+  }
+  ~FullAndUnreadable() {
+    two.bench.On([&] { two.bench.store_mode = StoreMode::kAnswers; });
+    if (refused == nullptr) return;
+    EXPECT(two.bench.Wait(refused));
+    EXPECT(refused->status == ErrorCode::kOk);
+  }
+  // The second refuses a write, and the store cannot be reached.
+  void Refuse(ErrorCode why) {
+    two.bench.On([&] { two.bench.store_mode = StoreMode::kRefuses; });
+    two[1].verdict = [why](const wire::Header& header) {
+      if (header.opcode == wire::Opcode::kWrite && header.offset_bytes == kRepairedAt) {
+        return FailWith(true, ErrorCode::kIoError);
+      }
+      return FailsAt(header, wire::Opcode::kWrite, kRefusedAt, why);
+    };
+    refused = two.bench.Submit(BlockOperation::kWrite, kRefusedAt, 4096, 2);
+    CHECK(two.bench.Until([&] { return two.bench.At("store probed") != SIZE_MAX; }));
+  }
+  // The second is back.
+  void Reconnect(bool lost) {
+    const size_t from = two.bench.events.size();
+    two.bench.On([&] {
+      two[1].state.suspect = two[1].state.lost = lost;
+      two[1].Break();
+    });
+    CHECK(two.bench.Until([&] { return two.bench.At("welcome 11", from) != SIZE_MAX; }));
+    // What the engine sends on the new connection comes after it has judged the replica.
+    CHECK(two.bench.Write(8192, 4096, 3) == ErrorCode::kOk);
+  }
+  ErrorCode Read() { return two.bench.Do(BlockOperation::kRead, 0, 4096); }
+  Two two;
+  Request* refused = nullptr;
+};
+
+TEST(engine_full, AMemberThatLeavesForWantOfSpaceIsReadWhereTheOthersFail) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
+  EXPECT(pair.two.bench.Reads(0, 4096, 1));
+  // What it refused nobody reads yet.
+  Request* read = pair.two.bench.Submit(BlockOperation::kRead, kRefusedAt, 4096);
+  EXPECT(pair.two.bench.Never([&] { return read->finished || pair.refused->finished; }, 200));
+  // What it takes from now on it has as well.
+  EXPECT(pair.two.bench.Write(0, 4096, 4) == ErrorCode::kOk);
+  EXPECT(pair.two.bench.Reads(0, 4096, 4));
+  EXPECT_EQ(pair.two.Members(), 2U);
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Wait(read));
+  EXPECT(Bench::Holds(read, 2));
+}
+
+TEST(engine_full, AMemberThatLeavesForAnythingElseIsNotRead) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kIoError);
+  EXPECT(pair.Read() == ErrorCode::kIoError);
+}
+
+TEST(engine_full, AFullMemberIsReadOnAfterItsConnectionBroke) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
+  pair.Reconnect(false);
+  EXPECT(pair.two.bench.Reads(0, 4096, 1));
+}
+
+TEST(engine_full, AFullMemberIsNotReadAfterItLostSomething) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
+  pair.Reconnect(true);
+  EXPECT(pair.Read() == ErrorCode::kIoError);
+}
+
+// Otherwise the client would be told of an error that its volume does not have.
+TEST(engine_full, AFullMemberStaysInsteadOfOneThatFailsAWrite) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
+  pair.two[0].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+  };
+  Request* write = pair.two.bench.Submit(BlockOperation::kWrite, 0, 4096, 5);
+  EXPECT(pair.two.bench.Never([&] { return write->finished; }, 200));
+  EXPECT(pair.two.bench.Reads(8192, 4096, 0));
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Wait(write));
+  EXPECT(write->status == ErrorCode::kOk);
+  EXPECT(pair.two.bench.At("replica 10 fault io-error") != SIZE_MAX);
+  EXPECT_EQ(pair.two.bench.At("replica 11 fault"), SIZE_MAX);
+  EXPECT(pair.two.bench.Reads(0, 4096, 5));
+  // What it has no space for waits.
+  EXPECT(!pair.refused->finished);
+  pair.two[1].verdict = nullptr;
+}
+
+TEST(engine_full, AFullMemberStaysInsteadOfOneThatFailsWhatItRefuses) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
+  pair.two[0].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+  };
+  pair.two[1].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kNoSpace);
+  };
+  Request* write = pair.two.bench.Submit(BlockOperation::kWrite, 0, 4096, 5);
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Until(
+      [&] { return pair.two.bench.At("replica 10 fault io-error") != SIZE_MAX; }));
+  EXPECT(pair.two.bench.Never([&] { return write->finished; }, 200));
+  pair.two[1].verdict = nullptr;
+  ASSERT(pair.two.bench.Wait(write));
+  EXPECT(write->status == ErrorCode::kOk);
+}
+
+TEST(engine_full, AFullMemberThatStaysGetsWhatItWasNotSentWhileItWasToLeave) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
+  pair.two[1].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kWrite && header.offset_bytes == 0);
+  };
+  Request* under_way = pair.two.bench.Submit(BlockOperation::kWrite, 0, 4096, 5);
+  ASSERT(pair.two.bench.Until([&] { return pair.two[1].held() == 1; }));
+  pair.Reconnect(false);
+  pair.two[1].verdict = nullptr;
+  EXPECT(pair.two.bench.Never([&] { return under_way->finished; }, 200));
+  pair.two[0].verdict = [](const wire::Header& header) {
+    return FailsAt(header, wire::Opcode::kWrite, 4096, ErrorCode::kIoError);
+  };
+  Request* failing = pair.two.bench.Submit(BlockOperation::kWrite, 4096, 4096, 6);
+  ASSERT(pair.two.bench.Wait(under_way));
+  EXPECT(under_way->status == ErrorCode::kOk);
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Wait(failing));
+  EXPECT(failing->status == ErrorCode::kOk);
+}
+
+TEST(engine_full, AFullMemberIsNotReadBeforeAllAreEqual) {
+  FullAndUnreadable pair({1});
+  pair.Refuse(ErrorCode::kNoSpace);
+  EXPECT(pair.Read() == ErrorCode::kIoError);
+}
+
+TEST(engine_full, AFullMemberIsNotReadAfterARepairOfItFailed) {
+  FullAndUnreadable pair;
+  pair.two.bench.On([&] {
+    for (ScriptedReplica* replica : pair.two.replicas) {
+      replica->written.insert(kRepairedAt / kBlockBytes);
+    }
+    pair.two[1].bad = {kRepairedAt / kBlockBytes};
+    pair.two.bench.engine->Scrub(kRepairedAt, 4096, 0);
+  });
+  ASSERT(pair.two.bench.Until([&] { return pair.two[1].held() > 0; }));
+  pair.Refuse(ErrorCode::kNoSpace);
+  EXPECT(pair.two.bench.Reads(0, 4096, 1));
+  const int writes = pair.two[1].asked(wire::Opcode::kWrite);
+  pair.two.bench.On([&] { pair.two[1].Release(); });
+  ASSERT(pair.two.bench.Until([&] { return pair.two[1].asked(wire::Opcode::kWrite) > writes; }));
+  // Its answer comes after that of the repair.
+  EXPECT(pair.two.bench.Write(8192, 4096, 3) == ErrorCode::kOk);
+  EXPECT(pair.Read() == ErrorCode::kIoError);
+}
+
+// A sync failed at the one that stays: what it still has may be old. The other's is sure.
+TEST(engine_full, AFullMemberIsReadBeforeWhatASyncMayHaveLost) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
+  const auto spoiled = [](const wire::Header& header) {
+    const bool sure = (header.flags & wire::kFlagAnyway) == 0;
+    return FailWith(header.opcode == wire::Opcode::kRead && sure, ErrorCode::kSuspect);
+  };
+  pair.two[0].verdict = spoiled;
+  pair.two.bench.On([&] { std::fill_n(pair.two[0].data.begin(), 4096, std::byte{9}); });
+  EXPECT(pair.two.bench.Reads(0, 4096, 1));
+  // It has lost something as well, and is not asked for that.
+  pair.two[1].verdict = spoiled;
+  EXPECT(pair.two.bench.Reads(0, 4096, 9));
+}
+
+}  // namespace
+}  // namespace ankole::engine::testing
