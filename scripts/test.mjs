@@ -5,7 +5,7 @@
 //   node scripts/test.mjs all
 //
 // What a suite prints goes to build/test-<suite>.log, and what failed to the terminal as well. One suite runs after the other, but the
-// fuzzers and the model: they have what the suites leave idle that wait most of the time, and are shown last.
+// fuzzers, the model and the mutants: they have what the suites leave idle that wait most of the time, and are shown last.
 import { spawn } from 'node:child_process'
 import { randomBytes } from 'node:crypto'
 import { createWriteStream, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs'
@@ -55,6 +55,13 @@ const suites = {
     command: [process.execPath, 'scripts/sim.mjs', '--seeds', '200'],
     reader: readSimulator,
     limitMs: 10 * minutes,
+  },
+  mutants: {
+    what: 'the data path is broken on purpose, one rule at a time, and the simulator sees each',
+    command: [process.execPath, 'test/mutants/run.mjs'],
+    reader: readNative,
+    limitMs: 35 * minutes,
+    isBeside: true,
   },
   typescript: {
     what: 'TypeScript, and the real processes',

@@ -145,6 +145,12 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void StopScrub() { scrubber_.Stop(); }
   Json ScrubJson() const { return scrubber_.ToJson(); }
   size_t in_flight() const { return pool_.used(); }
+  // Regions that may be dirty at some member.
+  uint64_t dirty_regions() const { return regions_.dirty(); }
+  // For how long a replica that comes and goes is held off from now on; 0: none is.
+  uint64_t held_off_ns() const { return joiner_.HeldOffNs(reactor_.NowNs()); }
+  // Requests, locks and what the engine does for itself, in words; empty: there is nothing.
+  std::string UnderWay() const;
   // Stopped, and nothing of it is in flight at the reactor any more: it may be destroyed, also
   // where the loop goes on.
   bool Ended() const;

@@ -31,6 +31,21 @@ void Engine::GoesOn() {
   observer_.OnReport(Report());
 }
 
+std::string Engine::UnderWay() const {
+  std::string text;
+  const auto add = [&text](size_t count, const char* what) {
+    if (count > 0) text += (text.empty() ? "" : ", ") + std::to_string(count) + " " + what;
+  };
+  add(pool_.used(), "operations");
+  add(locks_.held(), "locks held");
+  add(locks_.waiting(), "locks waited for");
+  add(errands_.in_flight(), "errands");
+  add(queue_.empty() && nested_.empty() ? 0 : 1, "queue of requests");
+  add(answers_.empty() ? 0 : 1, "queue of answers");
+  add(ResyncIdle() ? 0 : 1, "resync");
+  return text;
+}
+
 EngineReport Engine::Report() const {
   const bool degraded = complete_.members.count < links_.size();
   WaitsFor waits_for = waits_for_;

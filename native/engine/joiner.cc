@@ -572,6 +572,16 @@ void Joiner::Tell(uint64_t now_ns) {
                                          std::to_string(total_) + " regions to go"});
 }
 
+uint64_t Joiner::HeldOffNs(uint64_t now_ns) const {
+  uint64_t longest_ns = 0;
+  for (const auto& link : host_.links()) {
+    if (host_.IsMember(link->index())) continue;
+    const uint64_t until_ns = standing_[link->index()].hold_until_ns;
+    longest_ns = std::max(longest_ns, until_ns > now_ns ? until_ns - now_ns : 0);
+  }
+  return longest_ns;
+}
+
 JoinProgress Joiner::Progress(const Link& link) const {
   JoinProgress progress;
   if (&link != link_ || phase_ < Phase::kMaps) {

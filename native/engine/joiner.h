@@ -98,6 +98,8 @@ class Joiner final : Walker::Client {
   }
   bool copied_since_flush() const { return copied_regions_ > 0; }
   JoinProgress Progress(const Link& link) const;
+  // The longest time for which a replica is held off from now on.
+  uint64_t HeldOffNs(uint64_t now_ns) const;
   bool idle() const;
   void SetRate(uint64_t bytes_per_second) { walker_.SetRate(bytes_per_second); }
   // Lets it go; nothing of its connection counts from now on.

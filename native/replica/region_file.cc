@@ -242,6 +242,7 @@ void RegionFile::Close(io::FileSystem& files) {
 
 Status RegionFile::Sync(io::FileSystem& files, bool* sync_failed) {
   const Status synced = files.SyncData(file_);
+  unsynced_ &= !synced.ok();
   if (synced.ok()) return synced;
   failed_ = *sync_failed = true;
   return {ErrorCode::kIoError, "regions: " + synced.message()};
@@ -253,6 +254,7 @@ Status RegionFile::Write(io::FileSystem& files, RegionBatch& batch, bool sync, b
   if (failed_) return {ErrorCode::kIoError, "regions: an earlier sync failed"};
   for (size_t begin = 0; begin < batch.count;) {
     size_t end = begin;
+    unsynced_ = true;
     do {
       Seal(&batch.sectors[end], batch.index[end]);
       ++end;
@@ -265,6 +267,13 @@ Status RegionFile::Write(io::FileSystem& files, RegionBatch& batch, bool sync, b
     begin = end;
   }
   return sync ? Sync(files, sync_failed) : Status::Ok();
+}
+
+Status RegionFile::SyncWritten(io::FileSystem& files, bool* sync_failed) {
+  CHECK(file_.valid());
+  *sync_failed = false;
+  if (failed_) return {ErrorCode::kIoError, "regions: an earlier sync failed"};
+  return unsynced_ ? Sync(files, sync_failed) : Status::Ok();
 }
 
 Status RegionFile::WriteSlots(io::FileSystem& files, const MissingSlots& slots, bool* sync_failed) {

@@ -76,6 +76,8 @@ class RegionFile {
   // the old one, the new one or bad; where `sync_failed` is set the file is not to be trusted any
   // more, and further writes fail.
   Status Write(io::FileSystem& files, RegionBatch& batch, bool sync, bool* sync_failed);
+  // Makes durable what was written without `sync`; does nothing where nothing was.
+  Status SyncWritten(io::FileSystem& files, bool* sync_failed);
   // Durable when it returns; on failure the slots may be the old or the new ones.
   Status WriteSlots(io::FileSystem& files, const MissingSlots& slots, bool* sync_failed);
 
@@ -87,6 +89,7 @@ class RegionFile {
   MissingSlots slots_;
   uint64_t sequence_ = 0;  // of slots_; its header is the one at sequence_ % 2
   bool failed_ = false;
+  bool unsynced_ = false;
 };
 
 }  // namespace ankole::replica

@@ -240,6 +240,29 @@ TEST(replica_region_file, a_failed_sync_is_final) {
   file.value().Close(failing);
 }
 
+TEST(replica_region_file, what_was_written_without_a_sync_is_synced_when_asked) {
+  const auto files = io::MakePosixFileSystem();
+  CutFiles failing(*files);
+  const std::string path = test::TemporaryDirectory() + "/regions";
+  ASSERT_OK(RegionFile::Create(failing, path, kRegions, 0));
+  Shown before;
+  Result<RegionFile> file = OpenFile(failing, path, &before);
+  ASSERT_OK(file);
+  RegionBatch batch;
+  Add(&batch, 0, 1, 0x01);
+  bool sync_failed = false;
+  ASSERT_OK(file.value().Write(failing, batch, true, &sync_failed));
+  // There is nothing to sync.
+  failing.fail_sync = true;
+  ASSERT_OK(file.value().SyncWritten(failing, &sync_failed));
+  ASSERT_OK(file.value().Write(failing, batch, false, &sync_failed));
+  EXPECT(!file.value().SyncWritten(failing, &sync_failed).ok());
+  EXPECT(sync_failed);
+  failing.fail_sync = false;
+  EXPECT(!file.value().SyncWritten(failing, &sync_failed).ok());
+  file.value().Close(failing);
+}
+
 TEST(replica_region_file, a_newer_version_is_refused) {
   const auto files = io::MakePosixFileSystem();
   const std::string path = test::TemporaryDirectory() + "/regions";

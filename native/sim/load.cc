@@ -234,6 +234,12 @@ void Load::Done(Request* request) {
 }
 
 void Load::Ended(Request* request) {
+  const uint64_t waited_ns = world_.now_ns() - std::max(request->began_ns, promised_ns_);
+  if (waited_ns > promise_ns_) {
+    on_late(Range(*request) + " of client " + std::to_string(request->client) + " was answered " +
+            std::to_string(waited_ns / kNsPerMs) + " ms after the faults had stopped, not within " +
+            std::to_string(promise_ns_ / kNsPerMs));
+  }
   request->over = true;
   if (request->chunk != nullptr) {
     // What comes into this memory now is seen as nobody's.

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <map>
 #include <memory>
 #include <string>
@@ -19,6 +20,8 @@ class Load {
   explicit Load(Cluster& cluster);
 
   void Start();
+  // From now on the clients take their time.
+  void SlowDown() { eager_left_ = 0; }
   // No new requests; those under way go on.
   void Stop() { running_ = false; }
   bool idle() const { return under_way_ == 0; }
@@ -26,6 +29,12 @@ class Load {
   // Reads all that was ever written, and flushes; `done` is true at the end. After Stop and idle.
   void ReadAll();
   bool read_all_done() const { return reading_all_ && sweep_.empty() && idle(); }
+  // From now on each request is answered within that time, those that are under way included.
+  void Promise(uint64_t answer_ns) {
+    promise_ns_ = answer_ns;
+    promised_ns_ = world_.now_ns();
+  }
+  std::function<void(const std::string& what)> on_late;
   // What the requests that are under way wait for, for a finding.
   std::string Waiting() const;
 
@@ -86,7 +95,9 @@ class Load {
   std::vector<Unknown> unknown_;
   uint64_t under_way_ = 0;
   uint64_t answered_ = 0;
-  uint64_t eager_left_ = 0;  // requests until the clients slow down, for the run to come to an end
+  uint64_t promise_ns_ = UINT64_MAX;
+  uint64_t promised_ns_ = 0;  // when it was
+  uint64_t eager_left_ = 0;   // requests until the clients slow down, for the run to come to an end
   uint32_t values_ = 0;
   // How this run's load is made.
   uint64_t hot_begin_ = 0;

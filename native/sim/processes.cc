@@ -11,6 +11,9 @@ constexpr size_t kSmallChunks = 256;
 constexpr size_t kMediumChunks = 64;
 constexpr size_t kLargeChunks = 64;
 constexpr uint64_t kCreateAgainNs = 500 * kNsPerMs;
+// Numbers of requests to a disk host.
+constexpr int kCreateRequest = 1;
+constexpr int kCountersRequest = 2;
 
 }  // namespace
 
@@ -26,6 +29,7 @@ DiskHostProcess::DiskHostProcess(Machine& machine, wire::ReplicaId replica)
     : reactor(machine, "disk-host"), replica_(replica) {}
 
 void DiskHostProcess::Start() {
+  started_ns = reactor.world().now_ns();
   const Json config = Json::Object()
                           .Set("disk", reactor.machine().name())
                           .Set("directory", "/disk")
@@ -43,7 +47,7 @@ void DiskHostProcess::Start() {
 void DiskHostProcess::Create() {
   host_->OnMessage(Json::Object()
                        .Set("op", "create-replica")
-                       .Set("request", 1)
+                       .Set("request", kCreateRequest)
                        .Set("volume", kVolumeName)
                        .Set("id", wire::ReplicaIdText(replica_))
                        .Set("sizeBytes", size_bytes)
@@ -51,7 +55,17 @@ void DiskHostProcess::Create() {
                        .Set("cache", direct ? "direct" : "buffered"));
 }
 
+Json DiskHostProcess::Counters() {
+  host_->OnMessage(Json::Object().Set("op", "counters").Set("request", kCountersRequest));
+  return std::exchange(counters_, {});
+}
+
 void DiskHostProcess::Emit(const Json& event) {
+  if (const Json* reply = event.Find("reply");
+      reply != nullptr && reply->AsInteger("reply", 0, INT64_MAX).Take() == kCountersRequest) {
+    if (const Json* result = event.Find("result"); result != nullptr) counters_ = *result;
+    return;
+  }
   if (reactor.world().tracing()) reactor.world().Trace(reactor.process_name(), event.Write());
   const Json* name = event.Find("event");
   if (name != nullptr && name->AsString("event").Take() == "listening") {
@@ -80,6 +94,7 @@ EngineProcess::EngineProcess(Machine& machine, engine::EngineOptions options)
       options_(std::move(options)) {}
 
 void EngineProcess::Start() {
+  started_ns = reactor.world().now_ns();
   auto buffers = BufferPool::Create("simulated", kSmallChunks, kMediumChunks, kLargeChunks);
   CHECK(buffers.ok());
   engine_ =
@@ -119,6 +134,7 @@ void EngineProcess::OnProbeStore(uint64_t question) {
 
 void EngineProcess::OnReplica(wire::ReplicaId replica, const char* state, engine::Fault,
                               const std::string& reason) {
+  only_clients_ &= std::string_view(state) != "resyncing";
   if (!reactor.world().tracing()) return;
   reactor.world().Trace(reactor.process_name(),
                         "replica " + wire::ReplicaIdText(replica) + " " + state + " " + reason);
@@ -130,6 +146,7 @@ void EngineProcess::OnAskStore(uint64_t question, const wire::Record& record) {
 
 void EngineProcess::OnReady() {
   ready_ = true;
+  only_clients_ &= engine_->dirty_regions() == 0;
   ready_tick = reactor.world().Tick();
   if (on_ready) on_ready();
 }

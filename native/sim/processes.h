@@ -27,8 +27,11 @@ class DiskHostProcess final : private EventSink {
   bool ready() const { return ready_; }
   bool alive() const { return reactor.alive() && !ended_; }
   wire::ReplicaId replica() const { return replica_; }
+  // What it answers when asked for its counters; it serves.
+  Json Counters();
 
   SimReactor reactor;
+  uint64_t started_ns = 0;
   bool create = false;  // to be set before Start
   uint64_t size_bytes = 0;
   bool direct = false;
@@ -45,6 +48,7 @@ class DiskHostProcess final : private EventSink {
   const wire::ReplicaId replica_;
   bool ready_ = false;
   bool ended_ = false;
+  Json counters_;
   std::unique_ptr<replica::DiskHost> host_;
 };
 
@@ -55,12 +59,16 @@ class EngineProcess final : private engine::Engine::Observer, private LogSink {
 
   const wire::Epoch& epoch() const { return options_.epoch; }
   engine::Engine& engine() { return *engine_; }
+  const engine::Engine& engine() const { return *engine_; }
   bool ready() const { return ready_ && reactor.alive(); }
   bool refused() const { return engine_->mode() == engine::Mode::kRefused; }
   bool stopped() const { return stopped_; }
   bool clean() const { return clean_; }
+  // Whatever it has dirtied was for clients: it began with equal members, and no replica joined.
+  bool only_clients() const { return only_clients_; }
 
   SimReactor reactor;
+  uint64_t started_ns = 0;
   uint64_t ready_tick = 0;
   // On its turn.
   std::function<void(uint64_t question, const wire::Record& record)> on_ask_store;
@@ -88,6 +96,7 @@ class EngineProcess final : private engine::Engine::Observer, private LogSink {
   bool ready_ = false;
   bool stopped_ = false;
   bool clean_ = false;
+  bool only_clients_ = true;
 };
 
 // Keeps what must not be destroyed, where leak checkers find it.

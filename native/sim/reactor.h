@@ -43,6 +43,7 @@ class SimReactor final : public io::Reactor {
   void LosePower();
   // SIGSTOP: nothing of it runs before that time; what the kernel does for it goes on.
   void FreezeUntil(uint64_t world_ns);
+  bool frozen() const { return machine_.world.now_ns() < frozen_until_ns_; }
   // The loop has ended: Stop was called and nothing is in flight.
   std::function<void()> on_ended;
 

@@ -3,21 +3,27 @@
 #include <algorithm>
 #include <memory>
 
+#include "sim/checks.h"
 #include "sim/cluster.h"
 #include "sim/features.h"
 #include "sim/load.h"
 #include "sim/nemesis.h"
+#include "sim/promises.h"
 #include "sim/rot.h"
 
 namespace ankole::sim {
 namespace {
 
-// Longer than a start that waits for members (30 s), a stop of the store and the back-off of links
-// together: when faults have stopped, everything goes on within this time.
-constexpr uint64_t kLiveNs = 60 * kNsPerSecond;
-// One that flapped is held off for a minute at the most, and replicas join one after the other.
+// For what takes its time in the simulation alone: machines boot, clients think.
+constexpr uint64_t kPatienceNs = 60 * kNsPerSecond;
 constexpr uint64_t kScrubNs = 5 * kNsPerSecond;
-constexpr uint64_t kRedundantNs = 240 * kNsPerSecond;
+// Two ticks of an idle engine (5 s each), and what it takes to flush and clean.
+constexpr uint64_t kRestNs = 12 * kNsPerSecond;
+constexpr uint64_t kLookNs = 250 * kNsPerMs;  // whether it does
+// Of two such ticks: everything that an idle engine does.
+constexpr uint64_t kIdleNs = 11 * kNsPerSecond;
+// What the simulation itself may take meanwhile.
+constexpr uint64_t kGrowthBytes = 16 * kKiB;
 
 class Scenario {
  public:
@@ -53,7 +59,12 @@ class Scenario {
     net.lost_in_1000 = lossy ? random.Between(1, 20) : 0;
     rot_ = std::make_unique<Rot>(*cluster_);
     cluster_->rot = rot_.get();
+    checks_ = std::make_unique<Checks>(*cluster_, *rot_);
     load_ = std::make_unique<Load>(*cluster_);
+    load_->on_late = [this](const std::string& what) {
+      if (!OnlyDamaged()) world_.Finding(what);
+    };
+    promises_ = Promises::Of(options_);
     nemesis_ = std::make_unique<Nemesis>(*cluster_);
   }
 
@@ -83,21 +94,59 @@ class Scenario {
   }
 
   // False, and a finding, when it does not come true in time.
-  bool Await(const std::string& what, const std::function<bool()>& condition) {
-    const uint64_t limit_ns = what == "full redundancy" ? kRedundantNs : kLiveNs;
+  bool Await(const std::string& what, uint64_t limit_ns, const std::function<bool()>& condition) {
     if (world_.RunUntil(world_.now_ns() + limit_ns, condition)) return !world_.failed();
     if (world_.failed()) return false;
     // Members whose disks failed may have been the last ones to leave.
     if (OnlyDamaged()) return false;
-    world_.Finding(what + " did not happen within " + std::to_string(limit_ns / kNsPerSecond) +
-                   " s after the faults had stopped: " + load_->Waiting());
+    NotInTime(what, limit_ns);
     return false;
+  }
+  void NotInTime(const std::string& what, uint64_t limit_ns) {
+    world_.Finding(what + " did not happen within " + std::to_string(limit_ns / kNsPerMs) +
+                   " ms after the faults had stopped: " + load_->Waiting());
   }
   bool OnlyDamaged() const {
     for (const wire::ReplicaId id : cluster_->complete().members.all()) {
       if (!cluster_->MachineOf(id)->disk_failed) return false;
     }
     return cluster_->complete().members.count > 0;
+  }
+
+  bool AwaitStart() {
+    return Await("a start", promises_.start_ns, [this] { return Serving(); });
+  }
+
+  // What has come and gone is held off for a while; then the replicas join one after the other.
+  bool AwaitRedundancy() {
+    uint64_t free_ns = world_.now_ns();  // since when nobody is held off
+    const uint64_t end_ns = free_ns + promises_.held_off_ns + promises_.redundant_ns;
+    const auto late = [&] {
+      if (Serving() && cluster_->engine()->engine().held_off_ns() > 0) free_ns = world_.now_ns();
+      return world_.now_ns() > free_ns + promises_.redundant_ns;
+    };
+    if (world_.RunUntil(end_ns, [&] { return Redundant() || late(); }) && Redundant()) {
+      return !world_.failed();
+    }
+    if (world_.failed() || OnlyDamaged()) return false;
+    NotInTime("full redundancy", world_.now_ns() - free_ns);
+    return false;
+  }
+
+  // All that runs on the machines does, and can reach all else.
+  bool Up() const {
+    if (world_.now_ns() < slow_until_ns_) return false;
+    for (const auto& machine : cluster_->machines()) {
+      if (!machine->up()) return false;
+    }
+    for (size_t i = 0; i < cluster_->replica_count(); ++i) {
+      const DiskHostProcess* const host = cluster_->disk_host(i);
+      if (host == nullptr || !host->ready() || !host->alive() || host->reactor.frozen()) {
+        return false;
+      }
+    }
+    const EngineProcess* const engine = cluster_->engine();
+    return engine != nullptr && engine->reactor.alive() && !engine->reactor.frozen();
   }
 
   // All replicas are members again.
@@ -108,29 +157,75 @@ class Scenario {
   bool Serving() const { return cluster_->engine() != nullptr && cluster_->engine()->ready(); }
 
   void Round(uint64_t round) {
-    if (!Await("a start", [this] { return Serving(); })) return;
+    if (!AwaitUp() || !AwaitStart()) return;
+    load_->Promise(UINT64_MAX);
     load_->Start();
     nemesis_->Start();
     const uint64_t least_ns = (options_.forks ? 15 : 1) * kNsPerSecond;
     world_.RunUntil(world_.now_ns() + world_.random.Skewed(least_ns, 20 * kNsPerSecond));
+    // What a slow disk has begun takes as long as it was to.
+    for (const auto& machine : cluster_->machines()) {
+      slow_until_ns_ = std::max(slow_until_ns_, machine->faults.slow_until_ns);
+    }
     nemesis_->Heal();
-    if (world_.failed()) return;
+    load_->SlowDown();
+    if (world_.failed() || !AwaitUp() || !AwaitStart()) return;
+    load_->Promise(promises_.answer_ns);
     // Still under load for a while: it must go on as before.
     const uint64_t before = load_->answered();
-    if (!Await("an answer", [&] { return load_->answered() >= before + 20; })) return;
+    if (!Await("an answer", kPatienceNs, [&] { return load_->answered() >= before + 20; })) return;
     load_->Stop();
-    if (!Await("the answer to every request", [this] { return load_->idle(); })) return;
-    if (kFeatures.resync && !Await("full redundancy", [this] { return Redundant(); })) return;
+    if (!Await("the answer to every request", promises_.answer_ns,
+               [this] { return load_->idle(); })) {
+      return;
+    }
+    if (kFeatures.resync && !AwaitRedundancy()) return;
     load_->ReadAll();
-    if (!Await("reading all back", [this] { return load_->read_all_done(); })) return;
+    if (!Await("reading all back", kPatienceNs, [this] { return load_->read_all_done(); })) return;
     if (rot_->flips() > 0 && !Scrub()) return;
-    StopAndCompare(round);
+    // In the last round only: the others shall go on from all that may be left of a clean stop.
+    const bool rests = round + 1 == rounds_;
+    if (rests && !Rest()) return;
+    // A stop before this one may have left blocks without their checksums: it computes none.
+    StopAndCompare(round, rests && round == 0);
+  }
+
+  // Left alone a volume comes to rest, and from then on takes no more memory.
+  bool Rest() {
+    const uint64_t limit_ns = options_.idle_ns + kRestNs;
+    const uint64_t end_ns = world_.now_ns() + limit_ns;
+    std::string unrest = "?";
+    while (!unrest.empty() && world_.now_ns() < end_ns && !world_.failed()) {
+      world_.RunUntil(world_.now_ns() + kLookNs);
+      unrest = checks_->Unrest();
+    }
+    if (world_.failed()) return false;
+    if (!unrest.empty()) {
+      if (OnlyDamaged()) return false;
+      world_.Finding("left alone for " + std::to_string(limit_ns / kNsPerSecond) +
+                     " s it did not come to rest: " + unrest);
+      return false;
+    }
+    world_.RunUntil(world_.now_ns() + kIdleNs);
+    const uint64_t bytes = checks_->AllocatedWithin(kIdleNs);
+    const uint64_t after = checks_->AllocatedWithin(kIdleNs);
+    if (after > bytes + kGrowthBytes) {
+      world_.Finding("at rest, and " + std::to_string(after - bytes) +
+                     " bytes more are allocated after " + std::to_string(kIdleNs / kNsPerSecond) +
+                     " s");
+    }
+    if (unrest = checks_->Unrest(); !unrest.empty()) world_.Finding("at rest, and then: " + unrest);
+    return !world_.failed();
+  }
+
+  bool AwaitUp() {
+    return Await("every process to run", kPatienceNs, [this] { return Up(); });
   }
 
   // Whatever rots and has a good copy is repaired.
   bool Scrub() {
     uint64_t began_ns = 0;
-    const uint64_t limit_ns = world_.now_ns() + kLiveNs;
+    const uint64_t limit_ns = world_.now_ns() + kPatienceNs;
     while (!rot_->Unrepaired().empty() && !world_.failed()) {
       EngineProcess* const engine = cluster_->engine();
       if (engine != nullptr && engine->ready() && world_.now_ns() >= began_ns + kScrubNs) {
@@ -145,15 +240,19 @@ class Scenario {
     return !world_.failed();
   }
 
-  void StopAndCompare(uint64_t round) {
-    if (!Await("a start", [this] { return Serving(); })) return;
+  void StopAndCompare(uint64_t round, bool all_sums) {
+    if (!AwaitStart()) return;
     EngineProcess* const engine = cluster_->engine();
     cluster_->StopEngine();
-    if (!Await("a stop",
+    if (!Await("a stop", promises_.stop_ns,
                [this, engine] { return engine->stopped() || cluster_->engine() != engine; })) {
       return;
     }
-    if (cluster_->engine() == engine && engine->clean()) Compare(engine->engine().Report().record);
+    if (cluster_->engine() == engine && engine->clean()) {
+      const wire::Record record = engine->engine().Report().record;
+      Compare(record);
+      if (!world_.failed()) checks_->ClosedClean(record, all_sums);
+    }
     if (world_.failed() || round + 1 == rounds_) return;
     if (nemesis_->flips()) rot_->Strike(world_.random.Between(1, 30), world_.random.Chance(1, 8));
     cluster_->KillEngine(0);
@@ -182,25 +281,34 @@ class Scenario {
         first_name = machine.name();
         continue;
       }
-      std::byte one[kBlockBytes];
-      std::byte other[kBlockBytes];
-      for (uint64_t at = 0; at < options_.size_bytes; at += kBlockBytes) {
-        (void)machine.disk.Read(*first, at, one, sizeof(one));
-        (void)machine.disk.Read(*head, at, other, sizeof(other));
-        if (std::memcmp(one, other, sizeof(one)) == 0) continue;
-        if (rot_->IsLost(at / kBlockBytes)) continue;
-        world_.Finding("closed clean, and " + first_name + " and " + machine.name() +
-                       " differ in block " + std::to_string(at / kBlockBytes));
-        return;
+      for (const Inode* inode : {first, static_cast<const Inode*>(head.get())}) {
+        for (const auto& [block, page] : inode->pages) {
+          if (std::memcmp(DataOf(*first, block), DataOf(*head, block), kBlockBytes) == 0) continue;
+          if (rot_->IsLost(block)) continue;
+          world_.Finding("closed clean, and " + first_name + " and " + machine.name() +
+                         " differ in block " + std::to_string(block));
+          return;
+        }
       }
     }
   }
 
+  // As programs see it.
+  static const std::byte* DataOf(const Inode& file, uint64_t block) {
+    static constexpr std::byte kZeros[kBlockBytes] = {};
+    const auto page = file.pages.find(block);
+    const bool holds = page != file.pages.end() && page->second.kind == PageKind::kData;
+    return holds ? page->second.data.get() : kZeros;
+  }
+
   World world_;
   Cluster::Options options_;
+  Promises promises_;
   uint64_t rounds_ = 1;
+  uint64_t slow_until_ns_ = 0;
   std::unique_ptr<Cluster> cluster_;
   std::unique_ptr<Rot> rot_;
+  std::unique_ptr<Checks> checks_;
   std::unique_ptr<Load> load_;
   std::unique_ptr<Nemesis> nemesis_;
 };

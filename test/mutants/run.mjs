@@ -29,11 +29,9 @@ if (unknown.length > 0) {
 }
 
 const jobs = String(availableParallelism())
-const built = spawnSync(
-  'make',
-  ['-s', '-C', native, `-j${jobs}`, 'OUT=build/mutants', 'CXXFLAGS_EXTRA=-DANKOLE_MUTANTS', 'sim'],
-  { stdio: ['ignore', process.stderr, 'inherit'] },
-)
+const built = spawnSync('make', ['-s', '-C', native, `-j${jobs}`, 'mutants'], {
+  stdio: ['ignore', process.stderr, 'inherit'],
+})
 if (built.status !== 0) {
   console.error('The simulator could not be built; make said why.')
   process.exit(2)
