@@ -53,9 +53,6 @@ struct Operation {
   uint8_t answers_due = 0;  // answer_due
   uint8_t frames_out = 0;   // frame_out
   uint64_t last_answer_ns = 0;
-  uint64_t dbg_ns = 0;
-  const char* dbg_why = "";
-  uint64_t dbg_lock_ns = 0;
   uint64_t retry_ns = 0;  // out of space: when it is tried again
   // Its regions are pinned in the table of dirty ones (rule 5).
   bool pinned = false;
