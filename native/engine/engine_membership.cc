@@ -152,6 +152,7 @@ void Engine::AnswerStore(uint64_t question, const Status& outcome) {
 // It counts: all members hold the record, and so does the store or a majority of who could know
 // better.
 void Engine::Complete() {
+  const wire::Members before = complete_.members;
   proposal_.outstanding = false;
   complete_ = proposal_.record;
   ballot_.Complete(complete_.members);
@@ -165,6 +166,9 @@ void Engine::Complete() {
   }
   if (mode_ == Mode::kChanging) SetMode(Mode::kServing, WhoLeft());
   MembersChanged();
+  for (const wire::ReplicaId id : complete_.members.all()) {
+    if (!before.Contains(id)) equalizer_.Returned(*LinkOf(id));
+  }
   AcknowledgeHeld();
   if (!unproved_.empty()) AnswerHeldReads();
   CloseWhenIdle();

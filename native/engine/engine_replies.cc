@@ -248,6 +248,7 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
   }
   if (proposal_.outstanding) WriteRecord(link);
   SendUnanswered(link);
+  equalizer_.Returned(link);
   copier_.Kick();
   CloseWhenIdle();
 }

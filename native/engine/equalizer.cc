@@ -1,6 +1,7 @@
 #include "engine/equalizer.h"
 
 #include <algorithm>
+#include <utility>
 
 #include "base/mutant.h"
 
@@ -27,7 +28,9 @@ Equalizer::Equalizer(ResyncHost& host, Copier& copier, RegionTable& table)
       taken_(table.regions()),
       state_copier_(host),
       dirty_(table.regions()),
-      recent_(table.regions()) {}
+      recent_(table.regions()),
+      returned_reader_(host),
+      returned_dirty_(table.regions()) {}
 
 // --- learning
 // --------------------------------------------------------------------------------------------
@@ -159,8 +162,35 @@ void Equalizer::Pump() {
   PumpPrepare();
   PumpRepairs();
   if (!host_.Settled()) return;
+  PumpReturned();
   walker_.Pump();
   OpenOld();
+}
+
+void Equalizer::Returned(const Link& link) {
+  returned_[link.index()] = true;
+  PumpReturned();
+}
+
+void Equalizer::PumpReturned() {
+  if (stopped_ || returned_reader_.busy() || !host_.Settled()) return;
+  for (const std::unique_ptr<Link>& link : host_.links()) {
+    // Whoever is down comes back once more, or leaves.
+    if (!std::exchange(returned_[link->index()], false)) continue;
+    if (!link->up() || !host_.IsMember(link->index())) continue;
+    returned_dirty_.Clear();
+    returned_reader_.owner = this;
+    returned_reader_.ReadMap(link.get(), 0, &returned_dirty_, [](MapReader* reader, ErrorCode) {
+      // What was told before the connection broke counts: more is dirty than need be.
+      auto* self = static_cast<Equalizer*>(reader->owner);
+      for (uint64_t region = self->returned_dirty_.Next(0); region != RegionSet::kNone;
+           region = self->returned_dirty_.Next(region + 1)) {
+        self->table_.AddOld({static_cast<uint32_t>(region), 1});
+      }
+      self->PumpReturned();
+    });
+    return;
+  }
 }
 
 bool Equalizer::NextRegion(Walker::Region* region) {

@@ -38,6 +38,10 @@ class Equalizer final : Walker::Client {
   void Prepare(Operation* operation, void (*ready)(Operation*));
   // Operations that wait in Prepare.
   bool preparing() const { return preparing_ > 0; }
+  // A member is new, or back after its connection broke. It may have more dirty regions than were
+  // written: a process that was started anew goes by what its disk says. They are cleaned as all
+  // others, so that their checksums count again.
+  void Returned(const Link& link);
   // A read found this range corrupt at a member: it is written anew there from another one.
   void Repair(uint64_t offset_bytes, uint64_t length_bytes);
 
@@ -45,7 +49,10 @@ class Equalizer final : Walker::Client {
   bool AllEqual() const { return unequal_.empty() && walker_.idle(); }
   uint64_t repaired_blocks() const { return repaired_blocks_; }
   uint64_t copied_bytes() const { return copied_bytes_; }
-  bool idle() const { return walker_.idle() && preparing_ == 0 && repairing_ == 0 && !learning(); }
+  bool idle() const {
+    return walker_.idle() && preparing_ == 0 && repairing_ == 0 && !learning() &&
+           !returned_reader_.busy();
+  }
   void SetRate(uint64_t bytes_per_second) { walker_.SetRate(bytes_per_second); }
   void Stop();
 
@@ -69,6 +76,7 @@ class Equalizer final : Walker::Client {
   void PrepareNext(Operation* operation);
   void PumpPrepare();
   void PumpRepairs();
+  void PumpReturned();
 
   ResyncHost& host_;
   Copier& copier_;
@@ -97,6 +105,11 @@ class Equalizer final : Walker::Client {
   std::array<Range, kRepairs> repairs_;
   size_t repairs_count_ = 0;
   size_t repairing_ = 0;
+
+  // Members that are new or back, by link, whose dirty regions are still to be asked for.
+  std::array<bool, kReplicasMax> returned_ = {};
+  MapReader returned_reader_;
+  RegionSet returned_dirty_;
   bool stopped_ = false;
   uint64_t repaired_blocks_ = 0;
   uint64_t copied_bytes_ = 0;

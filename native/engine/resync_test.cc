@@ -561,6 +561,20 @@ TEST(engine_resync, RegionsAreCleanedWhenTheVolumeIsIdle) {
   EXPECT(two[0].asked(wire::Opcode::kFlush) > 0);
 }
 
+// A process that was started anew goes by what its disk says, which is more than was written.
+TEST(engine_resync, WhatIsDirtyAtAMemberThatIsBackIsCleanedAsWell) {
+  Two two;
+  two.bench.options.idle_ns = 100 * kNsPerMs;
+  ASSERT(two.bench.StartAndWait());
+  ASSERT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  two.bench.On([&] {
+    two[1].dirty.insert({1, 3});
+    two[1].Break();
+  });
+  ASSERT(two.bench.Until([&] { return two[0].dirty.empty() && two[1].dirty.empty(); }));
+  EXPECT_EQ(two.Members(), 2U);
+}
+
 // At a member checksums must be computed first: as long as that takes, no more than one region is
 // locked.
 TEST(engine_resync, RegionsAreCleanedOneByOneWhereAMemberMustComputeTheirChecksums) {

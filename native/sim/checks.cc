@@ -15,6 +15,7 @@ namespace {
 
 constexpr uint64_t kLookNs = kNsPerSecond;
 constexpr uint64_t kAllocatedNs = kNsPerSecond;
+constexpr int kAheadMax = 5;
 
 uint64_t Number(const Json* json) {
   const Result<int64_t> value = json == nullptr ? Status(ErrorCode::kNotFound, "no such counter")
@@ -71,7 +72,7 @@ std::optional<Checks::Maps> Checks::MapsOf(size_t replica) {
   const Json* regions = replicas->items()[0].Find("regions");
   if (regions == nullptr) return std::nullopt;  // it is closed
   Maps maps;
-  maps.dirty = GoesByFile(replica) ? 0 : Number(regions->Find("dirty"));
+  maps.dirty = Number(regions->Find("dirty"));
   for (const Json& each : regions->Find("missing")->items()) {
     maps.missing.Add(wire::ParseReplicaId(each.String("replica").Take()).Take());
   }
@@ -90,7 +91,10 @@ void Checks::Look() {
     return;
   }
   const uint64_t dirty = engine->engine().dirty_regions();
-  if (engine->only_clients() && rot_.flips() == 0 && dirty > cluster_.options.dirty_regions_max) {
+  bool by_file = false;
+  for (size_t i = 0; i < cluster_.replica_count(); ++i) by_file |= GoesByFile(i);
+  if (engine->only_clients() && rot_.flips() == 0 && !by_file &&
+      dirty > cluster_.options.dirty_regions_max) {
     cluster_.world.Finding("clients have dirtied " + std::to_string(dirty) + " regions, not " +
                            std::to_string(cluster_.options.dirty_regions_max) + " at the most");
   }
@@ -99,7 +103,9 @@ void Checks::Look() {
     const std::optional<Maps> maps = members.Contains(id) ? MapsOf(i) : std::nullopt;
     if (!maps) continue;
     CheckMissing(i, maps->missing);
-    if (maps->dirty > dirty) {
+    // It asks a member that is new or back, as soon as no record is on its way.
+    ahead_[i] = maps->dirty > dirty ? ahead_[i] + 1 : 0;
+    if (ahead_[i] > kAheadMax) {
       Finding(i, std::to_string(maps->dirty) + " regions are dirty, of which the engine knows " +
                      std::to_string(dirty));
     }
@@ -234,7 +240,7 @@ void Checks::CheckSums(size_t replica, const Closed& closed, bool all_sums) {
     return;
   }
   // What found no space, or could not be read, has none.
-  const bool known = all_sums && !machine.was_full && !machine.damaged && !GoesByFile(replica);
+  const bool known = all_sums && !machine.was_full && !machine.damaged;
   auto page = head->pages.begin();
   for (uint64_t region = 0; region < closed.regions.size(); ++region) {
     if ((closed.regions[region] & replica::kDirtyBit) != 0) continue;

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -33,7 +34,7 @@ class Checks {
     wire::Members missing;  // replicas that have a map
   };
   // Its disk host was started since the engine was, and took the dirty regions from the file, which
-  // may show more than there are: the engine does not hear of those, and does not clean them.
+  // may show more than there are: the engine may not have heard of those yet.
   bool GoesByFile(size_t replica);
   std::optional<Maps> MapsOf(size_t replica);
   // The same of one that is closed, as they lie on its disk.
@@ -55,6 +56,8 @@ class Checks {
   Cluster& cluster_;
   const Rot& rot_;
   wire::Members ever_members_;
+  // How many looks in a row a replica had more dirty regions than the engine knew of.
+  std::map<size_t, int> ahead_;
 };
 
 }  // namespace ankole::sim

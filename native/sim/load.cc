@@ -322,6 +322,8 @@ void Load::JudgeError(Request* request, uint64_t at) {
       (lost_before_ > request->engine->ready_tick || request->engine->epoch() <= suspects_epoch_)) {
     return;
   }
+  // The member that has the good copy may have been dropped a moment ago.
+  cluster_.rot->Look();
   // The read may end at a disk that fails, after one where the block rotted.
   const bool read =
       request->status == ErrorCode::kCorrupt || request->status == ErrorCode::kIoError;
