@@ -305,6 +305,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   // --- engine_full.cc: members that leave for want of space ---
   bool RouteToWhole(Operation* operation);
   bool KeepWhole(const Operation& operation);
+  void KeepWhole(const wire::Members& whole);
 
   // --- engine_stop.cc: stopping ---
   void CloseWhenIdle();

@@ -10,7 +10,7 @@ namespace ankole::engine {
 // It is as good as any: what it refused is not acknowledged and keeps its range locked until it has
 // left, so that where a read comes to, it has all that anybody was told of. That ends when it comes
 // back as one that would have to leave for what it holds, and when it did not make a range equal.
-// What fails everywhere else tells nobody of an error: it stays after all (KeepWhole).
+// Where the others fail a change as well, or have lost something, it stays after all (KeepWhole).
 bool Engine::RouteToWhole(Operation* operation) {
   for (const wire::ReplicaId id : whole_.all()) {
     const Link& link = *LinkOf(id);
@@ -24,17 +24,24 @@ bool Engine::RouteToWhole(Operation* operation) {
   return false;
 }
 
-// All that were to stay have failed, otherwise than for want of space: those that leave for that
-// stay instead. They have what the others have, but for what is not acknowledged; that waits for
-// space. False: there is none.
+// All that were to stay failed this, otherwise than for want of space: those that leave for that
+// stay instead. False: there is none.
 bool Engine::KeepWhole(const Operation& operation) {
-  const wire::Members whole = whole_;
-  bool any = false;
+  wire::Members whole;
+  for (const wire::ReplicaId id : whole_.all()) {
+    const MemberPart::State state = operation.parts[LinkOf(id)->index()].state;
+    const bool took_part =
+        state == MemberPart::State::kAnswered || state == MemberPart::State::kFailed;
+    if (took_part) whole.Add(id);
+  }
+  KeepWhole(whole);
+  return whole.count > 0;
+}
+
+// They have what the others have, but for what is not acknowledged; that waits for space.
+void Engine::KeepWhole(const wire::Members& whole) {
   for (const wire::ReplicaId id : whole.all()) {
     Link& link = *LinkOf(id);
-    const MemberPart::State state = operation.parts[link.index()].state;
-    if (state != MemberPart::State::kAnswered && state != MemberPart::State::kFailed) continue;
-    any = true;
     leaving_.Remove(id);
     whole_.Remove(id);
     log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(id) +
@@ -42,7 +49,6 @@ bool Engine::KeepWhole(const Operation& operation) {
     // It was not sent again what was under way when its connection broke.
     if (link.up()) SendUnanswered(link);
   }
-  return any;
 }
 
 }  // namespace ankole::engine

@@ -222,6 +222,8 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
     if (proposal_.outstanding && decision_.leaving.Contains(link.replica())) WriteRecord(link);
     return;
   }
+  // The last one of those that were to stay: another one has all that was acknowledged.
+  if (back.fault != Fault::kNone && Staying().count == 1) KeepWhole(wire::Members(whole_));
   if (back.fault != Fault::kNone && Staying().count > 1) {
     wire::Members leaving;
     leaving.Add(link.replica());

@@ -139,6 +139,26 @@ TEST(engine_full, AFullMemberStaysInsteadOfOneThatFailsWhatItRefuses) {
   EXPECT(write->status == ErrorCode::kOk);
 }
 
+TEST(engine_full, AFullMemberStaysInsteadOfOneThatLostSomething) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
+  const size_t from = pair.two.bench.events.size();
+  pair.two.bench.On([&] {
+    std::fill_n(pair.two[0].data.begin(), 4096, std::byte{9});
+    pair.two[0].state.suspect = pair.two[0].state.lost = true;
+    pair.two[0].verdict = nullptr;
+    pair.two[0].Break();
+  });
+  ASSERT(pair.two.bench.Until([&] { return pair.two.bench.At("welcome 10", from) != SIZE_MAX; }));
+  EXPECT(pair.two.bench.Reads(0, 4096, 1));
+  pair.two[1].verdict = nullptr;
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Wait(pair.refused));
+  EXPECT(pair.two.bench.At("replica 10 fault suspect") != SIZE_MAX);
+  EXPECT_EQ(pair.two.bench.At("replica 11 fault"), SIZE_MAX);
+  EXPECT(pair.two.bench.Flush() == ErrorCode::kOk);
+}
+
 TEST(engine_full, AFullMemberThatStaysGetsWhatItWasNotSentWhileItWasToLeave) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
