@@ -291,6 +291,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
     wire::Members silent;              // those of `first` that do not even say that they work
     uint64_t next_in_ns = UINT64_MAX;  // when the next of them will be
   };
+  wire::ReplicaId LastHeard(const wire::Members& members) const;
+  bool AnyAlive(const wire::Members& members);
   bool IsSilent(const Link& link, uint64_t now_ns) const;
   bool IsWaitedFor(const Link& link) const;
   void CheckMembers(uint64_t now_ns);
@@ -436,6 +438,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   uint64_t late_in_ns_ = UINT64_MAX;  // when somebody will be late, as the last tick saw it
   bool tick_was_late_ = false;
   uint64_t reachable_since_ns_ = 0;  // since when some member is; 0: none is
+  bool alive_wanted_ = false;        // somebody can only leave when a PING is answered
   bool active_ = false;              // something happened since the last tick
   bool trimmed_ = true;
 

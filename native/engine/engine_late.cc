@@ -105,7 +105,7 @@ void Engine::LeaveLate(Late late) {
     wire::Members staying = Staying();
     for (const wire::ReplicaId id : members->all()) staying.Remove(id);
     // One always stays.
-    if (staying.count == 0) members->Remove(Staying().ids[0]);
+    if (staying.count == 0) members->Remove(LastHeard(Staying()));
   }
   for (const wire::Members* members : {&late.first, &late.silent}) {
     wire::Members staying = Staying();
@@ -117,6 +117,32 @@ void Engine::LeaveLate(Late late) {
   // The store is asked beforehand, so that those who must wait for it leave when their time is up.
   if (late.second.count < late.first.count) ProbeStore(reactor_.NowNs());
   LetLeave(late.second);
+}
+
+// Of these, the one that most likely still works.
+wire::ReplicaId Engine::LastHeard(const wire::Members& members) const {
+  const Link* last = nullptr;
+  for (const wire::ReplicaId id : members.all()) {
+    const Link* link = LinkOf(id);
+    const bool better = last == nullptr || (link->up() && !last->up()) ||
+                        (link->up() == last->up() && link->heard_ns() > last->heard_ns());
+    if (better) last = link;
+  }
+  return last->replica();
+}
+
+// Whether one of these has been heard just now. Where none has, all may have lost power together,
+// and one that would leave for being slow may be the only one that has what was acknowledged. They
+// are asked.
+bool Engine::AnyAlive(const wire::Members& members) {
+  const Link& last = *LinkOf(LastHeard(members));
+  const uint64_t now_ns = reactor_.NowNs();
+  if (last.up() && ElapsedNs(last.heard_ns(), now_ns) < options_.late_ns / 2) return true;
+  for (const wire::ReplicaId id : members.all()) {
+    if (LinkOf(id)->up()) LinkOf(id)->Ping();
+  }
+  alive_wanted_ = true;  // OnLinkAlive looks again
+  return false;
 }
 
 // It has not answered a PING for half of the time that makes a member late.

@@ -250,6 +250,10 @@ void Engine::LetLeave(const wire::Members& late) {
     ArmTick(true);
     return;
   }
+  if (!AnyAlive(staying)) {
+    ArmTick(true);
+    return;
+  }
   probe_.wanted = false;
   const wire::Members before = targets();
   std::string why;

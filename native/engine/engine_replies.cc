@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "engine/engine.h"
 
@@ -351,6 +352,12 @@ void Engine::OnLinkLost(Link& link, const Status& why) {
 
 void Engine::OnLinkAlive(Link&) {
   if (!unproved_.empty()) AnswerHeldReads();
+  if (!std::exchange(alive_wanted_, false)) return;
+  if (mode_ == Mode::kStopping) {
+    LetLeave({});
+  } else if (mode_ == Mode::kRecording || mode_ == Mode::kServing || mode_ == Mode::kChanging) {
+    CheckMembers(reactor_.NowNs());
+  }
 }
 
 Operation* Engine::QuietLeftOver() {

@@ -189,6 +189,31 @@ TEST(engine, AFlushWaitsForAMemberToLeaveThatLostWhatItCovers) {
   EXPECT(two.bench.At("complete 2") != SIZE_MAX);
 }
 
+// Simulator, seed 206089: 10 has lost power with what it answered, and nobody knows yet; 11 is only
+// slow.
+TEST(engine, NobodyLeavesForBeingLateWhileThoseWhoWouldStayAreSilent) {
+  Two two(400);
+  ASSERT(two.bench.StartAndWait());
+  EXPECT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  two[1].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kWrite);
+  };
+  Request* write = two.bench.Submit(BlockOperation::kWrite, 4096, 4096, 2);
+  ASSERT(two.bench.Until([&] { return two.bench.At("write 4096 at 10") != SIZE_MAX; }));
+  two.bench.On([&] { two[0].Hang(); });
+  ASSERT(two.bench.Until([&] { return two.bench.At("proposed 2") != SIZE_MAX; }));
+  EXPECT(two.bench.At("replica 10 fault no-answer") != SIZE_MAX);
+  EXPECT_EQ(two.bench.At("replica 11 fault"), SIZE_MAX);
+  two.bench.On([&] {
+    two[1].verdict = nullptr;
+    two[1].Release();
+  });
+  ASSERT(two.bench.Wait(write));
+  EXPECT(write->status == ErrorCode::kOk);
+  EXPECT(two.bench.Reads(0, 4096, 1));
+  two.bench.On([&] { two[0].Wake(); });
+}
+
 TEST(engine, AMemberThatComesBackSuspectLeaves) {
   Three three;
   ASSERT(three.bench.StartAndWait());
