@@ -322,7 +322,7 @@ void Load::JudgeError(Request* request, uint64_t at) {
       (lost_before_ > request->engine->ready_tick || request->engine->epoch() <= suspects_epoch_)) {
     return;
   }
-  // The member that has the good copy may have been dropped a moment ago.
+  // Who had a good copy may just have left, by a record that is proposed.
   cluster_.rot->Look();
   // The read may end at a disk that fails, after one where the block rotted.
   const bool read =
@@ -334,7 +334,7 @@ void Load::JudgeError(Request* request, uint64_t at) {
   bool sound = false;
   for (const wire::ReplicaId id : cluster_.targets().all()) {
     const Machine& machine = *cluster_.MachineOf(id);
-    // One that is full leaves, and is not asked any more.
+    // One that is full may have to leave, and is not asked then while its connection is broken.
     const bool full = machine.disk.capacity_pages < Disk::kCapacityPages;
     sound |= !machine.damaged && !full && machine.lost_tick == 0;
   }

@@ -76,7 +76,8 @@ bool Rot::StandsStill(const Flip& flip) const {
   const auto page = head->pages.find(flip.byte / kBlockBytes);
   if (page == head->pages.end()) return false;
   const uint64_t at = flip.byte % kBlockBytes;
-  const bool now = page->second.kind == PageKind::kData && page->second.data[at] == flip.value;
+  const bool now = !flip.overwritten && page->second.kind == PageKind::kData &&
+                   page->second.data[at] == flip.value;
   const bool durable = page->second.differs && page->second.durable_kind == PageKind::kData &&
                        page->second.durable_data[at] == flip.value;
   return now || durable;
@@ -179,7 +180,12 @@ void Rot::Overwritten(uint64_t offset_bytes, uint64_t length_bytes) {
   if (first >= end) return;
   lost_.erase(lost_.lower_bound(first), lost_.lower_bound(end));
   const auto last = standing_.lower_bound(end);
-  for (auto each = standing_.lower_bound(first); each != last; ++each) each->second.touched = false;
+  for (auto each = standing_.lower_bound(first); each != last; ++each) {
+    Flip& flip = each->second;
+    if (!cluster_.complete().members.Contains(cluster_.replica_id(flip.replica))) continue;
+    flip.touched = false;
+    flip.overwritten = true;
+  }
 }
 
 bool Rot::Excuses(uint64_t offset_bytes, uint64_t length_bytes) const {

@@ -50,6 +50,8 @@ class Rot {
     std::byte value;  // as it is now
     // A part of its block may have been changed while it stood.
     bool touched = false;
+    // All of its block was: it is gone, also where what was written has that byte by chance.
+    bool overwritten = false;
   };
   const Flip* Find(uint64_t block, size_t replica) const;
   bool StandsStill(const Flip& flip) const;
