@@ -290,6 +290,14 @@ void Equalizer::PrepareNext(Operation* operation) {
   copy->offset_bytes = at;
   copy->length_bytes =
       static_cast<uint32_t>(std::min<uint64_t>(end - at, edges ? kBlockBytes : kDataBytesMax));
+  // What is repaired is written, in a region that is clean as a rule; what is made equal counts as
+  // dirty already.
+  if (operation->repair &&
+      !table_.Pin(RegionsOf(at, copy->length_bytes), host_.reactor().NowNs())) {
+    copier_.Release(copy);
+    waiting_.PushBack(operation);
+    return;
+  }
   copy->owner_locks = true;
   copy->owner = operation;
   operation->preparer = this;
@@ -299,6 +307,10 @@ void Equalizer::PrepareNext(Operation* operation) {
     auto* self = static_cast<Equalizer*>(of->preparer);
     self->copied_bytes_ += done->copied_bytes;
     self->repaired_blocks_ += done->repaired_blocks;
+    if (done->kind == CopyKind::kRepair) {
+      self->table_.Unpin(RegionsOf(done->offset_bytes, done->length_bytes),
+                         self->host_.reactor().NowNs());
+    }
     // What cannot be repaired is found again by the read itself.
     if (!of->repair) of->prepare_status = done->status;
     self->copier_.Release(done);

@@ -745,17 +745,8 @@ TEST(engine_resync, ABlockThatIsGoodNowhereIsMarkedAtAJoiner) {
   });
 }
 
-TEST(engine_resync, ACorruptBlockIsReadElsewhereAndRepaired) {
-  Two two;
-  ASSERT(two.bench.StartAndWait());
-  ASSERT(two.bench.Write(0, 65536, 1) == ErrorCode::kOk);
-  two.bench.On([&] {
-    for (size_t i = 0; i < 2; ++i) {
-      // Another one at each: no member has all of the range.
-      two[i].bad.insert(3 + i);
-      std::memset(two[i].data.data() + (3 + i) * kBlockBytes, 0x77, 100);
-    }
-  });
+// A read of a block that is bad is answered with that.
+void ReadsFailWhereBad(Two& two) {
   for (ScriptedReplica* replica : two.replicas) {
     replica->verdict = [replica](const wire::Header& header) {
       bool corrupt = false;
@@ -767,6 +758,20 @@ TEST(engine_resync, ACorruptBlockIsReadElsewhereAndRepaired) {
       return Verdict{corrupt ? What::kFail : What::kServe, ErrorCode::kCorrupt};
     };
   }
+}
+
+TEST(engine_resync, ACorruptBlockIsReadElsewhereAndRepaired) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  ASSERT(two.bench.Write(0, 65536, 1) == ErrorCode::kOk);
+  two.bench.On([&] {
+    for (size_t i = 0; i < 2; ++i) {
+      // Another one at each: no member has all of the range.
+      two[i].bad.insert(3 + i);
+      std::memset(two[i].data.data() + (3 + i) * kBlockBytes, 0x77, 100);
+    }
+  });
+  ReadsFailWhereBad(two);
   EXPECT(two.bench.Reads(0, 65536, 1));
   ASSERT(two.bench.Until([&] { return two[0].bad.empty() && two[1].bad.empty(); }));
   EXPECT(two.Same());
@@ -777,6 +782,23 @@ TEST(engine_resync, ACorruptBlockIsReadElsewhereAndRepaired) {
   });
   EXPECT(two.bench.Reads(3 * kBlockBytes, 4096, 1));
   EXPECT(two.bench.Until([&] { return two[0].bad.empty(); }));
+}
+
+// Clients only read there; the repair of a read that found something bad everywhere writes.
+TEST(engine_resync, WhatARepairWritesCountsAsDirty) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  constexpr uint64_t kFirst = kRegionBytes / kBlockBytes;
+  two.bench.On([&] {
+    for (size_t i = 0; i < 2; ++i) {
+      two[i].bad.insert(kFirst + i);
+      std::memset(two[i].data.data() + (kFirst + i) * kBlockBytes, 0x77, 100);
+    }
+    EXPECT_EQ(two.bench.engine->dirty_regions(), 0U);
+  });
+  ReadsFailWhereBad(two);
+  EXPECT(two.bench.Reads(kRegionBytes, 65536, 0));
+  two.bench.On([&] { EXPECT_EQ(two.bench.engine->dirty_regions(), 1U); });
 }
 
 }  // namespace
