@@ -100,10 +100,15 @@ bool Copier::Ready(const Copy& copy) const {
   const auto links = host_.links();
   if (copy.kind == CopyKind::kFill) {
     if (!copy.joiner->up()) return false;
+    // One that could not be read is not asked again: the others are waited for. With none left it
+    // is over.
+    bool any = false;
     for (const auto& link : links) {
-      if (host_.IsStaying(link->index()) && link->up()) return true;
+      if (!host_.IsStaying(link->index()) || (copy.excluded & Bit(link->index())) != 0) continue;
+      if (link->up()) return true;
+      any = true;
     }
-    return false;
+    return !any;
   }
   for (const auto& link : links) {
     if (host_.IsMember(link->index()) && !link->up()) return false;

@@ -354,7 +354,14 @@ void Engine::OnFrameSent(Operation* operation, size_t index) {
   CHECK(part.frame_out);
   part.frame_out = false;
   --operation->frames_out;
-  if (operation->request == nullptr) Recycle(operation);
+  if (operation->request == nullptr) {
+    Recycle(operation);
+  } else if (!operation->fans_out() && operation->waiting == 0 && operation->failed > 0 &&
+             operation->quiet() && !operation->queue_node.linked()) {
+    // A read that is to be repaired first.
+    to_judge_.PushBack(operation);
+    reactor_.Defer(&answer_task_);
+  }
 }
 
 // Sends a read (or a status) to the best member that has not been tried: the one with the least
@@ -545,6 +552,7 @@ void Engine::JudgeFailures(Operation* operation) {
     stays |= part.state == MemberPart::State::kAnswered && IsStaying(i);
     if (part.state != MemberPart::State::kFailed) continue;
     if (!IsStaying(i)) {
+      if (operation->kind == BlockOperation::kFlush) whole_.Remove(links_[i]->replica());
       // On its way out already: judged again when it is gone.
       if (!whole_.Contains(links_[i]->replica()) || part.error != ErrorCode::kNoSpace) return;
       waits = true;
@@ -568,9 +576,7 @@ void Engine::JudgeFailures(Operation* operation) {
     // Those that failed leave; that ends their parts, and gives this operation its outcome.
     MustLeave(broken, fault, failure);
     MustLeave(full, Fault::kNoSpace, "its disk is full");
-    for (const wire::ReplicaId id : full.all()) {
-      if (equalizer_.AllEqual() && !joiner_.IsResynced(LinkOf(id)->index())) whole_.Add(id);
-    }
+    NoteWhole(*operation);
     LetLeave({});
     return;
   }

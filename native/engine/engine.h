@@ -147,6 +147,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   size_t in_flight() const { return pool_.used(); }
   // Regions that may be dirty at some member.
   uint64_t dirty_regions() const { return regions_.dirty(); }
+  // No record is proposed, and no member is to leave.
+  bool settled() const { return Settled(); }
   // For how long a replica that comes and goes is held off from now on; 0: none is.
   uint64_t held_off_ns() const { return joiner_.HeldOffNs(reactor_.NowNs()); }
   // Requests, locks and what the engine does for itself, in words; empty: there is nothing.
@@ -304,7 +306,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
                 const std::string& reason);
   void LeaveLate(Late late);
 
-  // --- engine_full.cc: members that leave for want of space ---
+  // --- engine_whole.cc: members that leave with all that was acknowledged ---
+  void NoteWhole(const Operation& operation);
   bool RouteToWhole(Operation* operation);
   bool KeepWhole(const Operation& operation);
   void KeepWhole(const wire::Members& whole);
@@ -417,7 +420,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   } proposal_;
   std::array<uint64_t, kReplicasMax> record_sent_ = {};  // generation, by link
   wire::Members leaving_;  // must leave, and are members of the proposal still
-  wire::Members whole_;    // of these: they hold all that was acknowledged (RouteToWhole)
+  wire::Members whole_;    // of these: they hold all that was acknowledged (engine_whole.cc)
   struct Departure {
     Fault fault = Fault::kNone;
     std::string reason;

@@ -121,10 +121,11 @@ void Engine::LeaveLate(Late late) {
 
 // Of these, the one that most likely still works.
 wire::ReplicaId Engine::LastHeard(const wire::Members& members) const {
-  const Link* last = nullptr;
+  CHECK(members.count > 0);
+  const Link* last = LinkOf(members.ids[0]);
   for (const wire::ReplicaId id : members.all()) {
     const Link* link = LinkOf(id);
-    const bool better = last == nullptr || (link->up() && !last->up()) ||
+    const bool better = (link->up() && !last->up()) ||
                         (link->up() == last->up() && link->heard_ns() > last->heard_ns());
     if (better) last = link;
   }

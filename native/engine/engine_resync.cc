@@ -249,8 +249,11 @@ void Engine::Prepared(Operation* operation) {
 // A read that found a corrupt block at every member, or at the last one that can be asked: not all
 // need have the same one, so each block is repaired from whoever has it good (rule 9).
 bool Engine::RepairFirst(Operation* operation, ErrorCode error) {
-  if (error != ErrorCode::kCorrupt || operation->repaired || !operation->quiet()) return false;
+  if (error != ErrorCode::kCorrupt || operation->repaired) return false;
   if (operation->kind != BlockOperation::kRead || targets().count == 1) return false;
+  // Judged again when nothing of it is on its way: an answer may come before its frame counts as
+  // sent.
+  if (!operation->quiet()) return true;
   operation->repair = operation->repaired = true;
   in_flight_.Remove(operation);
   AbandonParts(operation);

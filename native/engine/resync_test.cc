@@ -196,6 +196,27 @@ TEST(engine_resync, ASourceThatIsLostInTheMiddleIsReplacedByAnother) {
   EXPECT(three.Same());
 }
 
+// Simulator, seed 501761: it was tried for ever without letting go of the thread.
+TEST(engine_resync, ASourceThatIsDownIsWaitedForWhereTheOtherCannotBeRead) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  ASSERT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  int failed = 0;
+  three[0].verdict = [&](const wire::Header& header) {
+    if (header.opcode != wire::Opcode::kSum) return Verdict{};
+    if (++failed == 1) three[1].Unlisten();
+    return Verdict{What::kFail, ErrorCode::kIoError};
+  };
+  three.Return(2);
+  ASSERT(three.WaitForMembers(1));
+  EXPECT(failed > 0);
+  three[0].verdict = nullptr;
+  three.Return(1);
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+}
+
 // Simulator, seed 12639: while the store is away it stays a member, and has lost what it had.
 TEST(engine_resync, NothingIsCopiedFromAMemberThatMustLeave) {
   Three three;

@@ -87,7 +87,7 @@ void Checks::Look() {
   const EngineProcess* const engine = cluster_.engine();
   // Only while no record is on its way are all members at the same one.
   if (engine == nullptr || !engine->ready() || cluster_.complete().epoch != engine->epoch() ||
-      engine->engine().mode() != engine::Mode::kServing || !(cluster_.targets() == members)) {
+      !engine->engine().settled() || !(cluster_.targets() == members)) {
     return;
   }
   const uint64_t dirty = engine->engine().dirty_regions();

@@ -63,7 +63,7 @@ struct FullAndUnreadable {
   Request* refused = nullptr;
 };
 
-TEST(engine_full, AMemberThatLeavesForWantOfSpaceIsReadWhereTheOthersFail) {
+TEST(engine_whole, AMemberThatLeavesForWantOfSpaceIsReadWhereTheOthersFail) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
   EXPECT(pair.two.bench.Reads(0, 4096, 1));
@@ -79,20 +79,60 @@ TEST(engine_full, AMemberThatLeavesForWantOfSpaceIsReadWhereTheOthersFail) {
   EXPECT(Bench::Holds(read, 2));
 }
 
-TEST(engine_full, AMemberThatLeavesForAnythingElseIsNotRead) {
+TEST(engine_whole, AMemberThatFailedAWriteIsReadAsWell) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kIoError);
+  EXPECT(pair.two.bench.Reads(0, 4096, 1));
+}
+
+TEST(engine_whole, AMemberThatLeavesForWhatItMayHaveLostIsNotRead) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kSuspect);
   EXPECT(pair.Read() == ErrorCode::kIoError);
 }
 
-TEST(engine_full, AFullMemberIsReadOnAfterItsConnectionBroke) {
+TEST(engine_whole, AMemberThatFailsAFlushAsWellIsNotRead) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kIoError);
+  pair.two[1].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kFlush, ErrorCode::kIoError);
+  };
+  Request* flush = pair.two.bench.Submit(BlockOperation::kFlush, 0, 0);
+  EXPECT(pair.two.bench.Never([&] { return flush->finished; }, 200));
+  EXPECT(pair.Read() == ErrorCode::kIoError);
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Wait(flush));
+}
+
+// What it has, the other may have lost.
+TEST(engine_whole, AMemberThatFailedAWriteStaysInsteadOfOneThatLostSomething) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kIoError);
+  pair.two.bench.On([&] {
+    pair.two[0].verdict = nullptr;
+    std::fill_n(pair.two[0].data.begin(), 4096, std::byte{9});
+    pair.two[0].state.suspect = pair.two[0].state.lost = true;
+    pair.two[0].Break();
+  });
+  EXPECT(pair.two.bench.Reads(0, 4096, 1));
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Until(
+      [&] { return pair.two.bench.At("replica 10 fault suspect") != SIZE_MAX; }));
+  EXPECT(pair.two.bench.Reads(0, 4096, 1));
+  // The write that failed there fails, or is done where there is one again that can.
+  ASSERT(pair.two.bench.Wait(pair.refused));
+  EXPECT(pair.refused->status == ErrorCode::kIoError);
+  pair.refused = nullptr;
+}
+
+TEST(engine_whole, AFullMemberIsReadOnAfterItsConnectionBroke) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
   pair.Reconnect(false);
   EXPECT(pair.two.bench.Reads(0, 4096, 1));
 }
 
-TEST(engine_full, AFullMemberIsNotReadAfterItLostSomething) {
+TEST(engine_whole, AFullMemberIsNotReadAfterItLostSomething) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
   pair.Reconnect(true);
@@ -100,7 +140,7 @@ TEST(engine_full, AFullMemberIsNotReadAfterItLostSomething) {
 }
 
 // Otherwise the client would be told of an error that its volume does not have.
-TEST(engine_full, AFullMemberStaysInsteadOfOneThatFailsAWrite) {
+TEST(engine_whole, AFullMemberStaysInsteadOfOneThatFailsAWrite) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
   pair.two[0].verdict = [](const wire::Header& header) {
@@ -120,7 +160,7 @@ TEST(engine_full, AFullMemberStaysInsteadOfOneThatFailsAWrite) {
   pair.two[1].verdict = nullptr;
 }
 
-TEST(engine_full, AFullMemberStaysInsteadOfOneThatFailsWhatItRefuses) {
+TEST(engine_whole, AFullMemberStaysInsteadOfOneThatFailsWhatItRefuses) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
   pair.two[0].verdict = [](const wire::Header& header) {
@@ -139,7 +179,7 @@ TEST(engine_full, AFullMemberStaysInsteadOfOneThatFailsWhatItRefuses) {
   EXPECT(write->status == ErrorCode::kOk);
 }
 
-TEST(engine_full, AFullMemberStaysInsteadOfOneThatLostSomething) {
+TEST(engine_whole, AFullMemberStaysInsteadOfOneThatLostSomething) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
   const size_t from = pair.two.bench.events.size();
@@ -159,7 +199,7 @@ TEST(engine_full, AFullMemberStaysInsteadOfOneThatLostSomething) {
   EXPECT(pair.two.bench.Flush() == ErrorCode::kOk);
 }
 
-TEST(engine_full, AFullMemberThatStaysGetsWhatItWasNotSentWhileItWasToLeave) {
+TEST(engine_whole, AFullMemberThatStaysGetsWhatItWasNotSentWhileItWasToLeave) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
   pair.two[1].verdict = [](const wire::Header& header) {
@@ -181,13 +221,13 @@ TEST(engine_full, AFullMemberThatStaysGetsWhatItWasNotSentWhileItWasToLeave) {
   EXPECT(failing->status == ErrorCode::kOk);
 }
 
-TEST(engine_full, AFullMemberIsNotReadBeforeAllAreEqual) {
+TEST(engine_whole, AFullMemberIsNotReadBeforeAllAreEqual) {
   FullAndUnreadable pair({1});
   pair.Refuse(ErrorCode::kNoSpace);
   EXPECT(pair.Read() == ErrorCode::kIoError);
 }
 
-TEST(engine_full, AFullMemberIsNotReadAfterARepairOfItFailed) {
+TEST(engine_whole, AFullMemberIsNotReadAfterARepairOfItFailed) {
   FullAndUnreadable pair;
   pair.two.bench.On([&] {
     for (ScriptedReplica* replica : pair.two.replicas) {
@@ -208,7 +248,7 @@ TEST(engine_full, AFullMemberIsNotReadAfterARepairOfItFailed) {
 }
 
 // A sync failed at the one that stays: what it still has may be old. The other's is sure.
-TEST(engine_full, AFullMemberIsReadBeforeWhatASyncMayHaveLost) {
+TEST(engine_whole, AFullMemberIsReadBeforeWhatASyncMayHaveLost) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
   const auto spoiled = [](const wire::Header& header) {

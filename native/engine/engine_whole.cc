@@ -1,0 +1,65 @@
+#include "engine/engine.h"
+
+// Members that must leave as they failed a change, and cannot yet as that needs the store. They are
+// as good as any: what they failed is not acknowledged and keeps its range locked until they have
+// left, so that where a read comes to, they have all that anybody was told of. That ends for one
+// that fails a flush, that comes back as one that would have to leave for what it holds, and that
+// did not make a range equal.
+namespace ankole::engine {
+
+// Those that failed this, and have now to leave.
+void Engine::NoteWhole(const Operation& operation) {
+  if (!operation.dirties() || !equalizer_.AllEqual()) return;
+  for (const std::unique_ptr<Link>& link : links_) {
+    const MemberPart& part = operation.parts[link->index()];
+    const bool failed = part.state == MemberPart::State::kFailed &&
+                        (part.error == ErrorCode::kNoSpace || part.error == ErrorCode::kIoError);
+    if (!failed || !leaving_.Contains(link->replica())) continue;
+    if (!joiner_.IsResynced(link->index())) whole_.Add(link->replica());
+  }
+}
+
+// Sends a read that no other member can answer to one that is whole. False: there is none to ask.
+bool Engine::RouteToWhole(Operation* operation) {
+  for (const wire::ReplicaId id : whole_.all()) {
+    const Link& link = *LinkOf(id);
+    const MemberPart& part = operation->parts[link.index()];
+    const bool tried =
+        part.state == MemberPart::State::kWaiting || part.state == MemberPart::State::kFailed;
+    if (tried || part.answer_due || part.frame_out || !link.up()) continue;
+    AddPart(operation, link.index(), true);
+    return true;
+  }
+  return false;
+}
+
+// All that were to stay failed this, otherwise than for want of space: those that leave for that
+// stay instead, and the client is told of no error. False: there is none.
+bool Engine::KeepWhole(const Operation& operation) {
+  wire::Members whole;
+  for (const wire::ReplicaId id : whole_.all()) {
+    const size_t index = LinkOf(id)->index();
+    const MemberPart::State state = operation.parts[index].state;
+    const bool took_part =
+        state == MemberPart::State::kAnswered || state == MemberPart::State::kFailed;
+    if (took_part && departures_[index].fault == Fault::kNoSpace) whole.Add(id);
+  }
+  KeepWhole(whole);
+  return whole.count > 0;
+}
+
+// They have what the others have, but for what is not acknowledged. That waits for space, or fails.
+void Engine::KeepWhole(const wire::Members& whole) {
+  for (const wire::ReplicaId id : whole.all()) {
+    Link& link = *LinkOf(id);
+    leaving_.Remove(id);
+    whole_.Remove(id);
+    log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(id) +
+                                  " stays, as the others are worse, though " +
+                                  departures_[link.index()].reason);
+    // It was not sent again what was under way when its connection broke.
+    if (link.up()) SendUnanswered(link);
+  }
+}
+
+}  // namespace ankole::engine
