@@ -195,7 +195,8 @@ void Engine::ServeWhenAlone() {
     SetMessage("waiting 2 s until an engine before this one cannot answer any more");
     return;
   }
-  for (const wire::ReplicaId id : Staying().all()) {
+  const wire::Members staying = Staying();
+  for (const wire::ReplicaId id : staying.all()) {
     observer_.OnReplica(id, "member", Fault::kNone, "");
   }
   SetMode(Mode::kServing, WhoLeft());
