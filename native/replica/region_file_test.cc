@@ -220,47 +220,46 @@ TEST(replica_region_file, every_cut_leaves_the_old_or_the_new) {
   }
 }
 
-TEST(replica_region_file, a_failed_sync_is_final) {
-  const auto files = io::MakePosixFileSystem();
-  CutFiles failing(*files);
+// A file of maps of which syncs can fail, and a change for it.
+struct Failing {
+  Failing() {
+    CHECK(RegionFile::Create(files, path, kRegions, 0).ok());
+    Shown before;
+    file = OpenFile(files, path, &before).Take();
+    Add(&batch, 0, 1, 0x01);
+  }
+  ~Failing() { file.Close(files); }
+  Failing(const Failing&) = delete;
+  Failing& operator=(const Failing&) = delete;
+  const std::unique_ptr<io::FileSystem> posix = io::MakePosixFileSystem();
+  CutFiles files{*posix};
   const std::string path = test::TemporaryDirectory() + "/regions";
-  ASSERT_OK(RegionFile::Create(failing, path, kRegions, 0));
-  Shown before;
-  Result<RegionFile> file = OpenFile(failing, path, &before);
-  ASSERT_OK(file);
+  RegionFile file;
   RegionBatch batch;
-  Add(&batch, 0, 1, 0x01);
   bool sync_failed = false;
-  failing.fail_sync = true;
-  EXPECT_EQ(file.value().Write(failing, batch, true, &sync_failed).code(), ErrorCode::kIoError);
-  EXPECT(sync_failed);
-  failing.fail_sync = false;
-  EXPECT(!file.value().Write(failing, batch, false, &sync_failed).ok());
-  EXPECT(!file.value().WriteSlots(failing, {}, &sync_failed).ok());
-  file.value().Close(failing);
+};
+
+TEST(replica_region_file, a_failed_sync_is_final) {
+  Failing on;
+  on.files.fail_sync = true;
+  EXPECT_EQ(on.file.Write(on.files, on.batch, true, &on.sync_failed).code(), ErrorCode::kIoError);
+  EXPECT(on.sync_failed);
+  on.files.fail_sync = false;
+  EXPECT(!on.file.Write(on.files, on.batch, false, &on.sync_failed).ok());
+  EXPECT(!on.file.WriteSlots(on.files, {}, &on.sync_failed).ok());
 }
 
 TEST(replica_region_file, what_was_written_without_a_sync_is_synced_when_asked) {
-  const auto files = io::MakePosixFileSystem();
-  CutFiles failing(*files);
-  const std::string path = test::TemporaryDirectory() + "/regions";
-  ASSERT_OK(RegionFile::Create(failing, path, kRegions, 0));
-  Shown before;
-  Result<RegionFile> file = OpenFile(failing, path, &before);
-  ASSERT_OK(file);
-  RegionBatch batch;
-  Add(&batch, 0, 1, 0x01);
-  bool sync_failed = false;
-  ASSERT_OK(file.value().Write(failing, batch, true, &sync_failed));
+  Failing on;
+  ASSERT_OK(on.file.Write(on.files, on.batch, true, &on.sync_failed));
   // There is nothing to sync.
-  failing.fail_sync = true;
-  ASSERT_OK(file.value().SyncWritten(failing, &sync_failed));
-  ASSERT_OK(file.value().Write(failing, batch, false, &sync_failed));
-  EXPECT(!file.value().SyncWritten(failing, &sync_failed).ok());
-  EXPECT(sync_failed);
-  failing.fail_sync = false;
-  EXPECT(!file.value().SyncWritten(failing, &sync_failed).ok());
-  file.value().Close(failing);
+  on.files.fail_sync = true;
+  ASSERT_OK(on.file.SyncWritten(on.files, &on.sync_failed));
+  ASSERT_OK(on.file.Write(on.files, on.batch, false, &on.sync_failed));
+  EXPECT(!on.file.SyncWritten(on.files, &on.sync_failed).ok());
+  EXPECT(on.sync_failed);
+  on.files.fail_sync = false;
+  EXPECT(!on.file.SyncWritten(on.files, &on.sync_failed).ok());
 }
 
 TEST(replica_region_file, a_newer_version_is_refused) {
