@@ -442,6 +442,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   bool tick_was_late_ = false;
   uint64_t reachable_since_ns_ = 0;  // since when some member is; 0: none is
   bool alive_wanted_ = false;        // somebody can only leave when a PING is answered
+  uint64_t alive_since_ns_ = 0;      // that was sent since then; 0: nobody must leave
   bool active_ = false;              // something happened since the last tick
   bool trimmed_ = true;
 

@@ -132,13 +132,18 @@ wire::ReplicaId Engine::LastHeard(const wire::Members& members) const {
   return last->replica();
 }
 
-// Whether one of these has been heard just now. Where none has, all may have lost power together,
-// and one that would leave for being slow may be the only one that has what was acknowledged. They
-// are asked.
+// Whether one of these has answered a PING sent since somebody must leave. Where none has, all may
+// have lost power together and unnoticed, and one that would leave for being slow, or for its disk,
+// may be the only one that has what was acknowledged. They are asked.
 bool Engine::AnyAlive(const wire::Members& members) {
-  const Link& last = *LinkOf(LastHeard(members));
   const uint64_t now_ns = reactor_.NowNs();
-  if (last.up() && ElapsedNs(last.heard_ns(), now_ns) < options_.late_ns / 2) return true;
+  if (alive_since_ns_ == 0 || ElapsedNs(alive_since_ns_, now_ns) >= options_.late_ns / 2) {
+    alive_since_ns_ = now_ns;
+  }
+  for (const wire::ReplicaId id : members.all()) {
+    const Link& link = *LinkOf(id);
+    if (link.up() && link.proved_ns() >= alive_since_ns_) return true;
+  }
   for (const wire::ReplicaId id : members.all()) {
     if (LinkOf(id)->up()) LinkOf(id)->Ping();
   }

@@ -256,6 +256,7 @@ void Engine::LetLeave(const wire::Members& late) {
     return;
   }
   probe_.wanted = false;
+  alive_since_ns_ = 0;
   const wire::Members before = targets();
   std::string why;
   for (const wire::ReplicaId id : before.all()) {

@@ -214,6 +214,33 @@ TEST(engine, NobodyLeavesForBeingLateWhileThoseWhoWouldStayAreSilent) {
   two.bench.On([&] { two[0].Wake(); });
 }
 
+// Simulator, seed 601901: 10 has answered, and has lost power since with what it answered; 11
+// failed.
+TEST(engine, NobodyLeavesForItsDiskWhileThoseWhoWouldStayAreSilent) {
+  Two two(400);
+  ASSERT(two.bench.StartAndWait());
+  EXPECT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  two[0].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kPing);
+  };
+  two[1].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kWrite, ErrorCode::kIoError);
+  };
+  Request* write = two.bench.Submit(BlockOperation::kWrite, 4096, 4096, 2);
+  ASSERT(two.bench.Until([&] { return two.bench.At("write 4096 at 10") != SIZE_MAX; }));
+  EXPECT(two.bench.Never([&] { return two.bench.At("proposed 2") != SIZE_MAX; }, 100));
+  two.bench.On([&] {
+    two[0].verdict = two[1].verdict = nullptr;
+    two[0].state.suspect = two[0].state.lost = true;
+    two[0].Break();
+  });
+  ASSERT(two.bench.Until([&] { return two.bench.At("complete 2") != SIZE_MAX; }));
+  EXPECT(two.bench.At("replica 10 fault suspect") != SIZE_MAX);
+  EXPECT_EQ(two.bench.At("replica 11 fault"), SIZE_MAX);
+  ASSERT(two.bench.Wait(write));
+  EXPECT(two.bench.Reads(0, 4096, 1));
+}
+
 TEST(engine, AMemberThatComesBackSuspectLeaves) {
   Three three;
   ASSERT(three.bench.StartAndWait());

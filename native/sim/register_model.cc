@@ -179,13 +179,14 @@ void RegisterModel::Lost(uint64_t before, uint64_t now) {
     for (const Write& write : sector.writes) any |= !write.durable || write.settled != write.seen;
     if (!any) continue;
     // What cannot have vanished hides whatever was before it: a durable write for good, another one
-    // for as long as it is not lost itself. A read that saw the older of two values has settled
+    // for as long as it is not lost itself; but not what may have vanished in an earlier loss, of
+    // which a flush since then tells nothing. A read that saw the older of two values has settled
     // that a write which was never answered did not take effect; that holds for good only from the
     // next flush on, as members are made equal by writes that may be lost like any other.
     const std::vector<Write> all = sector.writes;
     const auto hidden = [&](const Write& write, bool for_good) {
       for (const Write& stays : all) {
-        if (stays.answered == kNever || stays.begin == write.begin) continue;
+        if (stays.answered == kNever || !stays.certain || stays.begin == write.begin) continue;
         if (stays.durable && write.by < stays.settled) return true;
         const bool kept = stays.begin >= before || (stays.durable && stays.seen >= before);
         if (!for_good && kept && write.by < stays.seen) return true;

@@ -162,6 +162,21 @@ TEST(sim_register, WhatAReadSettledIsForGoodFromTheNextFlushOn) {
   EXPECT(sector.Read(2, 50, 51));
 }
 
+// Seed 601912: a flush makes durable what a loss left, and does not tell what that is.
+TEST(sim_register, WhatMayHaveVanishedHidesNothingAfterAFlush) {
+  Sector sector;
+  EXPECT(sector.Write(1, 8, 9));
+  sector.Begin(2, 10);
+  sector.model.Lost(12, 13);
+  EXPECT(sector.Read(1, 14, 15));
+  EXPECT(sector.End(10, 16, false));
+  sector.model.Lost(12, 20);
+  sector.model.Flushed(25);
+  EXPECT(sector.Read(1, 30, 31));
+  sector.model.Lost(40, 41);
+  EXPECT(sector.Read(1, 50, 51));
+}
+
 TEST(sim_register, ForceUnitAccessIsAFlushOfItself) {
   Sector sector;
   sector.Begin(1, 10);
