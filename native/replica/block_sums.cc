@@ -171,7 +171,11 @@ void BlockSums::LoadDone(io::Operation* operation) {
   if (state == SumPageState::kDamaged && !self->table_.stale(load->region)) {
     ++self->counters_.pages_damaged;
   }
-  self->table_.Merge(load->region, state == SumPageState::kWhole ? load->page.sums : nullptr);
+  // Which blocks are bad nobody knows then: tried again by the next one who asks.
+  const bool blind = state == SumPageState::kDamaged && self->MayHoldBadRegion(load->region);
+  if (!blind) {
+    self->table_.Merge(load->region, state == SumPageState::kWhole ? load->page.sums : nullptr);
+  }
   load->busy = false;
   --self->loads_busy_;
   List waiters;
@@ -189,18 +193,23 @@ void BlockSums::LoadDone(io::Operation* operation) {
 // --- verification
 // ----------------------------------------------------------------------------------
 
+bool BlockSums::Blind(uint64_t block) const {
+  const uint64_t region = block / kRegionBlocks;
+  return MayHoldBadRegion(region) && !table_.Available(region, true) &&
+         table_.Get(block).knowledge != SumTable::Knowledge::kKnown;
+}
+
 bool BlockSums::Mismatches(uint64_t block, uint32_t crc32c) {
-  const SumTable::Entry entry = table_.Get(block);
-  if (entry.knowledge != SumTable::Knowledge::kKnown || entry.sum == kSumNone) return false;
+  const uint32_t sum = SumOf(block);
   // kSumBad equals no checksum.
-  if (entry.sum == StoredSum(crc32c)) return false;
+  if (sum == kSumNone || sum == StoredSum(crc32c)) return false;
   ++counters_.errors;
   return true;
 }
 
 bool BlockSums::Mismatches(uint64_t block, const std::byte* data) {
-  const SumTable::Entry entry = table_.Get(block);
-  if (entry.knowledge != SumTable::Knowledge::kKnown || entry.sum == kSumNone) return false;
+  const uint32_t sum = SumOf(block);
+  if (sum == kSumNone) return false;
   const uint64_t length = std::min<uint64_t>(kBlockBytes, size_bytes_ - block * kBlockBytes);
   return Mismatches(block, Crc32c(data, length));
 }
@@ -215,7 +224,8 @@ void BlockSums::Keep(uint64_t block, uint32_t crc32c) {
 
 uint32_t BlockSums::SumOf(uint64_t block) const {
   const SumTable::Entry entry = table_.Get(block);
-  return entry.knowledge == SumTable::Knowledge::kKnown ? entry.sum : kSumNone;
+  if (entry.knowledge == SumTable::Knowledge::kKnown) return entry.sum;
+  return Blind(block) ? kSumBad : kSumNone;
 }
 
 bool BlockSums::Verify(ReplicaOperation* operation) {

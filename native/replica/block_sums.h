@@ -72,6 +72,9 @@ class BlockSums {
   void With(ReplicaOperation* operation, void (*proceed)(ReplicaOperation*));
   // Whether a region of the range may hold blocks that are bad.
   bool MayHoldBad(uint64_t offset_bytes, uint64_t length_bytes) const;
+  // Whether what is known of that block does not tell, though it may be bad: its page cannot be
+  // read. Nobody reads it then, and who would change a part of it must fail.
+  bool Blind(uint64_t block) const;
   // Whether the whole block, as it was read, is not what was written. Counts it.
   bool Mismatches(uint64_t block, const std::byte* data);
   bool Mismatches(uint64_t block, uint32_t crc32c);

@@ -604,7 +604,6 @@ TEST(block_sums, bad_blocks_stay_bad_until_they_are_written_anew) {
   });
 }
 
-// The mark cut at each I/O: it is there, or it was not answered.
 // Simulator: a replica that was filled from this one, holes left out, read as zeros there.
 TEST(block_sums, a_bad_block_is_no_hole_for_who_asks_what_there_is) {
   io::OnEachBackend([](io::Reactor& reactor) {
@@ -632,6 +631,47 @@ TEST(block_sums, a_bad_block_is_no_hole_for_who_asks_what_there_is) {
   });
 }
 
+// Simulator, seed 700187: a hole that is bad read as zeros where the page did not tell.
+TEST(block_sums, a_page_that_rots_makes_no_bad_block_good) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    constexpr uint64_t kRegions = (kSize + kRegionBytes - 1) / kRegionBytes;
+    {
+      Driver driver(place.files, reactor, place.directory);
+      Write(driver, 0, Text(4096, 'a'));
+      Write(driver, 16384, Text(4096, 'b'));
+      EXPECT_EQ(driver.Do(OperationKind::kBad, 8192, 4096), ErrorCode::kOk);
+      ASSERT_OK(driver.Close(true));
+    }
+    FlipBit(place.files, place.sums(), SumPageOffset(0) + 5);
+    {
+      // The copy of the page is whole.
+      Driver driver(place.files, reactor, place.directory);
+      Read(driver, 8192, 4096, ErrorCode::kCorrupt);
+      EXPECT(Read(driver, 0, 4096) == Text(4096, 'a'));
+      ASSERT_OK(driver.Close(true));
+    }
+    FlipBit(place.files, place.sums(), SumPageOffset(0) + 5);
+    FlipBit(place.files, place.sums(), SumCopyOffset(kRegions) + 5);
+    Driver driver(place.files, reactor, place.directory);
+    Read(driver, 8192, 4096, ErrorCode::kCorrupt);
+    Read(driver, 0, 4096, ErrorCode::kCorrupt);
+    // Of what is changed in part the rest is not known either.
+    std::string part = Text(512, 'x');
+    EXPECT_EQ(driver.Do(OperationKind::kWrite, 8192, 512, part.data()), ErrorCode::kIoError);
+    EXPECT_EQ(driver.Do(OperationKind::kUnmap, 8192, 512), ErrorCode::kIoError);
+    // What is written as a whole is good, and the others stay as they are.
+    Write(driver, 0, Text(4096, 'c'));
+    EXPECT(Read(driver, 0, 4096) == Text(4096, 'c'));
+    Read(driver, 8192, 4096, ErrorCode::kCorrupt);
+    Read(driver, 16384, 4096, ErrorCode::kCorrupt);
+    EXPECT_EQ(driver.Do(OperationKind::kUnmap, 4096, kRegionBytes - 4096), ErrorCode::kOk);
+    EXPECT(Read(driver, 8192, 4096) == std::string(4096, '\0'));
+    EXPECT(Read(driver, 0, 4096) == Text(4096, 'c'));
+  });
+}
+
+// The mark cut at each I/O: it is there, or it was not answered.
 TEST(block_sums, a_bad_mark_that_is_cut_is_there_or_was_not_answered) {
   io::OnEachBackend([](io::Reactor& reactor) {
     bool done = false;

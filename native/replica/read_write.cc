@@ -210,6 +210,10 @@ void Replica::EndMerge(ReplicaOperation* operation) {
     // What does not match is not given a good checksum by being written in part.
     const uint64_t first = operation->offset_bytes / kBlockBytes;
     const uint64_t last = (operation->offset_bytes + operation->length_bytes - 1) / kBlockBytes;
+    if ((operation->merge_first && sums_.Blind(first)) ||
+        (operation->merge_last && sums_.Blind(last))) {
+      return Finish(operation, ErrorCode::kIoError);
+    }
     const auto spoiled = [&](uint64_t block) {
       return sums_.Mismatches(
           block, operation->buffer + (block * kBlockBytes - operation->buffer_offset_bytes));

@@ -118,6 +118,7 @@ Result<SumFile> SumFile::Open(io::FileSystem& files, const std::string& path, ui
   if (status.ok() && !found) status = Status(ErrorCode::kCorrupt, "the header is not whole");
   // What an earlier process wrote and did not sync counts as written now.
   sums.unsynced_ = true;
+  if (status.ok()) status = sums.WriteTornPage(files);
   if (status.ok()) return sums;
   sums.Close(files);
   return status.Within(path);
@@ -136,9 +137,10 @@ Result<SumFile> SumFile::Create(io::FileSystem& files, const std::string& direct
   sums.header_.bad_regions.reserve(kBadRegionsMax);
   std::byte slots[2][kSumSlotBytes] = {};
   sums.header_.Encode(slots[0]);
-  Status status = files.Truncate(sums.file_, SumPageOffset(regions));
-  // Both slots, as the later changes must find space on a full disk.
+  Status status = files.Truncate(sums.file_, SumCopyOffset(regions) + kSumPageBytes);
+  // Both slots and the copy, as the later changes must find space on a full disk.
   if (status.ok()) status = files.WriteAt(sums.file_, 0, slots, sizeof(slots));
+  if (status.ok()) status = files.Allocate(sums.file_, SumCopyOffset(regions), kSumPageBytes);
   if (status.ok()) status = files.Sync(sums.file_);
   if (status.ok()) status = files.Rename(aside, path);
   if (status.ok()) status = files.SyncDirectory(directory);
@@ -184,8 +186,36 @@ Status SumFile::WritePage(io::FileSystem& files, uint64_t region, SumPage* page)
     return Status::Ok();
   }
   SealSumPage(page, region);
+  if (MayHoldBad(region)) RETURN_IF_ERROR(WriteCopy(files, *page));
   unsynced_ = true;
   return files.WriteAt(file_, SumPageOffset(region), page, sizeof(*page)).Within("checksums");
+}
+
+// The copy before may be that of a page which is not durable yet.
+Status SumFile::WriteCopy(io::FileSystem& files, const SumPage& page) {
+  RETURN_IF_ERROR(Sync(files));
+  unsynced_ = true;
+  RETURN_IF_ERROR(
+      files.WriteAt(file_, SumCopyOffset(regions_), &page, sizeof(page)).Within("checksums"));
+  return Sync(files);
+}
+
+Status SumFile::WriteTornPage(io::FileSystem& files) {
+  SumPage copy;
+  const Result<size_t> got = files.ReadAt(file_, SumCopyOffset(regions_), &copy, sizeof(copy));
+  if (!got.ok() || got.value() < sizeof(copy) || copy.region >= regions_) return Status::Ok();
+  const uint64_t region = copy.region;
+  if (CheckSumPage(copy, region) != SumPageState::kWhole || !MayHoldBad(region)) {
+    return Status::Ok();
+  }
+  SumPage stored;
+  SumPageState state = SumPageState::kWhole;
+  // One that the medium does not give may come back.
+  if (!ReadPage(files, region, &stored, &state).ok() || state != SumPageState::kDamaged) {
+    return Status::Ok();
+  }
+  RETURN_IF_ERROR(files.WriteAt(file_, SumPageOffset(region), &copy, sizeof(copy)));
+  return Sync(files);
 }
 
 Status SumFile::Sync(io::FileSystem& files) {

@@ -51,6 +51,9 @@ enum class SumPageState {
 SumPageState CheckSumPage(const SumPage& page, uint64_t region);
 void SealSumPage(SumPage* page, uint64_t region);
 constexpr uint64_t SumPageOffset(uint64_t region) { return kSumPagesAt + region * kSumPageBytes; }
+// Behind the last page: a copy of the last one written of a region that may hold bad blocks. What a
+// power loss tears there must not be forgotten, as it cannot be computed.
+constexpr uint64_t SumCopyOffset(uint64_t regions) { return SumPageOffset(regions); }
 
 // What a slot of the header says.
 struct SumHeader {
@@ -65,7 +68,8 @@ struct SumHeader {
 // Blocking; used by one thread at a time, but for file().
 class SumFile {
  public:
-  // kNotFound where there is none; kCorrupt when neither slot of the header is whole.
+  // kNotFound where there is none; kCorrupt when neither slot of the header is whole. A page that
+  // was torn is written again from its copy.
   static Result<SumFile> Open(io::FileSystem& files, const std::string& path, uint64_t regions);
   // Makes the file, sparse, in the place of one that is there; durable, its name too.
   static Result<SumFile> Create(io::FileSystem& files, const std::string& directory,
@@ -93,6 +97,8 @@ class SumFile {
 
  private:
   Status WriteHeader(io::FileSystem& files, const SumHeader& header);
+  Status WriteCopy(io::FileSystem& files, const SumPage& page);
+  Status WriteTornPage(io::FileSystem& files);
 
   io::File file_;
   uint64_t regions_ = 0;

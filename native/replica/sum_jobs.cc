@@ -174,12 +174,15 @@ Status BlockSums::CompleteCopy(size_t index, bool compute) {
     return Status::Ok();
   }
   SumPageState state = SumPageState::kDamaged;
-  // A page that cannot be read is as good as one that is not whole.
-  (void)file_.ReadPage(files_, copy.region, &batch_->page, &state).ok();
+  // A page that cannot be read is as good as one that is not whole, but where it tells what is bad.
+  const Status read = file_.ReadPage(files_, copy.region, &batch_->page, &state);
+  const bool listed = file_.MayHoldBad(copy.region);
+  if (listed) RETURN_IF_ERROR(read);
   if (state == SumPageState::kDamaged && !copy.stale) ++job_counters_.pages_damaged;
+  const uint32_t lost = listed && state == SumPageState::kDamaged ? kSumBad : kSumNone;
   for (size_t at = 0; at < kRegionBlocks; ++at) {
     if (Known(copy, at)) continue;
-    const uint32_t sum = state == SumPageState::kWhole ? batch_->page.sums[at] : kSumNone;
+    const uint32_t sum = state == SumPageState::kWhole ? batch_->page.sums[at] : lost;
     if (!copy.stale || sum == kSumBad) Learn(&copy, at, sum);
   }
   if (copy.stale && compute) Compute(index);

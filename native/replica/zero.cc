@@ -64,6 +64,7 @@ void Replica::StartZero(ReplicaOperation* operation) {
       const ZeroPlan edges = replica->Plan(*self);
       for (int i = 0; i < edges.edges_count; ++i) {
         const uint64_t block = edges.edges[i].block;
+        if (replica->sums_.Blind(block)) return replica->Finish(self, ErrorCode::kIoError);
         self->edge_sums[EdgeIndex(*self, block)] = replica->sums_.SumOf(block);
       }
       replica->StartZeroing(self);
