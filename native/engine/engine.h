@@ -147,6 +147,9 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   size_t in_flight() const { return pool_.used(); }
   // Regions that may be dirty at some member.
   uint64_t dirty_regions() const { return regions_.dirty(); }
+  // When the member welcomed this engine, where `dirty_regions` counts all that it has dirty; 0: it
+  // is away, or still to be asked.
+  uint64_t counts_dirty_since_ns(wire::ReplicaId member) const;
   // No record is proposed, and no member is to leave.
   bool settled() const { return Settled(); }
   // For how long a replica that comes and goes is held off from now on; 0: none is.

@@ -46,6 +46,11 @@ std::string Engine::UnderWay() const {
   return text;
 }
 
+uint64_t Engine::counts_dirty_since_ns(wire::ReplicaId member) const {
+  const Link* const link = LinkOf(member);
+  return link != nullptr && link->up() && !equalizer_.Asks(*link) ? link->welcomed_ns() : 0;
+}
+
 EngineReport Engine::Report() const {
   const bool degraded = complete_.members.count < links_.size();
   WaitsFor waits_for = waits_for_;

@@ -57,8 +57,10 @@ void Engine::KeepWhole(const wire::Members& whole) {
     log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(id) +
                                   " stays, as the others are worse, though " +
                                   departures_[link.index()].reason);
-    // It was not sent again what was under way when its connection broke.
-    if (link.up()) SendUnanswered(link);
+    // It was not sent again what was under way when its connection broke, nor asked what is dirty.
+    if (!link.up()) continue;
+    SendUnanswered(link);
+    equalizer_.Returned(link);
   }
 }
 

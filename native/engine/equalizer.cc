@@ -179,6 +179,7 @@ void Equalizer::PumpReturned() {
     if (!std::exchange(returned_[link->index()], false)) continue;
     if (!link->up() || !host_.IsMember(link->index())) continue;
     returned_dirty_.Clear();
+    asked_ = link->index();
     returned_reader_.owner = this;
     returned_reader_.ReadMap(link.get(), 0, &returned_dirty_, [](MapReader* reader, ErrorCode) {
       // What was told before the connection broke counts: more is dirty than need be.

@@ -42,6 +42,10 @@ class Equalizer final : Walker::Client {
   // written: a process that was started anew goes by what its disk says. They are cleaned as all
   // others, so that their checksums count again.
   void Returned(const Link& link);
+  // That is still to come, or under way.
+  bool Asks(const Link& link) const {
+    return returned_[link.index()] || (returned_reader_.busy() && asked_ == link.index());
+  }
   // A read found this range corrupt at a member: it is written anew there from another one.
   void Repair(uint64_t offset_bytes, uint64_t length_bytes);
 
@@ -109,6 +113,7 @@ class Equalizer final : Walker::Client {
   // Members that are new or back, by link, whose dirty regions are still to be asked for.
   std::array<bool, kReplicasMax> returned_ = {};
   MapReader returned_reader_;
+  size_t asked_ = 0;  // by it
   RegionSet returned_dirty_;
   bool stopped_ = false;
   uint64_t repaired_blocks_ = 0;

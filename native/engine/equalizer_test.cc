@@ -173,6 +173,33 @@ TEST(engine_resync, WhatIsDirtyAtAMemberThatIsBackIsCleanedAsWell) {
   EXPECT_EQ(two.Members(), 2U);
 }
 
+// Its process had answered the CLEAN and ended before its disk knew.
+TEST(engine_resync, WhatIsDirtyAtAMemberThatIsBackBeforeACleanIsDoneIsCleanedAgain) {
+  Two two;
+  two.bench.options.idle_ns = 100 * kNsPerMs;
+  two.bench.options.late_ns = 20 * kNsPerSecond;
+  ASSERT(two.bench.StartAndWait());
+  two[1].verdict = [](const wire::Header& header) {
+    return Verdict{header.opcode == wire::Opcode::kClean ? What::kHold : What::kServe,
+                   ErrorCode::kOk};
+  };
+  ASSERT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  ASSERT(two.bench.Until([&] { return two[0].dirty.empty() && two[1].held() > 0; }));
+  const int asked = two[0].asked(wire::Opcode::kMap);
+  two.bench.On([&] {
+    two[0].dirty.insert(0);
+    two[0].Break();
+  });
+  ASSERT(two.bench.Until([&] {
+    return two[0].asked(wire::Opcode::kMap) > asked &&
+           two.bench.engine->UnderWay().find("errands") == std::string::npos;
+  }));
+  two[1].verdict = nullptr;
+  two.bench.On([&] { two[1].Release(); });
+  ASSERT(two.bench.Until([&] { return two[0].dirty.empty() && two[1].dirty.empty(); }));
+  EXPECT_EQ(two.Members(), 2U);
+}
+
 // At a member checksums must be computed first: as long as that takes, no more than one region is
 // locked.
 TEST(engine_resync, RegionsAreCleanedOneByOneWhereAMemberMustComputeTheirChecksums) {

@@ -27,7 +27,6 @@ Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cl
       walker_(host, copier, *this, CopyKind::kFill),
       lacks_(table.regions()),
       virgin_(table.regions()),
-      touched_(table.regions()),
       sync_bytes_(sync_bytes),
       reader_(host),
       map_(table.regions()),
@@ -107,7 +106,6 @@ void Joiner::Reset() {
   phase_ = Phase::kNone;
   lacks_.Clear();
   virgin_.Clear();
-  touched_.Clear();
   map_.Clear();
   descends_ = flush_due_ = false;
   copied_regions_ = unsynced_bytes_ = total_ = copied_bytes_ = told_bytes_ = rate_ = told_ns_ = 0;
@@ -246,10 +244,6 @@ void Joiner::BeginBulk() {
     lacks_.Add({static_cast<uint32_t>(region), 1});
   }
   map_.Clear();
-  for (uint64_t region = lacks_.Next(0); region != RegionSet::kNone;
-       region = lacks_.Next(region + 1)) {
-    touched_.Add({static_cast<uint32_t>(region), 1});
-  }
   if (state_.fresh) virgin_.AddAll();
   total_ = lacks_.count();
   bulk_next_ = 0;
@@ -275,7 +269,6 @@ bool Joiner::Takes(const Operation& operation) {
   if (operation.kind == BlockOperation::kStoreState) return phase_ >= Phase::kState;
   if (!operation.dirties()) return false;
   const RegionRun run = RegionsOf(operation.offset_bytes, operation.length_bytes);
-  touched_.Add(run);
   if (live()) return !lacks_.ContainsAll(run);
   const uint64_t before = lacks_.count();
   lacks_.Add(run);
@@ -529,11 +522,6 @@ void Joiner::OnMembers() {
                                            " is a member again: " + std::to_string(copied_bytes_) +
                                            " bytes were copied");
       host_.TellReplica(*link_, "member", Status::Ok());
-      // What was cleaned on the members only is dirty there.
-      for (uint64_t region = touched_.Next(0); region != RegionSet::kNone;
-           region = touched_.Next(region + 1)) {
-        table_.AddOld({static_cast<uint32_t>(region), 1});
-      }
       Reset();
     }
   } else {

@@ -148,9 +148,8 @@ class Joiner final : Walker::Client {
   bool stopped_ = false;
   Link* link_ = nullptr;
   wire::ReplicaState state_;
-  RegionSet lacks_;    // and nothing of it is being copied
-  RegionSet virgin_;   // it has nothing but holes there
-  RegionSet touched_;  // may be dirty there
+  RegionSet lacks_;   // and nothing of it is being copied
+  RegionSet virgin_;  // it has nothing but holes there
   bool descends_ = false;
   size_t copying_ = 0;           // regions
   uint64_t bulk_next_ = 0;       // kBulk goes through the volume once: from here on

@@ -107,6 +107,8 @@ class Link final : wire::Connection::Handler {
   bool gone() const { return mode_ == LinkMode::kGone; }
   // When the connection was lost, or never was; 0 from the welcome to OnLinkLost.
   uint64_t down_since_ns() const { return down_since_ns_; }
+  // When the replica welcomed this engine on the connection that there is; 0: it did not.
+  uint64_t welcomed_ns() const { return welcomed_ns_; }
   const std::string& why_down() const { return why_down_; }
   // It was up, and then silent: not the connection is to blame, but who should answer.
   bool was_silent() const { return was_silent_; }
@@ -171,8 +173,8 @@ class Link final : wire::Connection::Handler {
   uint64_t down_since_ns_ = 0;
   std::string why_down_ = "not connected yet";
   uint64_t backoff_ns_ = 0;
-  uint64_t welcomed_ns_ = 0;  // when this connection was; 0: it was not
-  Status break_why_;          // why a connection was given up that did not stand yet
+  uint64_t welcomed_ns_ = 0;
+  Status break_why_;  // why a connection was given up that did not stand yet
   uint64_t heard_ns_ = 0;
   uint64_t ping_sent_ns_ = 0;
   uint64_t control_sent_ns_ = 0;

@@ -156,7 +156,12 @@ void RegionTable::AddPinned(RegionSet* to) const {
 void RegionTable::AddOld(RegionRun run) {
   const uint64_t end = std::min(uint64_t{run.first} + run.count, regions());
   for (uint32_t region = run.first; region < end; ++region) {
-    if (Find(region) == nullptr) old_.Add({region, 1});
+    Entry* entry = Find(region);
+    if (entry == nullptr) {
+      old_.Add({region, 1});
+    } else {
+      entry->epoch = epoch_;  // not by a CLEAN that is under way
+    }
   }
 }
 

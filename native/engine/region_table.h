@@ -56,7 +56,9 @@ class RegionTable {
   // meanwhile stay.
   void Cleaned(RegionRun run);
 
-  // --- from before this engine ------------------------------------------------------------------
+  // --- from before this engine, or another process of a disk host --------------------------------
+  // Found dirty at a member. What is open already takes another flush, and a CLEAN after it: one
+  // that is under way may have been answered before the member ended and lost that.
   void AddOld(RegionRun run);
   const RegionSet& old() const { return old_; }
   // Adds those that something is on its way to.

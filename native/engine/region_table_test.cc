@@ -149,6 +149,25 @@ TEST(engine_region_table, WhatWasDirtyBeforeIsOpenedByAWrite) {
   EXPECT_EQ(table.dirty(), 11U);
 }
 
+TEST(engine_region_table, WhatIsFoundDirtyWhileItIsCleanedStays) {
+  RegionTable table(kGiB);
+  Write(&table, {12, 2});
+  Flush(&table);
+  EXPECT_EQ(Cleanable(table).size(), 2U);
+  const uint64_t before = table.FlushBegins();
+  table.AddOld({12, 1});
+  EXPECT_EQ(table.old().count(), 0U);
+  table.Cleaned({12, 2});
+  EXPECT(table.IsDirty(12) && !table.IsDirty(13));
+  // Nor by a flush that went out before.
+  table.FlushEnds(before);
+  EXPECT(Cleanable(table).empty());
+  Flush(&table);
+  EXPECT_EQ(Cleanable(table).size(), 1U);
+  table.Cleaned({12, 1});
+  EXPECT_EQ(table.dirty(), 0U);
+}
+
 // Against a plain map, so that the hash and its deletions are right.
 TEST(engine_region_table, IsWhatAMapWouldBe) {
   std::mt19937_64 random(test::Seed());

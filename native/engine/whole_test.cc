@@ -221,6 +221,26 @@ TEST(engine_whole, AFullMemberThatStaysGetsWhatItWasNotSentWhileItWasToLeave) {
   EXPECT(failing->status == ErrorCode::kOk);
 }
 
+TEST(engine_whole, AFullMemberThatStaysIsAskedForItsDirtyRegions) {
+  FullAndUnreadable pair;
+  pair.Refuse(ErrorCode::kNoSpace);
+  pair.Reconnect(false);
+  const int asked = pair.two[1].asked(wire::Opcode::kMap);
+  pair.two[1].verdict = nullptr;
+  // Who leaves must not be back: the one that stays would be asked what that misses.
+  pair.two.bench.On(
+      [&] { pair.two[0].hello_refusal = Status(ErrorCode::kNotFound, "no such replica"); });
+  pair.two[0].verdict = [](const wire::Header& header) {
+    return FailsAt(header, wire::Opcode::kWrite, 4096, ErrorCode::kIoError);
+  };
+  Request* failing = pair.two.bench.Submit(BlockOperation::kWrite, 4096, 4096, 6);
+  pair.two.bench.On([&] { pair.two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(pair.two.bench.Wait(failing));
+  EXPECT(failing->status == ErrorCode::kOk);
+  EXPECT_EQ(pair.two.bench.At("replica 11 fault"), SIZE_MAX);
+  EXPECT(pair.two.bench.Until([&] { return pair.two[1].asked(wire::Opcode::kMap) > asked; }));
+}
+
 TEST(engine_whole, AFullMemberIsNotReadBeforeAllAreEqual) {
   FullAndUnreadable pair({1});
   pair.Refuse(ErrorCode::kNoSpace);

@@ -15,7 +15,8 @@ namespace {
 
 constexpr uint64_t kLookNs = kNsPerSecond;
 constexpr uint64_t kAllocatedNs = kNsPerSecond;
-constexpr int kAheadMax = 5;
+// Two clocks drift apart by no more than one part in so many.
+constexpr uint64_t kDriftPart = 5000;
 
 uint64_t Number(const Json* json) {
   const Result<int64_t> value = json == nullptr ? Status(ErrorCode::kNotFound, "no such counter")
@@ -63,6 +64,16 @@ bool Checks::GoesByFile(size_t replica) {
   return host == nullptr || engine == nullptr || host->started_ns >= engine->started_ns;
 }
 
+bool Checks::CountsDirtyOf(size_t replica) {
+  const DiskHostProcess* const host = cluster_.disk_host(replica);
+  EngineProcess* const engine = cluster_.engine();
+  const uint64_t welcomed_ns = engine->engine().counts_dirty_since_ns(cluster_.replica_id(replica));
+  if (welcomed_ns == 0) return false;
+  // It may not have noticed yet that the process that welcomed it has ended.
+  const uint64_t ago_ns = engine->reactor.NowNs() - welcomed_ns;
+  return host->started_ns + ago_ns + ago_ns / kDriftPart < cluster_.world.now_ns();
+}
+
 std::optional<Checks::Maps> Checks::MapsOf(size_t replica) {
   DiskHostProcess* const host = cluster_.disk_host(replica);
   if (host == nullptr || !host->alive() || !host->ready()) return std::nullopt;
@@ -103,9 +114,7 @@ void Checks::Look() {
     const std::optional<Maps> maps = members.Contains(id) ? MapsOf(i) : std::nullopt;
     if (!maps) continue;
     CheckMissing(i, maps->missing);
-    // It asks a member that is new or back, as soon as no record is on its way.
-    ahead_[i] = maps->dirty > dirty ? ahead_[i] + 1 : 0;
-    if (ahead_[i] > kAheadMax) {
+    if (maps->dirty > dirty && CountsDirtyOf(i)) {
       Finding(i, std::to_string(maps->dirty) + " regions are dirty, of which the engine knows " +
                      std::to_string(dirty));
     }

@@ -1,7 +1,6 @@
 #pragma once
 
 #include <cstdint>
-#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -36,6 +35,8 @@ class Checks {
   // Its disk host was started since the engine was, and took the dirty regions from the file, which
   // may show more than there are: the engine may not have heard of those yet.
   bool GoesByFile(size_t replica);
+  // The engine has asked the process that the replica's disk host is now.
+  bool CountsDirtyOf(size_t replica);
   std::optional<Maps> MapsOf(size_t replica);
   // The same of one that is closed, as they lie on its disk.
   struct Closed {
@@ -56,8 +57,6 @@ class Checks {
   Cluster& cluster_;
   const Rot& rot_;
   wire::Members ever_members_;
-  // How many looks in a row a replica had more dirty regions than the engine knew of.
-  std::map<size_t, int> ahead_;
 };
 
 }  // namespace ankole::sim
