@@ -654,6 +654,7 @@ void Engine::Acknowledge(Operation* operation) {
   }
   for (MemberPart& part : operation->parts) part.state = MemberPart::State::kUnused;
   operation->waiting = operation->answered = operation->failed = 0;
+  operation->retry_ns = 0;
   Recycle(operation);
   request->status = operation->status;
   if (joiner_.phase() == Joiner::Phase::kFinal) joiner_.OnQuiet(CompleteTag());
@@ -687,10 +688,18 @@ void Engine::RetryFull(uint64_t now_ns) {
     AbandonParts(operation);
     Dispatch(operation);
   }
-  if (out_of_space_ns_ != 0 && full_.empty() && now_ns - out_of_space_ns_ >= 2 * kFullRetryNs) {
+  if (out_of_space_ns_ != 0 && now_ns - out_of_space_ns_ >= 2 * kFullRetryNs &&
+      !AnyWithoutSpace()) {
     out_of_space_ns_ = 0;
     GoesOn();
   }
+}
+
+// One that is tried again has no outcome yet: that it takes long does not say that there is space.
+bool Engine::AnyWithoutSpace() const {
+  Operation* operation = in_flight_.front();
+  while (operation != nullptr && operation->retry_ns == 0) operation = in_flight_.Next(operation);
+  return operation != nullptr;
 }
 
 // Those that are in nobody's hands but ours: held acknowledgements, reads and retries.

@@ -3,6 +3,7 @@
 #include <array>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/block_device.h"
@@ -187,6 +188,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void Acknowledge(Operation* operation);
   void Recycle(Operation* operation);
   void RetryFull(uint64_t now_ns);
+  bool AnyWithoutSpace() const;
   void AnswerLater(BlockRequest* request, ErrorCode status);
   void FailWaiting(ErrorCode status);
   void DetachPart(Operation* operation, size_t index);
@@ -306,7 +308,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void CheckOperations(uint64_t now_ns, Late* late);
   void CheckProposal(uint64_t now_ns, Late* late);
   void NoteLate(Late* late, const Link& link, uint64_t waited_ns, uint64_t limit_ns, Fault fault,
-                const std::string& reason);
+                std::string_view reason);
   void LeaveLate(Late late);
 
   // --- engine_whole.cc: members that leave with all that was acknowledged ---

@@ -157,8 +157,9 @@ bool Engine::IsSilent(const Link& link, uint64_t now_ns) const {
                         ElapsedNs(link.ping_sent_ns(), now_ns) >= options_.late_ns / 2);
 }
 
+// Called for each operation that waits, at each tick: `reason` is copied only where it is needed.
 void Engine::NoteLate(Late* late, const Link& link, uint64_t waited_ns, uint64_t limit_ns,
-                      Fault fault, const std::string& reason) {
+                      Fault fault, std::string_view reason) {
   const uint64_t second_ns = std::max(limit_ns, options_.late_ns * 5 / 2);
   const bool long_ago = waited_ns >= second_ns;
   if (!long_ago) {
@@ -166,7 +167,9 @@ void Engine::NoteLate(Late* late, const Link& link, uint64_t waited_ns, uint64_t
     late->next_in_ns = std::min(late->next_in_ns, next_ns - waited_ns);
   }
   if (waited_ns < limit_ns) return;
-  if (!leaving_.Contains(link.replica())) departures_[link.index()] = {fault, reason};
+  if (!leaving_.Contains(link.replica())) {
+    departures_[link.index()] = {fault, std::string(reason)};
+  }
   late->first.Add(link.replica());
   if (long_ago) late->second.Add(link.replica());
   if (IsSilent(link, reactor_.NowNs())) late->silent.Add(link.replica());

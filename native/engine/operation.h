@@ -53,7 +53,7 @@ struct Operation {
   uint8_t answers_due = 0;  // answer_due
   uint8_t frames_out = 0;   // frame_out
   uint64_t last_answer_ns = 0;
-  uint64_t retry_ns = 0;  // out of space: when it is tried again
+  uint64_t retry_ns = 0;  // out of space: when it is, or was, tried again; 0: it never was
   // Its regions are pinned in the table of dirty ones (rule 5).
   bool pinned = false;
   uint64_t queued_ns = 0;  // since when it waits for regions to be cleaned

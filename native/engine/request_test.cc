@@ -25,6 +25,26 @@ struct Three {
     for (ScriptedReplica* replica : replicas) asked += replica->asked(opcode);
     return asked;
   }
+  // Gives all of them space at once. Not one after the other: those that have none while another
+  // one has some must leave. Where all have been asked the same writes, each write that is under
+  // way is judged alike by all.
+  bool GiveSpace() {
+    return bench.Until([this] {
+      const int asked = replicas[0]->asked(wire::Opcode::kWrite);
+      for (ScriptedReplica* replica : replicas) {
+        if (replica->asked(wire::Opcode::kWrite) != asked) return false;
+      }
+      for (ScriptedReplica* replica : replicas) replica->verdict = nullptr;
+      return true;
+    });
+  }
+  // Of lines of the log with this in it.
+  ptrdiff_t Logged(const std::string& what) {
+    const std::vector<std::string> log = bench.Logged();
+    return std::count_if(log.begin(), log.end(), [&](const std::string& line) {
+      return line.find(what) != std::string::npos;
+    });
+  }
   // The replica that serves the read of this place when nothing else is going on.
   size_t ReaderOf(uint64_t offset) { return offset / kRegionBytes % 3; }
   Bench bench;
@@ -306,13 +326,8 @@ TEST(engine_request, WhenAllAreOutOfSpaceWritesWaitAndReadsGoOn) {
   EXPECT(three.bench.Do(BlockOperation::kUnmap, kMiB, kMiB) == ErrorCode::kOk);
   EXPECT(three.bench.Flush() == ErrorCode::kOk);
   // Said once, not at each attempt.
-  const std::vector<std::string> log = three.bench.Logged();
-  EXPECT_EQ(std::count_if(log.begin(), log.end(),
-                          [](const std::string& line) {
-                            return line.find("out of space") != std::string::npos;
-                          }),
-            1);
-  for (ScriptedReplica* replica : three.replicas) replica->verdict = nullptr;
+  EXPECT_EQ(three.Logged("out of space"), 1);
+  ASSERT(three.GiveSpace());
   for (Request* write : writes) {
     ASSERT(three.bench.Wait(write));
     EXPECT(write->status == ErrorCode::kOk);
@@ -320,6 +335,34 @@ TEST(engine_request, WhenAllAreOutOfSpaceWritesWaitAndReadsGoOn) {
   EXPECT_EQ(three.bench.Complete().generation, 1U);
   EXPECT(three.bench.Until(
       [&] { return std::string(three.bench.engine->Report().state) == "serving"; }, 4000));
+}
+
+TEST(engine_request, WritesWaitForSpaceUntilAnAttemptHasSucceeded) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  for (ScriptedReplica* replica : three.replicas) {
+    replica->verdict = [tried = 0](const wire::Header& header) mutable {
+      if (header.opcode != wire::Opcode::kWrite) return Verdict{};
+      return Verdict{tried++ == 0 ? What::kFail : What::kHold, ErrorCode::kNoSpace};
+    };
+  }
+  Request* write = three.bench.Submit(BlockOperation::kWrite, 0, 4096, 5);
+  const auto held = [&] {
+    return std::all_of(three.replicas.begin(), three.replicas.end(),
+                       [](const ScriptedReplica* replica) { return replica->held() == 1; });
+  };
+  ASSERT(three.bench.Until(held));
+  // The disks take their time to say whether they have some.
+  EXPECT(three.bench.Never(
+      [&] { return three.bench.engine->Report().waits_for != WaitsFor::kSpace; }, 2200));
+  EXPECT_EQ(three.Logged("out of space"), 1);
+  three.bench.On([&] {
+    for (ScriptedReplica* replica : three.replicas) replica->Release();
+  });
+  ASSERT(three.bench.Wait(write));
+  EXPECT(write->status == ErrorCode::kOk);
+  EXPECT(three.bench.Until(
+      [&] { return three.bench.engine->Report().waits_for == WaitsFor::kNothing; }));
 }
 
 TEST(engine_request, AChangeOfMembersDoesNotHideThatWritesWaitForSpace) {

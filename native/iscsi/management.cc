@@ -96,8 +96,9 @@ TaskFunctionResponse Connection::AbortTask(uint32_t tag) {
       unit_.Abort(request);
       return TaskFunctionResponse::kComplete;
     case RequestState::kReady:
-      // Its answer goes out before that of this function.
-      return TaskFunctionResponse::kComplete;
+      // It has ended, and its answer goes out before that of this function. After «complete» none
+      // may have come.
+      break;
     case RequestState::kHeld:
     case RequestState::kFree:
       break;

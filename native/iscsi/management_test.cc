@@ -1,4 +1,4 @@
-#include "iscsi/server_testing.h"
+#include "iscsi/scripted_testing.h"
 
 // Task management, and requests that are not supported.
 namespace ankole::iscsi {
@@ -40,6 +40,50 @@ TEST(iscsi_management, an_aborted_command_is_never_answered) {
     EXPECT(!AnsweredBefore(initiator, write));
     EXPECT_EQ(initiator.max_command - initiator.expected_command + 1, kCommandsMax);
   });
+}
+
+// What the target has sent: headers, none with data.
+std::vector<BasicHeader> Headers(const std::string& bytes) {
+  CHECK(bytes.size() % kHeaderBytes == 0);
+  std::vector<BasicHeader> headers;
+  std::array<char, kHeaderBytes> raw;
+  for (size_t at = 0; at < bytes.size(); at += kHeaderBytes) {
+    std::copy_n(bytes.begin() + static_cast<ptrdiff_t>(at), kHeaderBytes, raw.begin());
+    headers.push_back(As<BasicHeader>(raw));
+  }
+  return headers;
+}
+
+// A command whose answer waits to be sent has ended. «Complete» would say that it is not answered
+// any more.
+TEST(iscsi_management, what_is_done_and_not_answered_yet_is_no_task_any_more) {
+  ScriptedBench bench;
+  bench.LogIn();
+  ScsiCommand command;  // REPORT LUNS, into no room: good, whatever the unit has to tell
+  command.opcode = static_cast<uint8_t>(Opcode::kScsiCommand);
+  command.flags = kFlagFinal;
+  command.cdb[0] = 0xa0;
+  command.cdb[9] = 16;
+  // While the first answer is not read, the second one waits behind it.
+  for (command.task_tag = 1; command.task_tag <= 2; command.task_tag = command.task_tag + 1) {
+    bench.Give(command);
+    command.command_number = command.command_number + 1;
+  }
+  TaskManagementRequest abort;
+  abort.opcode = static_cast<uint8_t>(Opcode::kTaskManagementRequest) | kFlagImmediate;
+  abort.flags = kFlagFinal | static_cast<uint8_t>(TaskFunction::kAbortTask);
+  abort.task_tag = 3;
+  abort.referenced_tag = 2;
+  bench.Give(abort);
+  EXPECT_EQ(Headers(bench.Taken()).size(), 1u);
+  const std::vector<BasicHeader> sent = Headers(bench.Taken());
+  ASSERT(sent.size() == 2);
+  EXPECT_EQ(uint32_t{sent[0].task_tag}, 2u);
+  EXPECT_EQ(int{sent[0].opcode}, static_cast<int>(Opcode::kScsiResponse));
+  EXPECT_EQ(int{As<ScsiResponse>(sent[0]).status}, 0);
+  EXPECT_EQ(uint32_t{sent[1].task_tag}, 3u);
+  EXPECT_EQ(int{sent[1].opcode}, static_cast<int>(Opcode::kTaskManagementResponse));
+  EXPECT_EQ(int{As<TaskManagementResponse>(sent[1]).response}, kNoTask);
 }
 
 TEST(iscsi_management, a_command_that_waits_for_its_data_is_aborted) {
