@@ -96,6 +96,7 @@ void Cleaner::SendCleans() {
     }
     clean.request.offset_bytes = first * kRegionBytes;
     clean.request.length_bytes = count * kRegionBytes;
+    clean.ticket = table_.CleanBegins();
     if (!host_.SubmitOwn(&clean.request)) return;
     clean.used = true;
     ++cleaning_;
@@ -107,7 +108,8 @@ void Cleaner::OnCleaned(Clean* clean) {
   clean->used = false;
   --cleaning_;
   if (clean->request.status == ErrorCode::kOk) {
-    table_.Cleaned(RegionsOf(clean->request.offset_bytes, clean->request.length_bytes));
+    table_.Cleaned(RegionsOf(clean->request.offset_bytes, clean->request.length_bytes),
+                   clean->ticket);
     host_.RegionsCleaned();
   }
   if (clean->request.status == ErrorCode::kBusy) {

@@ -35,6 +35,7 @@ class Cleaner {
     OwnRequest request;
     Cleaner* cleaner = nullptr;
     bool used = false;
+    uint64_t ticket = 0;  // RegionTable::CleanBegins
   };
 
   void SendCleans();

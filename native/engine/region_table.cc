@@ -140,10 +140,10 @@ bool RegionTable::WantsFlush(uint64_t before_ns) const {
   return false;
 }
 
-void RegionTable::Cleaned(RegionRun run) {
+void RegionTable::Cleaned(RegionRun run, uint64_t ticket) {
   for (uint32_t region = run.first; region < run.first + run.count; ++region) {
     const Entry* entry = Find(region);
-    if (entry != nullptr && IsCleanable(*entry)) Close(region);
+    if (entry != nullptr && entry->pins == 0 && IsCleanedBy(*entry, ticket)) Close(region);
   }
 }
 

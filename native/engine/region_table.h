@@ -52,13 +52,15 @@ class RegionTable {
   size_t CollectCleanable(uint64_t before_ns, std::span<uint32_t> to) const;
   // Whether a flush would make regions cleanable that were last written before `before_ns`.
   bool WantsFlush(uint64_t before_ns) const;
-  // The run was cleaned on all members, with no write on its way to them. Those that were pinned
-  // meanwhile stay.
-  void Cleaned(RegionRun run);
+  // A CLEAN goes out to all members.
+  uint64_t CleanBegins() const { return flushed_epoch_; }
+  // The run was cleaned on all members, by one that began then. Those that were pinned or found
+  // dirty meanwhile stay.
+  void Cleaned(RegionRun run, uint64_t ticket);
 
   // --- from before this engine, or another process of a disk host --------------------------------
-  // Found dirty at a member. What is open already takes another flush, and a CLEAN after it: one
-  // that is under way may have been answered before the member ended and lost that.
+  // Found dirty at a member. What is open already takes another flush, and a CLEAN that begins
+  // after it: one that is under way may have been answered before the member ended and lost that.
   void AddOld(RegionRun run);
   const RegionSet& old() const { return old_; }
   // Adds those that something is on its way to.
@@ -78,6 +80,10 @@ class RegionTable {
     return entry.epoch < flushed_epoch_ || Mutant("dirty-cleared-early");
   }
   bool IsCleanable(const Entry& entry) const { return entry.pins == 0 && IsFlushed(entry); }
+  // Nothing has touched it since a CLEAN began.
+  static bool IsCleanedBy(const Entry& entry, uint64_t ticket) {
+    return entry.epoch < ticket || Mutant("dirty-cleared-early");
+  }
   static size_t SlotOf(uint64_t region) {
     return static_cast<size_t>(region * 0x9e3779b97f4a7c15ULL >> 32) % kSlots;
   }

@@ -310,6 +310,33 @@ TEST(engine_resync, AJoinerThatHangsHoldsNobodyUp) {
   EXPECT(three.Same());
 }
 
+// Simulator, seed 705944: the joiner has what the only member failed, and reads would give this or
+// that.
+TEST(engine_resync, AJoinerIsComparedAnewWhereTheMembersFailedAWrite) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  two.Leave(1);
+  ASSERT(two.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  int flushes = 0;
+  two[1].verdict = [&](const wire::Header& header) {
+    const bool last = header.opcode == wire::Opcode::kFlush && ++flushes == 3;
+    return Verdict{last ? What::kHold : What::kServe, ErrorCode::kOk};
+  };
+  two.Return(1);
+  ASSERT(two.bench.Until([&] { return two[1].held() == 1; }));
+  two[0].verdict = [](const wire::Header& header) {
+    return Verdict{header.opcode == wire::Opcode::kWrite ? What::kFail : What::kServe,
+                   ErrorCode::kIoError};
+  };
+  EXPECT(two.bench.Write(4096, 512, 3) == ErrorCode::kIoError);
+  two.bench.On([&] {
+    two[0].verdict = two[1].verdict = nullptr;
+    two[1].Release();
+  });
+  ASSERT(two.WaitForMembers(2));
+  EXPECT(two.Same());
+}
+
 // Its flush ends with its connection, and so does its part of the write: neither makes it a member.
 TEST(engine_resync, AJoinerThatIsLostInItsLastFlushIsNoMember) {
   Three three;
