@@ -34,7 +34,9 @@ struct Members {
   bool Contains(ReplicaId id) const;
   void Add(ReplicaId id);     // CHECKs that there is room; no effect when it is in
   void Remove(ReplicaId id);  // no effect when it is not in
-  std::span<const ReplicaId> all() const { return {ids.data(), count}; }
+  // Not of a temporary: a loop over it would outlive it.
+  std::span<const ReplicaId> all() const& { return {ids.data(), count}; }
+  std::span<const ReplicaId> all() const&& = delete;
   bool operator==(const Members&) const = default;
 };
 

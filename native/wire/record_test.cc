@@ -1,6 +1,7 @@
 #include "wire/record.h"
 
 #include <random>
+#include <utility>
 
 #include "base/bytes.h"
 #include "base/test.h"
@@ -16,6 +17,18 @@ Record ARecord() {
   record.newest_snapshot = "daily-1";
   return record;
 }
+
+// A loop over what all() gives of a temporary would outlive it: that does not compile.
+template <typename T>
+concept LendsWhatItHas = requires(T members) {
+  members.all();
+};
+template <typename T>
+concept LendsAsATemporary = requires(T members) {
+  std::move(members).all();
+};
+static_assert(LendsWhatItHas<Members> && LendsWhatItHas<const Members>);
+static_assert(!LendsAsATemporary<Members> && !LendsAsATemporary<const Members>);
 
 TEST(record, RoundTrips) {
   const RecordPair pair = {ARecord(), Record{}};
