@@ -181,7 +181,8 @@ void Joiner::AskMaps() {
   phase_ = Phase::kMaps;
   lacks_.Clear();
   map_.Clear();
-  table_.AddPinned(&lacks_);
+  table_.AddPinned(&map_);
+  TakeMap();
   descends_ = map_found_ = false;
   map_link_ = 0;
   told_ns_ = host_.reactor().NowNs();
@@ -238,12 +239,17 @@ void Joiner::OnMap(ErrorCode status) {
   NextMap();
 }
 
-void Joiner::BeginBulk() {
-  if (!map_found_) lacks_.AddAll();
+// All regions that the map has are lacking.
+void Joiner::TakeMap() {
   for (uint64_t region = map_.Next(0); region != RegionSet::kNone; region = map_.Next(region + 1)) {
     lacks_.Add({static_cast<uint32_t>(region), 1});
   }
   map_.Clear();
+}
+
+void Joiner::BeginBulk() {
+  if (!map_found_) lacks_.AddAll();
+  TakeMap();
   if (state_.fresh) virgin_.AddAll();
   total_ = lacks_.count();
   bulk_next_ = 0;
@@ -268,10 +274,9 @@ bool Joiner::Takes(const Operation& operation) {
   }
   if (operation.kind == BlockOperation::kStoreState) return phase_ >= Phase::kState;
   if (!operation.dirties()) return false;
-  const RegionRun run = RegionsOf(operation.offset_bytes, operation.length_bytes);
-  if (live()) return !lacks_.ContainsAll(run);
+  if (live()) return !lacks_.ContainsRange(operation.offset_bytes, operation.length_bytes);
   const uint64_t before = lacks_.count();
-  lacks_.Add(run);
+  lacks_.AddRange(operation.offset_bytes, operation.length_bytes);
   total_ += lacks_.count() - before;
   return false;
 }
@@ -283,13 +288,13 @@ bool Joiner::NextRegion(Walker::Region* region) {
     if (sync_.in_flight()) return false;
     SyncCopied();
   }
-  const uint64_t next = lacks_.Next(bulk ? bulk_next_ : 0);
+  const uint64_t next = lacks_.regions().Next(bulk ? bulk_next_ : 0);
   if (next == RegionSet::kNone) return false;
   const RegionRun run = {static_cast<uint32_t>(next), 1};
   if (!table_.Pin(run, Cleaner::CopiedAt(host_.reactor().NowNs()), kOpenMax)) return false;
   bulk_next_ = next + 1;
-  lacks_.Remove(next);
   region->number = run.first;
+  region->parts = lacks_.Take(next);
   region->virgin = virgin_.Contains(next);
   region->joiner = link_;
   virgin_.Remove(next);
@@ -342,7 +347,7 @@ void Joiner::OnCopiedSynced() {
 
 // Nothing is being copied.
 void Joiner::AfterRegions() {
-  if (phase_ == Phase::kBulk && lacks_.Next(bulk_next_) == RegionSet::kNone) {
+  if (phase_ == Phase::kBulk && lacks_.regions().Next(bulk_next_) == RegionSet::kNone) {
     Flush(Phase::kSettling);
   } else if (phase_ == Phase::kLive && lacks_.empty()) {
     Flush(Phase::kFlushing);

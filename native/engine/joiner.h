@@ -7,6 +7,7 @@
 
 #include "engine/cleaner.h"
 #include "engine/errand.h"
+#include "engine/lack_set.h"
 #include "engine/map_reader.h"
 #include "engine/operation.h"
 #include "engine/region_table.h"
@@ -34,9 +35,9 @@ struct JoinProgress {
 //   ─▶ kProposed ─▶ a member                                                any ─lost, late,
 //   failed▶ kNone
 //
-// kBulk: what it lacks is copied, and what clients write meanwhile is added to that; no client
-// waits for it. kLive: what clients write goes to it as well, but for regions that are to be copied
-// yet, so that these become fewer. kFinal: flushes include it.
+// kBulk: what it lacks is copied, and what clients write meanwhile is added to that, in parts of
+// regions; no client waits for it. kLive: what clients write goes to it as well, but for parts that
+// are to be copied yet, so that these become fewer. kFinal: flushes include it.
 class Joiner final : Walker::Client {
  public:
   enum class Phase : uint8_t {
@@ -86,7 +87,7 @@ class Joiner final : Walker::Client {
   // Whether a write with FUA is one there.
   bool flushes() const { return phase_ >= Phase::kFinal; }
   // It has these regions, so that they can be cleaned as missing there.
-  bool Has(RegionRun run) const { return attached() && !lacks_.ContainsAny(run); }
+  bool Has(RegionRun run) const { return attached() && !lacks_.regions().ContainsAny(run); }
   // The record that it holds, when that is the one that it was left at; null: it does not clean.
   const wire::Record* CleansUnder() const { return descends_ ? &state_.records.current : nullptr; }
   // A write may wait for it.
@@ -117,6 +118,7 @@ class Joiner final : Walker::Client {
   void AskMaps();
   void NextMap();
   void OnMap(ErrorCode status);
+  void TakeMap();
   void BeginBulk();
   bool NextRegion(Walker::Region* region) override;
   void RegionDone(const Walker::Region& region, ErrorCode status,
@@ -148,7 +150,7 @@ class Joiner final : Walker::Client {
   bool stopped_ = false;
   Link* link_ = nullptr;
   wire::ReplicaState state_;
-  RegionSet lacks_;   // and nothing of it is being copied
+  LackSet lacks_;     // and nothing of it is being copied
   RegionSet virgin_;  // it has nothing but holes there
   bool descends_ = false;
   size_t copying_ = 0;           // regions

@@ -66,6 +66,37 @@ TEST(engine_resync, WhatIsCopiedIsSyncedInPortions) {
   three.bench.On([&] { EXPECT(flushes >= kSize / kRegionBytes); });
 }
 
+// Random writes would have all of the volume compared once more.
+TEST(engine_resync, WhatIsWrittenMeanwhileIsComparedInPartsOfRegions) {
+  Three three;
+  three.bench.options.copied_sync_bytes = kRegionBytes;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  size_t flushes = 0;
+  bool holds = true;
+  three[2].verdict = [&](const wire::Header& header) {
+    if (header.opcode != wire::Opcode::kFlush) return Verdict{What::kServe, ErrorCode::kOk};
+    ++flushes;
+    return Verdict{holds ? What::kHold : What::kServe, ErrorCode::kOk};
+  };
+  three.Return(2);
+  // The first region was copied, and the last one is not until the sync is answered.
+  ASSERT(three.bench.Until([&] { return flushes == 1; }));
+  ASSERT(three.bench.Write(kMiB, 4096, 2) == ErrorCode::kOk);
+  ASSERT(three.bench.Write(3 * kMiB - 512, 1024, 3) == ErrorCode::kOk);
+  ASSERT(three.bench.Write(kSize - 4096, 4096, 4) == ErrorCode::kOk);
+  three.bench.On([&] {
+    holds = false;
+    three[2].Release();
+  });
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  three.bench.On([&] { EXPECT_EQ(three[2].summed_bytes, kSize + 3 * LackSet::kPartBytes); });
+}
+
 TEST(engine_resync, ASyncOfWhatWasCopiedThatFailsLetsTheJoinerGo) {
   Three three;
   three.bench.options.copied_sync_bytes = kRegionBytes;

@@ -1,12 +1,14 @@
 #include "engine/walker.h"
 
 #include <algorithm>
+#include <bit>
 
 namespace ankole::engine {
 namespace {
 
 // Chunks in flight at a time: enough to keep a disk and a network busy. While clients are at work
-// half as many, so that none of their requests stands behind much.
+// half as many, so that none of their requests stands behind much; but for what is filled, as its
+// redundancy is missed, and clients' requests stand behind its syncs much rather.
 constexpr size_t kCopies = 4;
 constexpr size_t kCopiesWhileBusy = 2;
 // What a walk that was held up may make up for at once.
@@ -84,13 +86,37 @@ Walker::Job* Walker::NextJob() {
   unused->end_bytes = std::min(unused->next_bytes + kRegionBytes, host_.size_bytes());
   unused->status = ErrorCode::kOk;
   unused->totals = {};
+  Skip(unused);
   return unused;
+}
+
+// To the next part that is wanted.
+void Walker::Skip(Job* job) {
+  const uint64_t start = job->region.number * kRegionBytes;
+  const uint64_t part = DivideUp(job->next_bytes - start, LackSet::kPartBytes);
+  const uint64_t left = part < 64 ? job->region.parts >> part : 0;
+  const uint64_t next = left == 0 ? job->end_bytes
+                                  : start + (part + static_cast<uint64_t>(std::countr_zero(left))) *
+                                                LackSet::kPartBytes;
+  job->next_bytes = std::min(next, job->end_bytes);
+}
+
+// From there on, as far as parts are wanted.
+uint32_t Walker::ChunkBytes(const Job& job) {
+  const uint64_t part = job.next_bytes % kRegionBytes / LackSet::kPartBytes;
+  const auto parts = static_cast<uint64_t>(std::countr_one(job.region.parts >> part));
+  return static_cast<uint32_t>(std::min<uint64_t>(
+      {kDataBytesMax, parts * LackSet::kPartBytes, job.end_bytes - job.next_bytes}));
+}
+
+size_t Walker::CopiesMax() const {
+  return kind_ != CopyKind::kFill && host_.Busy() ? kCopiesWhileBusy : kCopies;
 }
 
 void Walker::Pump() {
   if (pumping_) return;
   pumping_ = true;
-  while (copies_ < (host_.Busy() ? kCopiesWhileBusy : kCopies) && MayStart()) {
+  while (copies_ < CopiesMax() && MayStart()) {
     Copy* copy = copier_.Acquire();
     if (copy == nullptr) break;
     Job* job = NextJob();
@@ -100,13 +126,13 @@ void Walker::Pump() {
     }
     copy->kind = kind_;
     copy->offset_bytes = job->next_bytes;
-    copy->length_bytes =
-        static_cast<uint32_t>(std::min<uint64_t>(kDataBytesMax, job->end_bytes - job->next_bytes));
+    copy->length_bytes = ChunkBytes(*job);
     copy->virgin = job->region.virgin;
     copy->joiner = job->region.joiner;
     copy->owner = job;
     copy->done = [](Copy* done) { static_cast<Job*>(done->owner)->walker->OnCopy(done); };
     job->next_bytes += copy->length_bytes;
+    Skip(job);
     ++job->copies;
     ++copies_;
     if (kind_ == CopyKind::kScrub) Spend(copy->length_bytes);

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "engine/copier.h"
+#include "engine/lack_set.h"
 
 namespace ankole::engine {
 
@@ -14,9 +15,10 @@ class Walker {
  public:
   struct Region {
     uint32_t number = 0;
-    bool virgin = false;     // as in Copy
-    Link* joiner = nullptr;  // likewise
-    uint64_t round = 0;      // the client's
+    uint64_t parts = LackSet::kWhole;  // which of it, as LackSet::Take tells
+    bool virgin = false;               // as in Copy
+    Link* joiner = nullptr;            // likewise
+    uint64_t round = 0;                // the client's
   };
   struct Totals {
     uint64_t copied_bytes = 0;
@@ -35,9 +37,9 @@ class Walker {
     ~Client() = default;
   };
 
-  // Regions that it is at at a time. Two, so that the next one's first chunks go on beside the last
-  // ones of the one before.
-  static constexpr size_t kJobs = 2;
+  // Regions that it is at at a time. More than one, so that the next one's first chunks go on
+  // beside the last ones of the one before; as many as chunks, as there may be one of each.
+  static constexpr size_t kJobs = 4;
 
   Walker(ResyncHost& host, Copier& copier, Client& client, CopyKind kind);
 
@@ -55,7 +57,7 @@ class Walker {
     Walker* walker = nullptr;
     bool used = false;
     Region region;
-    uint64_t next_bytes = 0;  // of the volume
+    uint64_t next_bytes = 0;  // of the volume: where a part of it begins, or its end
     uint64_t end_bytes = 0;
     uint32_t copies = 0;  // in flight
     ErrorCode status = ErrorCode::kOk;
@@ -63,6 +65,9 @@ class Walker {
   };
 
   Job* NextJob();
+  static void Skip(Job* job);
+  static uint32_t ChunkBytes(const Job& job);
+  size_t CopiesMax() const;
   bool MayStart();
   void Spend(uint64_t bytes);
   void OnCopy(Copy* copy);
