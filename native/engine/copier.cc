@@ -178,6 +178,22 @@ bool Copier::SumOthers(Copy* copy) {
   return asked;
 }
 
+// Whether a joiner's block is good at none of the members that told, and one that is down may have
+// it: before that is back, or has left, the block must not count as good nowhere.
+bool Copier::AwaitsSource(const Copy& copy) const {
+  if (copy.kind != CopyKind::kFill || copy.virgin) return false;
+  const auto links = host_.links();
+  const bool down = std::any_of(links.begin(), links.end(), [&](const auto& link) {
+    const size_t i = link->index();
+    return host_.IsStaying(i) && !copy.sums[i].known && (copy.excluded & Bit(i)) == 0;
+  });
+  if (!down) return false;
+  for (uint32_t block = 0; block < copy.blocks(); ++block) {
+    if (SourceOf(copy, block) == Copy::kNobody) return true;
+  }
+  return false;
+}
+
 uint8_t Copier::SourceOf(const Copy& copy, uint32_t block) const {
   const Copy::SumsOf& preferred = copy.sums[copy.preferred];
   if (copy.virgin || (preferred.known && !preferred.bad[block])) return copy.preferred;
@@ -402,6 +418,10 @@ void Copier::Advance(Copy* copy) {
     case Copy::State::kSumming: {
       if (SumOthers(copy)) {
         if (copy->outstanding == 0) Advance(copy);
+        return;
+      }
+      if (AwaitsSource(*copy)) {
+        copy->state = Copy::State::kParked;  // summed again by Kick
         return;
       }
       Plan(copy);

@@ -114,6 +114,7 @@ class Copier {
   void Granted(Copy* copy);
   void Sum(Copy* copy);
   bool SumOthers(Copy* copy);
+  bool AwaitsSource(const Copy& copy) const;
   void Plan(Copy* copy);
   uint8_t SourceOf(const Copy& copy, uint32_t block) const;
   uint8_t TargetsOf(Copy* copy, uint32_t block) const;

@@ -615,6 +615,17 @@ bool Engine::FlushesTooLittle(const Operation& operation) const {
   });
 }
 
+// The last member may have lost what it had acknowledged, and is read as it is. Another one that
+// lost something else counts as well, until a record is complete without it: the next engine could
+// take that one, and what was read here would be gone.
+bool Engine::ReadsTooEarly(const Operation& operation) const {
+  if (!lost_writes_ || operation.fans_out() || operation.status != ErrorCode::kOk) return false;
+  const wire::Members staying = Staying();
+  const auto& ids = complete_.members.all();
+  return std::any_of(ids.begin(), ids.end(),
+                     [&staying](wire::ReplicaId id) { return !staying.Contains(id); });
+}
+
 // The outcome is known. While a record is proposed nothing that changed data is acknowledged.
 void Engine::Finish(Operation* operation, ErrorCode status) {
   operation->status = status;
@@ -623,7 +634,8 @@ void Engine::Finish(Operation* operation, ErrorCode status) {
       status == ErrorCode::kOk) {
     operation->status = ErrorCode::kIoError;
   }
-  if ((proposal_.outstanding && operation->fans_out()) || FlushesTooLittle(*operation)) {
+  if ((proposal_.outstanding && operation->fans_out()) || FlushesTooLittle(*operation) ||
+      ReadsTooEarly(*operation)) {
     held_.PushBack(operation);
     return;
   }

@@ -184,6 +184,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void JudgeFailures(Operation* operation);
   wire::Members SpoiledAt(const Operation& operation) const;
   bool FlushesTooLittle(const Operation& operation) const;
+  bool ReadsTooEarly(const Operation& operation) const;
   void Finish(Operation* operation, ErrorCode status);
   void Acknowledge(Operation* operation);
   void Recycle(Operation* operation);

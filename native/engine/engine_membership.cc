@@ -178,10 +178,12 @@ void Engine::AcknowledgeHeld() {
   IntrusiveList<Operation, &Operation::queue_node> still;
   while (!held_.empty() && !proposal_.outstanding) {
     Operation* operation = held_.PopFront();
-    if (FlushesTooLittle(*operation)) {
+    if (FlushesTooLittle(*operation) || ReadsTooEarly(*operation)) {
       still.PushBack(operation);
-    } else {
+    } else if (operation->fans_out()) {
       Acknowledge(operation);
+    } else {
+      Finish(operation, operation->status);  // as it also takes the lease
     }
   }
   while (!still.empty()) held_.PushBack(still.PopFront());

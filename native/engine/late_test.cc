@@ -327,6 +327,34 @@ TEST(engine, FlushesFailOnceTheLastMemberMayHaveLostWrites) {
   EXPECT(bench.Flush() == ErrorCode::kIoError);
 }
 
+// Simulator, seed 800838: both lost something, and the next engine took the other one.
+TEST(engine, TheLastMemberIsNotReadBeforeAnotherThatLostSomethingHasLeft) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  EXPECT(two.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  two.bench.On([&] {
+    two.bench.store_mode = StoreMode::kSilent;
+    two[1].state.suspect = two[1].state.lost = true;
+    two[1].Break();
+  });
+  ASSERT(two.bench.Until([&] { return two.bench.At("store probed") != SIZE_MAX; }));
+  // All that was acknowledged is here.
+  EXPECT(two.bench.Reads(0, 4096, 1));
+  const size_t from = two.bench.events.size();
+  two.bench.On([&] {
+    two[0].state.suspect = two[0].state.lost = true;
+    two[0].Break();
+  });
+  ASSERT(two.bench.Until([&] { return two.bench.At("welcome 10", from) != SIZE_MAX; }));
+  ASSERT(two.bench.Write(4096, 4096, 2) == ErrorCode::kOk);
+  Request* read = two.bench.Submit(BlockOperation::kRead, 0, 4096);
+  EXPECT(two.bench.Never([&] { return read->finished; }, 200));
+  two.bench.On([&] { two.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(two.bench.Wait(read));
+  EXPECT(Bench::Holds(read, 1));
+  EXPECT(two.bench.At("complete 2") != SIZE_MAX);
+}
+
 // The engine's own promise nothing to a client: by them others join.
 TEST(engine, OthersJoinWhereFlushesFailForWhatTheLastMemberLost) {
   Two two;

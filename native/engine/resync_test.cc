@@ -214,6 +214,28 @@ TEST(engine_resync, ASourceThatIsDownIsWaitedForWhereTheOtherCannotBeRead) {
   EXPECT(three.Same());
 }
 
+// Simulator, seed 807241: it was marked as good nowhere, and the mark then copied over the good
+// one.
+TEST(engine_resync, AMemberThatIsDownIsWaitedForWhereABlockIsBadAtTheOther) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  ASSERT(three.bench.Write(0, 8192, 1) == ErrorCode::kOk);
+  std::atomic<int> sums = 0;
+  three.bench.On([&] {
+    three[0].bad = {1};
+    three[0].verdict = [&](const wire::Header& header) {
+      if (header.opcode == wire::Opcode::kSum && ++sums == 1) three[1].Unlisten();
+      return Verdict{};
+    };
+  });
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return sums > 0; }));
+  three.Return(1);
+  ASSERT(three.WaitForMembers(3));
+  three.bench.On([&] { EXPECT(three[2].bad.empty() && three[2].data == three[1].data); });
+}
+
 // Simulator, seed 12639: while the store is away it stays a member, and has lost what it had.
 TEST(engine_resync, NothingIsCopiedFromAMemberThatMustLeave) {
   Three three;
