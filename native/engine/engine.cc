@@ -594,11 +594,12 @@ void Engine::JudgeFailures(Operation* operation) {
     return;
   }
   // Everybody failed. What they hold of this range may differ now, so one stays, and the client is
-  // told. So may what a joiner holds: it is compared anew.
+  // told. So may what a joiner holds: it is compared anew; and nobody else is as good as that one.
   if (broken.count > 0) broken.Remove(broken.ids[0]);
   const size_t joiner = joiner_.index();
   const bool differs = operation->dirties() && joiner != SIZE_MAX && !IsTarget(joiner) &&
                        operation->parts[joiner].state != MemberPart::State::kUnused;
+  if (operation->dirties()) whole_ = {};
   Finish(operation, error);
   if (broken.count > 0) Drop(broken, fault, failure);
   if (differs) joiner_.LetGo({ErrorCode::kIoError, "it may have what the members failed"});

@@ -341,6 +341,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   // Without those that must leave.
   wire::Members Staying() const;
   bool HeldByStaying() const;
+  bool NeededForRecord(wire::ReplicaId id) const;
+  bool SharesMember(const wire::Members& members) const;
   bool IsStaying(size_t index) const override {
     return IsTarget(index) && !leaving_.Contains(links_[index]->replica());
   }

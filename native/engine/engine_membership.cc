@@ -49,9 +49,9 @@ void Engine::WriteRecord(Link& link) {
   uint16_t flags = 0;
   if (leaving_.Contains(link.replica()) && StateOf(link).lost) {
     // By a record a replica is taken as it is: not one that must leave for what it lost (rule 7).
-    // For the first one see DecideStart: held by those that lost nothing, whenever it is by this
-    // one.
-    if (!decision_.leaving.Contains(link.replica()) || !HeldByStaying()) return;
+    // But those that lost nothing may all be new by this one, at a start (see DecideStart) or as
+    // the last member lost something once they were proposed: held by them, whenever it is by it.
+    if (!NeededForRecord(link.replica()) || !HeldByStaying()) return;
     flags = wire::kFlagStillLost;
   } else if (joiner_.IsResynced(link.index()) ||
              (suspects_.Contains(link.replica()) && equalizer_.AllEqual())) {
@@ -61,12 +61,24 @@ void Engine::WriteRecord(Link& link) {
   link.SendRecord({proposal_.record, complete_}, flags);
 }
 
-// Whether all members that need not leave have written the first record.
+// Whether no record is possible without it, though it must leave: every set shares a member with
+// the complete one before it.
+bool Engine::NeededForRecord(wire::ReplicaId id) const {
+  if (mode_ == Mode::kRecording) return decision_.leaving.Contains(id);
+  return complete_.members.Contains(id) && !SharesMember(Staying());
+}
+
+bool Engine::SharesMember(const wire::Members& members) const {
+  const auto& ids = members.all();
+  return std::any_of(ids.begin(), ids.end(),
+                     [this](wire::ReplicaId id) { return complete_.members.Contains(id); });
+}
+
+// Whether all members that need not leave have written the proposal.
 bool Engine::HeldByStaying() const {
   const wire::Members staying = Staying();
   const auto& ids = staying.all();
-  return mode_ == Mode::kRecording &&
-         std::all_of(ids.begin(), ids.end(),
+  return std::all_of(ids.begin(), ids.end(),
                      [this](wire::ReplicaId id) { return proposal_.written.Contains(id); });
 }
 
@@ -83,7 +95,8 @@ void Engine::RecordWritten(Link& link) {
   // The others are late from the first answer on.
   if (proposal_.written.count == 1) proposal_.since_ns = reactor_.NowNs();
   if (!(proposal_.written == proposal_.record.members)) {
-    for (const wire::ReplicaId id : decision_.leaving.all()) WriteRecord(*LinkOf(id));
+    const wire::Members leaving = leaving_;
+    for (const wire::ReplicaId id : leaving.all()) WriteRecord(*LinkOf(id));
     return;
   }
   const bool first = complete_.epoch != options_.epoch;
@@ -233,12 +246,7 @@ void Engine::LetLeave(const wire::Members& late) {
   wire::Members staying = Staying();
   for (const wire::ReplicaId id : late.all()) staying.Remove(id);
   if (staying == targets() || staying.count == 0) return;
-  // Every set shares a member with the complete one before it.
-  const auto& ids = staying.all();
-  const bool shares = std::any_of(ids.begin(), ids.end(), [this](wire::ReplicaId id) {
-    return complete_.members.Contains(id);
-  });
-  if (!shares && complete_.exists()) {
+  if (complete_.exists() && !SharesMember(staying)) {
     SetMessage("I/O waits: a member of generation " + std::to_string(complete_.generation) +
                    " must write the next record",
                WaitsFor::kMembers);

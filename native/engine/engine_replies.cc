@@ -220,7 +220,12 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
   if (!heard_[link.index()].answered) back = {Fault::kWrongSize, heard_[link.index()].why_not};
   if (back.fault != Fault::kNone) whole_.Remove(link.replica());
   if (!IsStaying(link.index())) {  // it leaves in any case
-    if (proposal_.outstanding && decision_.leaving.Contains(link.replica())) WriteRecord(link);
+    if (proposal_.outstanding) WriteRecord(link);
+    if (whole_.Contains(link.replica())) {
+      SendUnanswered(link);
+    } else {
+      ReRoute(link);  // reads that waited for it
+    }
     return;
   }
   // The last one of those that were to stay: another one has all that was acknowledged.
@@ -229,6 +234,7 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
     wire::Members leaving;
     leaving.Add(link.replica());
     Drop(leaving, back.fault, back.reason);
+    if (proposal_.outstanding && leaving_.Contains(link.replica())) WriteRecord(link);
     return;
   }
   if (back.fault != Fault::kNone) {

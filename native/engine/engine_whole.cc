@@ -19,18 +19,21 @@ void Engine::NoteWhole(const Operation& operation) {
   }
 }
 
-// Sends a read that no other member can answer to one that is whole. False: there is none to ask.
+// Sends a read that no other member can answer to one that is whole, or has it wait for one that is
+// down: that comes back or leaves. False: there is none to ask.
 bool Engine::RouteToWhole(Operation* operation) {
+  size_t best = SIZE_MAX;
   for (const wire::ReplicaId id : whole_.all()) {
     const Link& link = *LinkOf(id);
     const MemberPart& part = operation->parts[link.index()];
     const bool tried =
         part.state == MemberPart::State::kWaiting || part.state == MemberPart::State::kFailed;
-    if (tried || part.answer_due || part.frame_out || !link.up()) continue;
-    AddPart(operation, link.index(), true);
-    return true;
+    if (tried || part.answer_due || part.frame_out || link.gone()) continue;
+    if (best == SIZE_MAX || link.up()) best = link.index();
   }
-  return false;
+  if (best == SIZE_MAX) return false;
+  AddPart(operation, best, true);
+  return true;
 }
 
 // All that were to stay failed this, otherwise than for want of space: those that leave for that
@@ -57,7 +60,7 @@ void Engine::KeepWhole(const wire::Members& whole) {
     log_.Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(id) +
                                   " stays, as the others are worse, though " +
                                   departures_[link.index()].reason);
-    // It was not sent again what was under way when its connection broke, nor asked what is dirty.
+    // Reads may wait for it, and it was not asked what is dirty.
     if (!link.up()) continue;
     SendUnanswered(link);
     equalizer_.Returned(link);

@@ -296,6 +296,34 @@ TEST(engine_resync, AJoinerIsComparedAnewWhenTheLastMemberMayHaveLostWrites) {
   EXPECT(two.Same());
 }
 
+// Simulator, seed 819710: the one that lost something must write the record before it can leave.
+TEST(engine_resync, AJoinerThatWasProposedStaysAloneWhenTheLastMemberLosesSomething) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  two.Leave(1);
+  ASSERT(two.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
+  two[0].verdict = [](const wire::Header& header) {
+    return Verdict{header.opcode == wire::Opcode::kRecord ? What::kHold : What::kServe,
+                   ErrorCode::kOk};
+  };
+  const size_t from = two.bench.events.size();
+  two.Return(1);
+  ASSERT(two.bench.Until([&] { return two[0].held() > 0; }));
+  two.bench.On([&] {
+    std::fill(two[0].data.begin(), two[0].data.begin() + kRegionBytes, std::byte{});
+    two[0].verdict = nullptr;
+    two[0].state.suspect = two[0].state.lost = true;
+    two[0].Break();
+  });
+  ASSERT(
+      two.bench.Until([&] { return two.bench.At("replica 10 fault suspect", from) != SIZE_MAX; }));
+  EXPECT(two.bench.Reads(0, kMiB32, 1));
+  ASSERT(two.bench.Write(0, 4096, 2) == ErrorCode::kOk);
+  EXPECT(two.bench.Flush() == ErrorCode::kOk);
+  ASSERT(two.WaitForMembers(2));
+  EXPECT(two.Same());
+}
+
 TEST(engine_resync, AnotherEngineGoesOnWithIt) {
   Three three;
   ASSERT(three.bench.StartAndWait());
