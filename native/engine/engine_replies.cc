@@ -195,6 +195,9 @@ void Engine::OnLinkState(Link& link, bool welcomed, const wire::ReplicaState& st
     Evaluate();
   } else if (mode_ == Mode::kFencing && welcomed) {
     FencedMember();
+  } else if (mode_ == Mode::kFencing) {
+    // It was asked before the others were taken, and answers late.
+    if (heard.answered) link.Fence();
   } else if (!IsTarget(link.index())) {
     joiner_.OnState(link, welcomed, state);
   } else if (welcomed) {

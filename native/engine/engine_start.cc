@@ -1,3 +1,5 @@
+#include <algorithm>
+
 #include "engine/engine.h"
 
 // Starting (rule 6): asking, taking over, the first record.
@@ -68,8 +70,15 @@ void Engine::Fence(const StartDecision& decision) {
   }
 }
 
+// Nothing counts that was heard before. Whoever is there gets a moment to answer, however long this
+// start has taken.
 void Engine::AskAgain(const std::string& why) {
   SetMode(Mode::kStarting, why);
+  start_deadline_ns_ = std::max(start_deadline_ns_, reactor_.NowNs() + kPatienceNs);
+  for (Heard& heard : heard_) {
+    if (heard.answered) heard.why_not = "asked again";
+    heard.answered = false;
+  }
   for (const auto& link : links_) {
     if (link->up() || link->mode() == LinkMode::kWelcoming) {
       link->Break({ErrorCode::kCancelled, "asking again"});
