@@ -254,7 +254,13 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void ReRoute(Link& link);
   void OnDoorbell();
   bool DrainShared();
-  void ReturnedMember(Link& link, const wire::ReplicaState& state);
+  void ReturnedMember(Link& link);
+  struct Departure {
+    Fault fault = Fault::kNone;
+    std::string reason;
+  };
+  bool KnowsRecord(const wire::Record& holds) const;
+  Departure WhyNotBack(const Link& link) const;
   void SendUnanswered(Link& link);
   void MemberGone(Link& link);
 
@@ -429,10 +435,6 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   std::array<uint64_t, kReplicasMax> record_sent_ = {};  // generation, by link
   wire::Members leaving_;  // must leave, and are members of the proposal still
   wire::Members whole_;    // of these: they hold all that was acknowledged (engine_whole.cc)
-  struct Departure {
-    Fault fault = Fault::kNone;
-    std::string reason;
-  };
   std::array<Departure, kReplicasMax> departures_;  // of those that leave or are late, by link
   std::array<uint32_t, kFaults> faults_ = {};       // departures since the start
   struct Probe {

@@ -47,7 +47,11 @@ void Engine::WriteRecord(Link& link) {
   if (!link.up() || link.control_outstanding() || proposal_.written.Contains(link.replica()))
     return;
   uint16_t flags = 0;
-  if (leaving_.Contains(link.replica()) && StateOf(link).lost) {
+  const bool leaves = leaving_.Contains(link.replica());
+  // What is not the replica that was left must not become one by a record.
+  const Fault fault = leaves ? WhyNotBack(link).fault : Fault::kNone;
+  if (fault == Fault::kOlderRecord || fault == Fault::kWrongSize) return;
+  if (leaves && StateOf(link).lost) {
     // By a record a replica is taken as it is: not one that must leave for what it lost (rule 7).
     // But those that lost nothing may all be new by this one, at a start (see DecideStart) or as
     // the last member lost something once they were proposed: held by them, whenever it is by it.

@@ -201,19 +201,22 @@ void Engine::OnLinkState(Link& link, bool welcomed, const wire::ReplicaState& st
   } else if (!IsTarget(link.index())) {
     joiner_.OnState(link, welcomed, state);
   } else if (welcomed) {
-    ReturnedMember(link, state);
+    ReturnedMember(link);
   }
 }
 
-// A member is back after its connection broke (rule 7): it goes on if it holds what it must.
-void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
-  if (!IsTarget(link.index())) return;
+// A record that a member, or one that is proposed as one, may hold now.
+bool Engine::KnowsRecord(const wire::Record& holds) const {
+  return holds == complete_ || (proposal_.outstanding && !Newer(holds, proposal_.record));
+}
+
+// Why a member that is back does not hold what it must; kNone: it does.
+Engine::Departure Engine::WhyNotBack(const Link& link) const {
+  const wire::ReplicaState& state = StateOf(link);
   const wire::Record& holds = state.records.current;
-  const bool knows =
-      holds == complete_ || (proposal_.outstanding && !Newer(holds, proposal_.record));
   Departure back;
   if (state.lost) back = {Fault::kSuspect, "it may have lost what it had acknowledged"};
-  if (!knows && complete_.epoch == options_.epoch) {
+  if (!KnowsRecord(holds) && complete_.epoch == options_.epoch) {
     back = {Fault::kOlderRecord, "it holds another record: " + Describe(holds)};
   }
   // Nor does a proposal make a member of one whose files were made anew meanwhile.
@@ -221,6 +224,13 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
     back = {Fault::kOlderRecord, "it holds nothing: its files were made anew"};
   }
   if (!heard_[link.index()].answered) back = {Fault::kWrongSize, heard_[link.index()].why_not};
+  return back;
+}
+
+// A member is back after its connection broke (rule 7): it goes on if it holds what it must.
+void Engine::ReturnedMember(Link& link) {
+  if (!IsTarget(link.index())) return;
+  const Departure back = WhyNotBack(link);
   if (back.fault != Fault::kNone) whole_.Remove(link.replica());
   if (!IsStaying(link.index())) {  // it leaves in any case
     if (proposal_.outstanding) WriteRecord(link);
@@ -242,7 +252,7 @@ void Engine::ReturnedMember(Link& link, const wire::ReplicaState& state) {
   }
   if (back.fault != Fault::kNone) {
     // The last member never leaves. What is not the replica that was left cannot serve for it.
-    if (!knows || !heard_[link.index()].answered) {
+    if (!KnowsRecord(StateOf(link).records.current) || !heard_[link.index()].answered) {
       link.Break({ErrorCode::kSuspect, "the last member cannot go on: " + back.reason});
       return;
     }
