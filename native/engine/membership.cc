@@ -102,12 +102,11 @@ bool AllHeard(const wire::Record& record, const std::vector<Heard>& heard, std::
   return all;
 }
 
-// Every set shares a member with the complete one before it (rule 2). One that holds the newest
-// record will do, suspect or not: it can never again be alone with the older one. Where none does,
-// it is not complete as long as a member of both lacks it: nothing was acknowledged since, and that
-// member is as good. `suspects`: those that it starts on are suspect as well. Where none is as
-// good, one that may have lost what the intact ones hold must write the next record all the same:
-// alone it can then never again be taken for the volume.
+// Every set shares a member with the complete one before it (rule 2). Where none of those that it
+// starts on is one, the newest record is not complete as long as a member of both lacks it: nothing
+// was acknowledged since, and that member is as good. `suspects`: those that it starts on are
+// suspect as well. Where none is as good, one that may have lost what the intact ones hold must
+// write the next record all the same: alone it can then never again be taken for the volume.
 void TakeOfTheCompleteOne(const wire::Record& complete, const std::vector<Heard>& heard,
                           bool suspects, StartDecision* decision) {
   for (const wire::ReplicaId id : complete.members.all()) {
@@ -211,15 +210,16 @@ StartDecision DecideStart(const StartBasis& basis, const std::vector<Heard>& hea
     suspects = {};
     on_suspects = true;
   }
-  if (decision.members.count > 0 && complete.exists() && !Share(holders, complete.members)) {
+  // Also where a suspect one of them holds the newest record: the first record must follow on the
+  // complete one by its members, as the next start may know of no other.
+  if (decision.members.count > 0 && complete.exists() &&
+      !Share(decision.members, complete.members)) {
     TakeOfTheCompleteOne(complete, heard, on_suspects, &decision);
   }
   for (const wire::ReplicaId suspect : suspects.all()) {
     AddReason(&decision.lacking, NameOf(suspect) + " may have lost what it had acknowledged");
   }
   decision.may_start = enough && decision.members.count > 0;
-  // The first record may end up proposed and no more: where none of these is of the complete one,
-  // the next start may find nobody that it can follow it on. So others get their time to come back.
   decision.complete = all_answered && Share(decision.members, complete.members);
   if (!enough) {
     const std::string heard_text = std::to_string(members_heard) + " did";

@@ -220,6 +220,11 @@ void Cluster::StartEngine() {
   };
   process->on_propose = [this, started, machine](const wire::Record& record) {
     if (NewerRecord(record, proposed_)) proposed_ = record;
+    for (const wire::ReplicaId id : record.members.all()) {
+      if (!started->ready() || complete_.members.Contains(id)) continue;
+      Machine& joiner = *MachineOf(id);
+      joiner.lost_before_join = joiner.lost_tick;
+    }
     if (on_record) on_record();
     Tell(started, [this, machine, record] {
       Membership& of = memberships_[machine];

@@ -401,9 +401,12 @@ void Load::OnEngineReady(EngineProcess* engine) {
 
 void Load::OnMembersChanged() {
   const wire::Members before = std::exchange(members_, cluster_.complete().members);
-  // Whoever joins was made equal, and has flushed that.
+  // Whoever joins was made equal, and has flushed that; but it may have lost power since it was
+  // proposed, if it is a start that completes its record (seed 1207590).
   for (const wire::ReplicaId id : members_.all()) {
-    if (!before.Contains(id)) cluster_.MachineOf(id)->lost_tick = 0;
+    Machine& machine = *cluster_.MachineOf(id);
+    const bool since = machine.lost_tick != machine.lost_before_join && before.count > 0;
+    if (!before.Contains(id) && !since) machine.lost_tick = 0;
   }
   cluster_.rot->Look();
   CheckLoss();

@@ -71,6 +71,9 @@ class Machine {
   // The tick at which it last lost what was not synced, by power or by a sync that failed; 0: not
   // since it was last made equal.
   uint64_t lost_tick = 0;
+  // That one, when its replica was last proposed by an engine that had made it equal and flushed
+  // it.
+  uint64_t lost_before_join = 0;
   // Its disk was made to fail: what it answers with errors is no finding.
   bool damaged = false;
   bool disk_failed = false;  // writes or syncs, of these
