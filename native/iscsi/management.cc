@@ -95,10 +95,9 @@ TaskFunctionResponse Connection::AbortTask(uint32_t tag) {
       tags_[request->index] = kNoTag;
       unit_.Abort(request);
       return TaskFunctionResponse::kComplete;
+    // It has ended, and its answer goes out before that of this function: after «complete» none may
+    // have come.
     case RequestState::kReady:
-      // It has ended, and its answer goes out before that of this function. After «complete» none
-      // may have come.
-      break;
     case RequestState::kHeld:
     case RequestState::kFree:
       break;
