@@ -323,6 +323,13 @@ bool Copier::Send(Copy* copy, size_t index, wire::Opcode opcode, uint32_t first,
   // From the last member also where its sync failed: there is nobody else.
   const bool reads = opcode == wire::Opcode::kRead || opcode == wire::Opcode::kSum;
   errand->flags = reads && host_.members().count == 1 ? wire::kFlagAnyway : uint16_t{0};
+  // What fills a joiner, or is scrubbed, is not what clients are at work with. What a joiner's SUM
+  // read may be read once more.
+  const bool moves = opcode == wire::Opcode::kRead || opcode == wire::Opcode::kWrite;
+  if ((copy->kind == CopyKind::kFill && moves) ||
+      (copy->kind == CopyKind::kScrub && opcode == wire::Opcode::kSum)) {
+    errand->flags |= wire::kFlagDisablePageOut;
+  }
   errand->payload = nullptr;
   errand->payload_bytes = 0;
   errand->data =

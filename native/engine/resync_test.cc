@@ -37,6 +37,37 @@ TEST(engine_resync, AReplicaThatWasAwayGetsWhatChanged) {
   EXPECT(three.Same());
 }
 
+// A resync does not drive what clients are at work with out of the page caches of two nodes.
+TEST(engine_resync, WhatFillsAJoinerIsNotKeptInPageCaches) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  size_t kept = 0;
+  size_t moved = 0;
+  for (ScriptedReplica* replica : three.replicas) {
+    replica->verdict = [&](const wire::Header& header) {
+      const bool moves =
+          header.opcode == wire::Opcode::kRead || header.opcode == wire::Opcode::kWrite;
+      if (moves) ++((header.flags & wire::kFlagDisablePageOut) != 0 ? moved : kept);
+      // The joiner's is read once more where it differs.
+      if (header.opcode == wire::Opcode::kSum) EXPECT_EQ(header.flags, 0U);
+      return Verdict{What::kServe, ErrorCode::kOk};
+    };
+  }
+  three.Return(2);
+  ASSERT(three.WaitForMembers(3));
+  three.bench.On([&] {
+    EXPECT_EQ(kept, 0U);
+    EXPECT(moved >= 2 * kSize / kMiB);
+  });
+  ASSERT(three.bench.Write(0, 4096, 2) == ErrorCode::kOk);
+  three.bench.On([&] { EXPECT_EQ(kept, 3U); });
+  EXPECT(three.Same());
+}
+
 TEST(engine_resync, WhatIsCopiedIsSyncedInPortions) {
   Three three;
   three.bench.options.copied_sync_bytes = kRegionBytes;

@@ -58,6 +58,11 @@ class FileSystem {
   virtual void Close(File file) = 0;
   // Reads up to `bytes`; fewer only at the end of the file.
   virtual Result<size_t> ReadAt(File file, uint64_t offset_bytes, void* to, size_t bytes) = 0;
+  // The same for what nobody asks for again soon: it is not left in the page cache, where the
+  // kernel can do that.
+  virtual Result<size_t> ReadOnce(File file, uint64_t offset_bytes, void* to, size_t bytes) {
+    return ReadAt(file, offset_bytes, to, bytes);
+  }
   // Writes all or fails.
   virtual Status WriteAt(File file, uint64_t offset_bytes, const void* from, size_t bytes) = 0;
   virtual Status Sync(File file) = 0;      // fsync

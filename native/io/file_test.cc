@@ -1,6 +1,8 @@
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/vfs.h>
 #include <unistd.h>
 
@@ -14,6 +16,7 @@
 #include <vector>
 
 #include "base/units.h"
+#include "io/file_work.h"
 #include "io/reactor_testing.h"
 
 namespace ankole::io {
@@ -86,6 +89,7 @@ void RandomOperations(Reactor& reactor, File file, bool direct, bool durable, bo
     operation.offset_bytes = start;
     operation.direct = direct;
     operation.durable = durable && slot.write;
+    operation.once = random() % 4 == 0;
     slot.operation.then = [&, index, start](auto& self) {
       Slot& ran = slots[index];
       EXPECT_EQ(self.result, static_cast<int64_t>(ran.bytes));
@@ -467,6 +471,78 @@ TEST(io_file, more_extents_than_one_batch_holds) {
   ASSERT_OK(files->Extents(file, 0, 700 * 12288, 300, &extents));
   EXPECT_EQ(extents.size(), 300u);
   files->Close(file);
+}
+
+// How many of the file's pages are in the page cache.
+size_t PagesCached(File file, size_t bytes) {
+  void* map = mmap(nullptr, bytes, PROT_READ, MAP_SHARED, file.fd, 0);
+  CHECK(map != MAP_FAILED);
+  std::vector<unsigned char> pages(bytes / 4096);
+  CHECK(mincore(map, bytes, pages.data()) == 0);
+  munmap(map, bytes);
+  return static_cast<size_t>(
+      std::count_if(pages.begin(), pages.end(), [](unsigned char page) { return page % 2 == 1; }));
+}
+
+int64_t RunOnce(Reactor& reactor, File file, bool write, char* data, size_t bytes) {
+  With<FileOperation> operation;
+  operation.file = file;
+  operation.vectors[0] = {data, bytes};
+  operation.vectors_count = 1;
+  operation.once = true;
+  if (write) {
+    reactor.Write(&operation);
+  } else {
+    reactor.Read(&operation);
+  }
+  RunAll(reactor);
+  return operation.result;
+}
+
+// `knows`: the file system takes RWF_DONTCACHE.
+void WrittenAndReadOnce(Reactor& reactor, const std::string& path, bool knows) {
+  constexpr size_t kBytes = 512 * kKiB;
+  FileSystem& files = reactor.files();
+  auto opened = files.Open(path, {.write = true, .create = true, .truncate = true});
+  ASSERT_OK(opened);
+  const File file = opened.value();
+  const Aligned data = MakeAligned(kBytes, 'w');
+  EXPECT_EQ(RunOnce(reactor, file, true, data.get(), kBytes), static_cast<int64_t>(kBytes));
+  ASSERT_OK(files.SyncData(file));
+  if (knows) EXPECT_EQ(PagesCached(file, kBytes), 0U);
+  const Aligned back = MakeAligned(kBytes, '?');
+  EXPECT_EQ(RunOnce(reactor, file, false, back.get(), kBytes), static_cast<int64_t>(kBytes));
+  EXPECT(std::memcmp(back.get(), data.get(), kBytes) == 0);
+  if (knows) EXPECT_EQ(PagesCached(file, kBytes), 0U);
+  std::memset(back.get(), '?', kBytes);
+  EXPECT_EQ(files.ReadOnce(file, 0, back.get(), kBytes).value(), kBytes);
+  EXPECT(std::memcmp(back.get(), data.get(), kBytes) == 0);
+  if (knows) EXPECT_EQ(PagesCached(file, kBytes), 0U);
+  // What others brought there stays.
+  EXPECT_EQ(files.ReadAt(file, 0, back.get(), kBytes).value(), kBytes);
+  EXPECT_EQ(files.ReadOnce(file, 0, back.get(), kBytes).value(), kBytes);
+  EXPECT_EQ(RunOnce(reactor, file, false, back.get(), kBytes), static_cast<int64_t>(kBytes));
+  EXPECT_EQ(PagesCached(file, kBytes), kBytes / 4096);
+  files.Close(file);
+}
+
+TEST(io_file, what_is_moved_once_does_not_stay_in_the_page_cache) {
+  const std::string path = test::TemporaryDirectory() + "/once";
+  auto file = MakePosixFileSystem()->Open(path, {.write = true, .create = true});
+  ASSERT_OK(file);
+  char byte = 0;
+  const iovec vector = {&byte, 1};
+  const bool knows = preadv2(file.value().fd, &vector, 1, 0, kDontCache) >= 0;
+  MakePosixFileSystem()->Close(file.value());
+  if (!knows) return test::Skip("no RWF_DONTCACHE here (Linux 6.14, by file system)");
+  OnEachBackend([&](Reactor& reactor) { WrittenAndReadOnce(reactor, path, true); });
+}
+
+TEST(io_file, what_is_moved_once_stays_where_the_kernel_cannot_drop_it) {
+  const SmallFileSystem small;  // tmpfs does not know RWF_DONTCACHE
+  if (!small.mounted) return test::Skip("mounting a tmpfs needs root");
+  OnEachBackend(
+      [&](Reactor& reactor) { WrittenAndReadOnce(reactor, small.path + "/once", false); });
 }
 
 TEST(io_file, zeros_are_written_where_the_file_system_cannot_zero) {

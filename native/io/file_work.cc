@@ -62,18 +62,20 @@ int SkipBytes(const iovec* vectors, int vectors_count, uint64_t skip_bytes, iove
 }
 
 std::optional<int64_t> TryReadCached(FileOperation* operation) {
+  // Also a read that may not wait has the kernel begin to read what is not cached.
+  const int flags = RWF_NOWAIT | (operation->once ? kDontCache : 0);
   const uint64_t total = TotalBytes(operation->vectors, operation->vectors_count);
   while (operation->finished_bytes < total) {
     const Rest rest(operation);
     const ssize_t got =
-        preadv2(operation->file.fd, rest.vectors, rest.count, rest.offset_bytes, RWF_NOWAIT);
+        preadv2(operation->file.fd, rest.vectors, rest.count, rest.offset_bytes, flags);
     if (got == 0) break;
     if (got > 0) {
       operation->finished_bytes += static_cast<size_t>(got);
       continue;
     }
     if (errno == EINTR) continue;
-    // EAGAIN: not cached. EOPNOTSUPP: the file system does not know RWF_NOWAIT. Anything else is
+    // EAGAIN: not cached. EOPNOTSUPP: the file system does not know the flags. Anything else is
     // for the blocking read to find again, and to report.
     return std::nullopt;
   }
@@ -81,11 +83,18 @@ std::optional<int64_t> TryReadCached(FileOperation* operation) {
 }
 
 int64_t ReadBlocking(FileOperation* operation) {
+  bool once = operation->once && !operation->direct;
   const uint64_t total = TotalBytes(operation->vectors, operation->vectors_count);
   while (operation->finished_bytes < total) {
     const Rest rest(operation);
-    const ssize_t got = preadv(operation->file.fd, rest.vectors, rest.count, rest.offset_bytes);
+    const int flags = once ? kDontCache : 0;
+    const ssize_t got =
+        preadv2(operation->file.fd, rest.vectors, rest.count, rest.offset_bytes, flags);
     if (got < 0 && errno == EINTR) continue;
+    if (got < 0 && errno == EOPNOTSUPP && once) {
+      once = false;
+      continue;
+    }
     if (got < 0) return -errno;
     operation->finished_bytes += static_cast<size_t>(got);
     // An O_DIRECT read that ends unaligned met the end of the file; going on there is EINVAL.
@@ -96,6 +105,7 @@ int64_t ReadBlocking(FileOperation* operation) {
 
 int64_t WriteBlocking(FileOperation* operation) {
   const uint64_t total = TotalBytes(operation->vectors, operation->vectors_count);
+  bool once = operation->once && !operation->direct;
   // One sync for all pieces.
   bool sync_after = operation->durable && !operation->direct && total > kPieceBytes;
   while (operation->finished_bytes < total) {
@@ -103,10 +113,13 @@ int64_t WriteBlocking(FileOperation* operation) {
     if (!operation->direct) rest.Limit();
     const int fd = operation->file.fd;
     const bool synced = operation->durable && !sync_after;
-    const ssize_t put = synced
-                            ? pwritev2(fd, rest.vectors, rest.count, rest.offset_bytes, RWF_DSYNC)
-                            : pwritev(fd, rest.vectors, rest.count, rest.offset_bytes);
+    const int flags = (synced ? RWF_DSYNC : 0) | (once ? kDontCache : 0);
+    const ssize_t put = pwritev2(fd, rest.vectors, rest.count, rest.offset_bytes, flags);
     if (put < 0 && errno == EINTR) continue;
+    if (put < 0 && errno == EOPNOTSUPP && once) {
+      once = false;
+      continue;
+    }
     if (put < 0 && errno == EOPNOTSUPP && synced) {
       sync_after = true;
       continue;

@@ -8,6 +8,10 @@
 // The system calls of file operations, the same for both back ends.
 namespace ankole::io {
 
+// RWF_DONTCACHE of preadv2(2), which older headers lack. Kernels and file systems that do not know
+// it answer EOPNOTSUPP.
+inline constexpr int kDontCache = 0x80;
+
 uint64_t TotalBytes(const iovec* vectors, int vectors_count);
 // The part of `vectors` after `skip_bytes`, in `rest` (room for vectors_count). How many.
 int SkipBytes(const iovec* vectors, int vectors_count, uint64_t skip_bytes, iovec* rest);

@@ -7,6 +7,7 @@
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/statvfs.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -18,6 +19,7 @@
 #include "base/bytes.h"
 #include "base/units.h"
 #include "io/file_system.h"
+#include "io/file_work.h"
 
 namespace ankole::io {
 namespace {
@@ -89,22 +91,11 @@ class PosixFileSystem final : public FileSystem {
   void Close(File file) override { (void)close(file.fd); }
 
   Result<size_t> ReadAt(File file, uint64_t offset_bytes, void* to, size_t bytes) override {
-    size_t done = 0;
-    while (done < bytes) {
-      const ssize_t got = Retry([&] {
-        return pread(file.fd, static_cast<char*>(to) + done, bytes - done,
-                     static_cast<off_t>(offset_bytes + done));
-      });
-      if (got < 0) return Failed(errno, file, "read");
-      done += static_cast<size_t>(got);
-      // An O_DIRECT read that ends unaligned met the end of the file; going on there is EINVAL.
-      if (got == 0 || got % kSectorBytes != 0) {
-        if (got == 0 || AtEnd(file, offset_bytes + done)) break;
-      }
-    }
-    return done;
+    return Read(file, offset_bytes, to, bytes, 0);
   }
-
+  Result<size_t> ReadOnce(File file, uint64_t offset_bytes, void* to, size_t bytes) override {
+    return Read(file, offset_bytes, to, bytes, kDontCache);
+  }
   Status WriteAt(File file, uint64_t offset_bytes, const void* from, size_t bytes) override {
     for (size_t done = 0; done < bytes;) {
       const ssize_t put = Retry([&] {
@@ -316,6 +307,27 @@ class PosixFileSystem final : public FileSystem {
   }
 
  private:
+  static Result<size_t> Read(File file, uint64_t offset_bytes, void* to, size_t bytes, int flags) {
+    size_t done = 0;
+    while (done < bytes) {
+      const iovec rest = {static_cast<char*>(to) + done, bytes - done};
+      const ssize_t got = Retry([&] {
+        return preadv2(file.fd, &rest, 1, static_cast<off_t>(offset_bytes + done), flags);
+      });
+      if (got < 0 && errno == EOPNOTSUPP && flags != 0) {
+        flags = 0;
+        continue;
+      }
+      if (got < 0) return Failed(errno, file, "read");
+      done += static_cast<size_t>(got);
+      // An O_DIRECT read that ends unaligned met the end of the file; going on there is EINVAL.
+      if (got == 0 || got % kSectorBytes != 0) {
+        if (got == 0 || AtEnd(file, offset_bytes + done)) break;
+      }
+    }
+    return done;
+  }
+
   static bool AtEnd(File file, uint64_t offset_bytes) {
     struct stat found;
     return fstat(file.fd, &found) == 0 && S_ISREG(found.st_mode) &&

@@ -44,6 +44,9 @@ struct FileOperation : Operation {
   int vectors_count = 0;
   bool direct = false;   // the file is open O_DIRECT: never in line
   bool durable = false;  // Write: on stable storage before done (RWF_DSYNC)
+  // What it brings into the page cache goes again as soon as it is read or written back, where the
+  // kernel can do that (RWF_DONTCACHE, Linux 6.14). A write is never in line, as it starts that.
+  bool once = false;
   // back end's progress
   size_t finished_bytes = 0;
 };
@@ -161,7 +164,7 @@ class Reactor {
   virtual void Run(Job* job) = 0;
 
   // Buffered reads that the page cache has are done in line; others on the pool or the ring.
-  // Buffered writes that need not be durable are plain pwritev calls in line.
+  // Buffered writes that need not be durable, and may stay cached, are plain pwritev calls in line.
   virtual void Read(FileOperation* operation) = 0;
   virtual void Write(FileOperation* operation) = 0;
 

@@ -105,7 +105,9 @@ void CommonReactor::Read(FileOperation* operation) {
 void CommonReactor::Write(FileOperation* operation) {
   Begin(operation, kWrite);
   operation->finished_bytes = 0;
-  if (operation->direct || operation->durable) return StartBlockingFile(operation);
+  if (operation->direct || operation->durable || operation->once) {
+    return StartBlockingFile(operation);
+  }
   Complete(operation, WriteBlocking(operation));
 }
 

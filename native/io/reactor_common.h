@@ -93,7 +93,8 @@ class CommonReactor : public Reactor {
   virtual void Poll(int64_t timeout_ns) = 0;
   // Just before a close operation's `done`: closes the descriptor.
   virtual void FinishClose(CloseOperation* operation) = 0;
-  // A read that is not cached, a write that is durable, or either on an O_DIRECT file.
+  // A read that is not cached, a write that is durable or written once, or either on an O_DIRECT
+  // file.
   virtual void StartBlockingFile(FileOperation* operation) = 0;
   // Begins to connect connecting->fd to connecting->address(); ConnectFinished follows.
   virtual void StartConnect(Connecting* connecting) = 0;

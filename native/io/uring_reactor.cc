@@ -164,6 +164,8 @@ class UringReactor final : public CommonReactor {
   void StartBlockingFile(FileOperation* operation) override {
     // The array of vectors has to stay as it is: what is left of several goes to the pool.
     const bool write = operation->kind == kWrite;
+    // The kernel would write back at once, and wait for the device, in this thread.
+    if (write && operation->once && !operation->direct) return ToPool(operation);
     if (operation->vectors_count != 1 && operation->finished_bytes > 0) return ToPool(operation);
     if (operation->vectors_count < 1) return Complete(operation, 0);
     io_uring_sqe* const sqe = Sqe();
@@ -186,6 +188,7 @@ class UringReactor final : public CommonReactor {
       }
     }
     if (write && operation->durable) sqe->rw_flags = RWF_DSYNC;
+    if (!write && operation->once && !operation->direct) sqe->rw_flags = kDontCache;
     io_uring_sqe_set_data(sqe, static_cast<Operation*>(operation));
   }
 
@@ -323,7 +326,7 @@ class UringReactor final : public CommonReactor {
   // --- files ---
 
   void HandleFile(FileOperation* operation, int result) {
-    // What the ring cannot do now or at all (EOPNOTSUPP: RWF_DSYNC), a thread does.
+    // What the ring cannot do now or at all (EOPNOTSUPP: RWF_DSYNC, RWF_DONTCACHE), a thread does.
     if (result == -EAGAIN || result == -EINTR || result == -EOPNOTSUPP || result == -ECANCELED) {
       return ToPool(operation);
     }

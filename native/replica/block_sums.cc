@@ -148,7 +148,7 @@ void BlockSums::StartLoad(Load* load, uint64_t region) {
   load->offset_bytes = SumPageOffset(region);
   load->vectors[0] = {&load->page, sizeof(load->page)};
   load->vectors_count = 1;
-  load->direct = load->durable = false;
+  load->direct = load->durable = load->once = false;
   reactor_.Read(load);
 }
 

@@ -46,6 +46,7 @@ struct ReplicaOperation {
   bool durable = false;         // kWrite, kZero, kUnmap: on stable storage before `done` (FUA)
   bool keep_allocated = false;  // kZero: the space stays taken
   bool anyway = false;          // kRead, kSum: although a sync failed
+  bool once = false;            // kRead, kWrite, kSum: not to be kept in the page cache
   uint64_t offset_bytes = 0;    // multiple of kSectorBytes; not for kFlush and kRecord
   uint64_t length_bytes =
       0;  // multiple of kSectorBytes, > 0; kRead, kWrite, kSum: <= kDataBytesMax

@@ -101,6 +101,7 @@ void Replica::ReadLane(ReplicaOperation* operation, int lane, uint16_t layer, ui
   read.vectors_count = 1;
   read.direct = direct_;
   read.durable = false;
+  read.once = operation->once;
   read.expected_bytes = length_bytes;
   ++operation->lanes_busy;
   reactor_.Read(&read);
@@ -236,6 +237,7 @@ void Replica::IssueWrite(ReplicaOperation* operation, bool durable) {
   write.vectors_count = 1;
   write.direct = direct_;
   write.durable = durable;
+  write.once = operation->once;
   ++operation->lanes_busy;
   reactor_.Write(&write);
 }

@@ -410,6 +410,7 @@ void Session::Begin(SessionOperation* operation, const wire::Header& header) {
   storage.durable = (header.flags & wire::kFlagForceUnitAccess) != 0;
   storage.keep_allocated = (header.flags & wire::kFlagKeepAllocated) != 0;
   storage.anyway = (header.flags & wire::kFlagAnyway) != 0;
+  storage.once = (header.flags & wire::kFlagDisablePageOut) != 0;
   storage.offset_bytes = header.offset_bytes;
   storage.length_bytes = header.length_bytes;
   storage.data = nullptr;

@@ -71,8 +71,10 @@ Status Replica::Sum(ReplicaOperation* operation) {
       if (data.empty()) break;
       const uint64_t data_end = std::min(run_end, RoundUp(data.end_bytes, kBlockBytes));
       std::byte* bytes = operation->data + (data_begin - begin);
-      const Result<size_t> got =
-          files_.ReadAt(chain_.layer(layer).file, data_begin, bytes, data_end - data_begin);
+      const io::File file = chain_.layer(layer).file;
+      const uint64_t length = data_end - data_begin;
+      const Result<size_t> got = operation->once ? files_.ReadOnce(file, data_begin, bytes, length)
+                                                 : files_.ReadAt(file, data_begin, bytes, length);
       if (!got.ok()) return got.status();
       // Past the end of a layer that is shorter than the volume.
       std::memset(bytes + got.value(), 0, data_end - data_begin - got.value());

@@ -50,7 +50,10 @@ inline constexpr uint16_t kFlagResynced = 4;         // kRecord: the replica was
 inline constexpr uint16_t kFlagAnyway = 8;  // kRead, kSum: also where a sync failed (rule 1)
 inline constexpr uint16_t kFlagStillLost =
     16;  // kRecord: what it lost before counts still (rule 7)
-inline constexpr uint16_t kFlagsKnown = 31;
+// kRead, kWrite, kSum: not to be kept in the page cache, as nobody asks for it again soon (DPO in
+// SBC).
+inline constexpr uint16_t kFlagDisablePageOut = 128;
+inline constexpr uint16_t kFlagsKnown = 159;
 
 // A header after Decode: every field within its bounds.
 struct Header {

@@ -160,6 +160,15 @@ TEST(wire_frame, RefusesWhatItsRulesForbid) {
     EXPECT(!DecodeWith(about, kFlagsAt, kFlagResynced).ok());
   }
 
+  Header read;
+  read.opcode = Opcode::kRead;
+  read.length_bytes = 4096;
+  for (const Header& moves : {read, write, sum}) {
+    EXPECT(DecodeWith(moves, kFlagsAt, kFlagDisablePageOut).ok());
+  }
+  EXPECT(!DecodeWith(unmap, kFlagsAt, kFlagDisablePageOut).ok());
+  EXPECT(!DecodeWith(flush, kFlagsAt, kFlagDisablePageOut).ok());
+
   Header record;
   record.opcode = Opcode::kRecord;
   EXPECT(DecodeWith(record, kFlagsAt, kFlagResynced).ok());
