@@ -305,7 +305,8 @@ int64_t SimReactor::WriteNow(io::FileOperation* operation) {
   return total;
 }
 
-// A read that is not in the page cache, or a write that must be durable or goes past the cache.
+// A read that is not in the page cache, or a write that is not in line: it must be durable, goes
+// past the cache, or does not stay there.
 void SimReactor::FileLater(io::FileOperation* operation, bool write) {
   const uint64_t delay_ns = random_.Skewed(kDeviceNsMin, kDeviceNsMax) + machine_.SlowNs(random_);
   const uint64_t sync_ns = operation->durable ? random_.Skewed(kDeviceNsMin, kDeviceNsMax) : 0;
@@ -342,7 +343,7 @@ void SimReactor::Read(io::FileOperation* operation) {
 
 void SimReactor::Write(io::FileOperation* operation) {
   Begin(operation);
-  if (operation->direct || operation->durable) {
+  if (operation->direct || operation->durable || operation->once) {
     FileLater(operation, true);
     return;
   }
