@@ -334,8 +334,10 @@ void Load::JudgeError(Request* request, uint64_t at) {
   bool sound = false;
   for (const wire::ReplicaId id : cluster_.targets().all()) {
     const Machine& machine = *cluster_.MachineOf(id);
-    // One that is full may have to leave, and is not asked then while its connection is broken.
-    const bool full = machine.disk.capacity_pages < Disk::kCapacityPages;
+    // One that is full may have to leave, also when there is room again, and is not asked then
+    // while its connection is broken, or before the members are known to be equal.
+    const bool full = machine.disk.capacity_pages < Disk::kCapacityPages ||
+                      machine.full_tick > request->engine->ready_tick;
     sound |= !machine.damaged && !full && machine.lost_tick == 0;
   }
   if (sound) {

@@ -78,6 +78,7 @@ class Machine {
   bool damaged = false;
   bool disk_failed = false;  // writes or syncs, of these
   bool was_full = false;     // its disk was, once: checksums may have found no room
+  uint64_t full_tick = 0;    // the tick at which it last was; 0: never
   std::function<void()> on_lost;
   std::function<void()> on_sync_failed;  // a sync was made to fail: nobody has been told yet
   uint16_t next_port = 20'000;

@@ -223,7 +223,10 @@ void Nemesis::Do(Kind kind) {
         machine.was_full = true;
         Disk& full = machine.disk;
         full.capacity_pages = full.used_pages() + random_.Below(8);
-        world_.After(length_ns, [&full] { full.capacity_pages = Disk::kCapacityPages; });
+        world_.After(length_ns, [this, &machine] {
+          machine.disk.capacity_pages = Disk::kCapacityPages;
+          machine.full_tick = world_.Tick();
+        });
       }
       return;
     }
