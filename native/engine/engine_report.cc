@@ -21,7 +21,8 @@ void Engine::SetMessage(const std::string& message, WaitsFor waits_for) {
 std::string Engine::WhoLeft() const {
   const size_t left = links_.size() - complete_.members.count;
   if (left == 0) return "";
-  return std::to_string(left) + " of " + std::to_string(links_.size()) + " replicas left";
+  return std::to_string(left) + " of " + std::to_string(links_.size()) +
+         (left == 1 ? " replicas is away" : " replicas are away");
 }
 
 void Engine::GoesOn() {
