@@ -258,6 +258,37 @@ TEST(engine_resync, NothingIsCleanedWhileARecordIsProposed) {
   three.bench.On([&] { EXPECT(three[0].missing.contains(three[2].id())); });
 }
 
+// Simulator, seed 702467: the flushes since made the region one that a CLEAN may close, but not
+// this one.
+TEST(engine_resync, WhatARestartedMemberHasDirtyIsNotClosedByACleanFromBefore) {
+  Two two;
+  two.bench.options.late_ns = 20 * kNsPerSecond;
+  two.bench.options.idle_ns = 100 * kNsPerMs;
+  ASSERT(two.bench.StartAndWait());
+  two[0].verdict = [](const wire::Header& header) {
+    return Verdict{header.opcode == wire::Opcode::kClean ? What::kHold : What::kServe,
+                   ErrorCode::kOk};
+  };
+  ASSERT(two.bench.Write(kRegionBytes, 4096, 1) == ErrorCode::kOk);
+  ASSERT(two.bench.Until([&] { return two[0].held() > 0 && two[1].dirty.empty(); }));
+  EXPECT(two.bench.Flush() == ErrorCode::kOk);  // its answer comes after that to the CLEAN
+  int asked = 0;
+  two.bench.On([&] {
+    asked = two[1].asked(wire::Opcode::kMap);
+    two[1].dirty = {1};
+    two[1].Break();
+  });
+  ASSERT(two.bench.Until([&] { return two[1].asked(wire::Opcode::kMap) > asked; }));
+  // What it has dirty is known once more than its map was asked for, and flushed after that.
+  for (int i = 0; i < 4; ++i) EXPECT(two.bench.Flush() == ErrorCode::kOk);
+  two.bench.On([&] {
+    EXPECT(two[1].dirty.size() == 1 && two[0].held() == 1);
+    two[0].verdict = nullptr;
+    two[0].Release();
+  });
+  EXPECT(two.bench.Until([&] { return two[0].dirty.empty() && two[1].dirty.empty(); }));
+}
+
 TEST(engine_resync, AWriteToOneRegionTooManyWaitsUntilAnotherIsClean) {
   Two two;
   two.bench.options.dirty_regions_max = 2;

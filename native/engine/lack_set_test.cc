@@ -33,9 +33,12 @@ TEST(engine_lack_set, WholeAndInPart) {
   // What was whole is not in part the next time.
   set.AddRange(3 * kRegionBytes, 512);
   EXPECT_EQ(set.Take(3), 1U);
-  set.AddRange(4 * kRegionBytes, 512);
+  set.AddRange(kRegionBytes, 512);
   set.Clear();
   EXPECT(set.empty());
+  // Nor what was in part when all was forgotten.
+  set.Add({1, 1});
+  EXPECT_EQ(set.Take(1), LackSet::kWhole);
   set.AddRange(0, kRegionBytes);
   EXPECT_EQ(set.Take(0), LackSet::kWhole);
 }

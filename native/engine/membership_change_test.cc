@@ -89,6 +89,34 @@ TEST(engine, AReplicaThatComesWhileOthersAreTakenOverIsAskedWhenTheStartBeginsAn
   EXPECT_EQ(two.Members(), 1U);
 }
 
+// Simulator, seed 913507: it counted as one that had answered, was asked anew when the other was
+// lost, and when it had answered that nobody took it.
+TEST(engine, AReplicaThatAnswersWhileOthersAreTakenOverIsTakenAsWell) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  EXPECT(two.bench.Stop());
+  two[0].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kInquire);
+  };
+  two[1].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == wire::Opcode::kWelcome);
+  };
+  two.bench.options.start_wait_ns = 300 * kNsPerMs;
+  two.bench.Start();
+  ASSERT(two.bench.Until([&] { return two[0].held() == 1 && two[1].held() == 1; }));
+  two.bench.On([&] { two[0].Release(); });
+  EXPECT(two.bench.Until([&] { return two[0].asked(wire::Opcode::kWelcome) == 2; }));
+  two.bench.On([&] { two[1].Unlisten(); });
+  ASSERT(two.bench.Until([&] { return two[0].held() == 1; }));
+  EXPECT(two.bench.Never([&] { return two.bench.ready; }, 200));
+  two.bench.On([&] {
+    two[0].verdict = nullptr;
+    two[0].Release();
+  });
+  ASSERT(two.bench.Until([&] { return two.bench.ready; }));
+  EXPECT_EQ(two.Members(), 1U);
+}
+
 // Its connection stays open, as after a power loss that nobody tells of.
 TEST(engine, AReplicaThatIsGoneWhileItsMapsAreAskedForDoesNotHoldUpTheStartForEver) {
   Two two(300);

@@ -478,8 +478,13 @@ TEST(engine_resync, AJoinerThatIsLostInItsLastFlushIsNoMember) {
 // since (simulator, seed 1007405).
 TEST(engine_resync, OneThatComesBackEmptyIsNoMemberByAProposal) {
   Three three;
+  three.bench.options.late_ns = kNsPerSecond;  // nor are those late that hold a PING
+  three.bench.options.idle_ns = 100 * kNsPerMs;
   ASSERT(three.bench.StartAndWait());
+  // What it missed is not all that it lacks.
   ASSERT(three.bench.Write(kRegionBytes, kMiB32, 7) == ErrorCode::kOk);
+  ASSERT(three.bench.Until(
+      [&] { return three[0].dirty.empty() && three[1].dirty.empty() && three[2].dirty.empty(); }));
   three.Leave(2);
   ASSERT(three.bench.Write(0, kMiB32, 1) == ErrorCode::kOk);
   three[2].verdict = [](const wire::Header& header) {
@@ -488,11 +493,27 @@ TEST(engine_resync, OneThatComesBackEmptyIsNoMemberByAProposal) {
   };
   three.Return(2);
   ASSERT(three.bench.Until([&] { return three[2].held() > 0; }));
+  // It cannot leave before one of the others has answered a PING.
+  for (const size_t i : {0, 1}) {
+    three[i].verdict = [](const wire::Header& header) {
+      return Verdict{header.opcode == wire::Opcode::kPing ? What::kHold : What::kServe,
+                     ErrorCode::kOk};
+    };
+  }
+  const size_t from = three.bench.events.size();
   three.bench.On([&] {
     three[2].verdict = nullptr;
     three[2].state.records = {};
     std::fill(three[2].data.begin(), three[2].data.end(), std::byte{});
     three[2].Break();
+  });
+  ASSERT(three.bench.Until([&] { return three.bench.At("welcome 12", from) != SIZE_MAX; }));
+  EXPECT(!three.WaitForMembers(3, 200));
+  three.bench.On([&] {
+    for (const size_t i : {0, 1}) {
+      three[i].verdict = nullptr;
+      three[i].Release();
+    }
   });
   ASSERT(three.WaitForMembers(3));
   EXPECT(three.Same());

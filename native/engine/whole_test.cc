@@ -58,6 +58,12 @@ struct FullAndUnreadable {
     // What the engine sends on the new connection comes after it has judged the replica.
     CHECK(two.bench.Write(8192, 4096, 3) == ErrorCode::kOk);
   }
+  // The second cannot be reached, and the engine knows it.
+  void GoesDown() {
+    const size_t from = two.bench.events.size();
+    two.bench.On([&] { two[1].Unlisten(); });
+    CHECK(two.bench.Until([&] { return two.bench.At("replica 11 connecting", from) != SIZE_MAX; }));
+  }
   ErrorCode Read() { return two.bench.Do(BlockOperation::kRead, 0, 4096); }
   Two two;
   Request* refused = nullptr;
@@ -149,13 +155,7 @@ TEST(engine_whole, AFullMemberIsReadOnAfterItsConnectionBroke) {
 TEST(engine_whole, AReadWaitsForAFullMemberThatIsDown) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
-  const size_t from = pair.two.bench.events.size();
-  pair.two.bench.On([&] {
-    pair.two[1].Unlisten();
-    pair.two[1].Break();
-  });
-  ASSERT(pair.two.bench.Until(
-      [&] { return pair.two.bench.At("replica 11 connecting", from) != SIZE_MAX; }));
+  pair.GoesDown();
   Request* read = pair.two.bench.Submit(BlockOperation::kRead, 0, 4096);
   EXPECT(pair.two.bench.Never([&] { return read->finished; }, 100));
   pair.two.bench.On([&] { pair.two[1].Listen(); });
@@ -166,13 +166,7 @@ TEST(engine_whole, AReadWaitsForAFullMemberThatIsDown) {
 TEST(engine_whole, AReadThatWaitsForAFullMemberEndsWhenThatHasLostSomething) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kNoSpace);
-  const size_t from = pair.two.bench.events.size();
-  pair.two.bench.On([&] {
-    pair.two[1].Unlisten();
-    pair.two[1].Break();
-  });
-  ASSERT(pair.two.bench.Until(
-      [&] { return pair.two.bench.At("replica 11 connecting", from) != SIZE_MAX; }));
+  pair.GoesDown();
   Request* read = pair.two.bench.Submit(BlockOperation::kRead, 0, 4096);
   pair.two.bench.On([&] {
     pair.two[1].state.suspect = pair.two[1].state.lost = true;

@@ -671,6 +671,33 @@ TEST(block_sums, a_page_that_rots_makes_no_bad_block_good) {
   });
 }
 
+// The medium may give it again.
+TEST(block_sums, nothing_is_made_of_a_page_that_cannot_be_read) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    constexpr uint64_t kRegions = (kSize + kRegionBytes - 1) / kRegionBytes;
+    {
+      Driver driver(place.files, reactor, place.directory);
+      Write(driver, 0, Text(4096, 'a'));
+      Write(driver, 16384, Text(4096, 'b'));
+      EXPECT_EQ(driver.Do(OperationKind::kBad, 8192, 4096), ErrorCode::kOk);
+      ASSERT_OK(driver.Close(true));
+    }
+    // So that it is not known already.
+    FlipBit(place.files, place.sums(), SumPageOffset(0) + 5);
+    FlipBit(place.files, place.sums(), SumCopyOffset(kRegions) + 5);
+    Driver driver(place.files, reactor, place.directory);
+    place.files.fail_reads = 1;
+    Write(driver, 0, Text(4096, 'c'), ErrorCode::kIoError);
+    EXPECT(place.files.fail_reads == 0);
+    FlipBit(place.files, place.sums(), SumPageOffset(0) + 5);
+    EXPECT(Read(driver, 16384, 4096) == Text(4096, 'b'));
+    Read(driver, 8192, 4096, ErrorCode::kCorrupt);
+    Write(driver, 0, Text(4096, 'd'));
+    EXPECT(Read(driver, 0, 4096) == Text(4096, 'd'));
+  });
+}
+
 // The mark cut at each I/O: it is there, or it was not answered.
 TEST(block_sums, a_bad_mark_that_is_cut_is_there_or_was_not_answered) {
   io::OnEachBackend([](io::Reactor& reactor) {

@@ -33,7 +33,8 @@ class CutFiles final : public io::FileSystem {
   std::string boot_id;        // the machine's own while empty
   std::string mount_id;       // likewise
   std::atomic<int> dropped_caches{0};
-  std::string full_for;  // creating files with this in their path finds no space
+  std::string full_for;            // creating files with this in their path finds no space
+  std::atomic<int> fail_reads{0};  // so many of the next ones
 
   bool reached() const { return cut > 0 && calls >= cut; }
   void Reset(int at) {
@@ -52,6 +53,10 @@ class CutFiles final : public io::FileSystem {
   }
   void Close(io::File file) override { under_.Close(file); }
   Result<size_t> ReadAt(io::File file, uint64_t offset, void* to, size_t bytes) override {
+    if (fail_reads > 0) {
+      --fail_reads;
+      return Status(ErrorCode::kIoError, "pread: injected");
+    }
     return under_.ReadAt(file, offset, to, bytes);
   }
   Status WriteAt(io::File file, uint64_t offset, const void* from, size_t bytes) override {
