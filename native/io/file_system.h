@@ -79,6 +79,12 @@ class FileSystem {
   // FIEMAP_FLAG_SYNC. kUnsupported where the file system has no FIEMAP.
   virtual Status Extents(File file, uint64_t offset_bytes, uint64_t length_bytes,
                          size_t extents_max, std::vector<FileExtent>* extents) = 0;
+  // The same without FIEMAP_FLAG_SYNC, which writes back first whatever is dirty in the file: what
+  // is dirty may be missing, or count as unwritten.
+  virtual Status ExtentsWritten(File file, uint64_t offset_bytes, uint64_t length_bytes,
+                                size_t extents_max, std::vector<FileExtent>* extents) {
+    return Extents(file, offset_bytes, length_bytes, extents_max, extents);
+  }
   // The first part of [offset, end) that holds data, dirty or written; what is before it and behind
   // it reads as zeros. Empty where there is none. Costs no writeback, other than Extents.
   virtual Result<FileRange> NextData(File file, uint64_t offset_bytes, uint64_t end_bytes);

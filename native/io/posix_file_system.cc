@@ -154,46 +154,11 @@ class PosixFileSystem final : public FileSystem {
 
   Status Extents(File file, uint64_t offset_bytes, uint64_t length_bytes, size_t extents_max,
                  std::vector<FileExtent>* extents) override {
-    extents->clear();
-    const uint64_t end_bytes =
-        length_bytes > UINT64_MAX - offset_bytes ? UINT64_MAX : offset_bytes + length_bytes;
-    // The structure ends in an array of what is found: taken as bytes, read field by field.
-    std::vector<std::byte> buffer(sizeof(struct fiemap) +
-                                  kFiemapBatch * sizeof(struct fiemap_extent));
-    uint64_t at_bytes = offset_bytes;
-    while (at_bytes < end_bytes && extents->size() < extents_max) {
-      struct fiemap request = {};
-      request.fm_start = at_bytes;
-      request.fm_length = end_bytes - at_bytes;
-      request.fm_flags = FIEMAP_FLAG_SYNC;
-      request.fm_extent_count = kFiemapBatch;
-      std::memcpy(buffer.data(), &request, sizeof(request));
-      if (Retry([&] { return ioctl(file.fd, FS_IOC_FIEMAP, buffer.data()); }) < 0) {
-        if (errno == EOPNOTSUPP || errno == ENOTTY || errno == EBADR || errno == ENOSYS) {
-          return {ErrorCode::kUnsupported, Name(file) + ": the file system has no FIEMAP"};
-        }
-        return Failed(errno, file, "FIEMAP");
-      }
-      std::memcpy(&request, buffer.data(), sizeof(request));
-      if (request.fm_mapped_extents == 0) break;
-      bool last = false;
-      const uint64_t before_bytes = at_bytes;
-      for (uint32_t i = 0; i < request.fm_mapped_extents; ++i) {
-        const auto found = LoadLittle<struct fiemap_extent>(buffer.data() + sizeof(request) +
-                                                            i * sizeof(struct fiemap_extent));
-        const uint64_t start = std::max<uint64_t>(found.fe_logical, at_bytes);
-        const uint64_t end = std::min<uint64_t>(found.fe_logical + found.fe_length, end_bytes);
-        last = (found.fe_flags & FIEMAP_EXTENT_LAST) != 0 || end == end_bytes;
-        if (start >= end) continue;
-        if (!AddExtent({start, end - start, (found.fe_flags & FIEMAP_EXTENT_UNWRITTEN) != 0},
-                       extents_max, extents)) {
-          return {};
-        }
-        at_bytes = end;
-      }
-      if (last || at_bytes == before_bytes) break;
-    }
-    return {};
+    return Fiemap(file, offset_bytes, length_bytes, FIEMAP_FLAG_SYNC, extents_max, extents);
+  }
+  Status ExtentsWritten(File file, uint64_t offset_bytes, uint64_t length_bytes, size_t extents_max,
+                        std::vector<FileExtent>* extents) override {
+    return Fiemap(file, offset_bytes, length_bytes, 0, extents_max, extents);
   }
 
   Result<FileRange> NextData(File file, uint64_t offset_bytes, uint64_t end_bytes) override {
@@ -307,6 +272,50 @@ class PosixFileSystem final : public FileSystem {
   }
 
  private:
+  static Status Fiemap(File file, uint64_t offset_bytes, uint64_t length_bytes, uint32_t flags,
+                       size_t extents_max, std::vector<FileExtent>* extents) {
+    extents->clear();
+    const uint64_t end_bytes =
+        length_bytes > UINT64_MAX - offset_bytes ? UINT64_MAX : offset_bytes + length_bytes;
+    // The structure ends in an array of what is found: taken as bytes, read field by field.
+    std::vector<std::byte> buffer(sizeof(struct fiemap) +
+                                  kFiemapBatch * sizeof(struct fiemap_extent));
+    uint64_t at_bytes = offset_bytes;
+    while (at_bytes < end_bytes && extents->size() < extents_max) {
+      struct fiemap request = {};
+      request.fm_start = at_bytes;
+      request.fm_length = end_bytes - at_bytes;
+      request.fm_flags = flags;
+      request.fm_extent_count = kFiemapBatch;
+      std::memcpy(buffer.data(), &request, sizeof(request));
+      if (Retry([&] { return ioctl(file.fd, FS_IOC_FIEMAP, buffer.data()); }) < 0) {
+        if (errno == EOPNOTSUPP || errno == ENOTTY || errno == EBADR || errno == ENOSYS) {
+          return {ErrorCode::kUnsupported, Name(file) + ": the file system has no FIEMAP"};
+        }
+        return Failed(errno, file, "FIEMAP");
+      }
+      std::memcpy(&request, buffer.data(), sizeof(request));
+      if (request.fm_mapped_extents == 0) break;
+      bool last = false;
+      const uint64_t before_bytes = at_bytes;
+      for (uint32_t i = 0; i < request.fm_mapped_extents; ++i) {
+        const auto found = LoadLittle<struct fiemap_extent>(buffer.data() + sizeof(request) +
+                                                            i * sizeof(struct fiemap_extent));
+        const uint64_t start = std::max<uint64_t>(found.fe_logical, at_bytes);
+        const uint64_t end = std::min<uint64_t>(found.fe_logical + found.fe_length, end_bytes);
+        last = (found.fe_flags & FIEMAP_EXTENT_LAST) != 0 || end == end_bytes;
+        if (start >= end) continue;
+        if (!AddExtent({start, end - start, (found.fe_flags & FIEMAP_EXTENT_UNWRITTEN) != 0},
+                       extents_max, extents)) {
+          return {};
+        }
+        at_bytes = end;
+      }
+      if (last || at_bytes == before_bytes) break;
+    }
+    return {};
+  }
+
   static Result<size_t> Read(File file, uint64_t offset_bytes, void* to, size_t bytes, int flags) {
     size_t done = 0;
     while (done < bytes) {

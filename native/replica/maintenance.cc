@@ -139,23 +139,66 @@ Status Replica::CollectExtents(ReplicaOperation* operation) {
       continue;
     }
     const uint64_t end = run.offset_bytes + run.length_bytes;
-    uint64_t at = run.offset_bytes;
-    RETURN_IF_ERROR(files_.Extents(run.file, at, end - at, kStatusExtentsMax, &status_extents_));
-    for (const io::FileExtent& extent : status_extents_) {
-      const uint64_t extent_begin = std::max(at, extent.offset_bytes);
-      const uint64_t extent_end = std::min(end, extent.offset_bytes + extent.length_bytes);
-      if (extent_begin >= extent_end) continue;
-      if (!AddExtent(operation, extent_begin - at, true, true) ||
-          !AddExtent(operation, extent_end - extent_begin, false, extent.unwritten)) {
-        return Status::Ok();
-      }
-      at = extent_end;
-    }
-    // There may be more than were asked for.
-    if (status_extents_.size() == kStatusExtentsMax && at < end) return Status::Ok();
-    if (!AddExtent(operation, end - at, true, true)) return Status::Ok();
+    const Result<bool> fits = CollectFile(operation, run.file, run.offset_bytes, end);
+    if (!fits.ok()) return fits.status();
+    if (!fits.value()) return Status::Ok();
   }
   return Status::Ok();
+}
+
+// A part of one file. FIEMAP alone tells the truth only after all that is dirty in the file was
+// written back, which keeps the disk from what clients wait for. So it is asked that way only where
+// an extent is unwritten and there is something in the page cache, which may be dirty. False: no
+// more extents fit.
+Result<bool> Replica::CollectFile(ReplicaOperation* operation, io::File file, uint64_t at,
+                                  uint64_t end) {
+  while (at < end) {
+    const Result<io::FileRange> found = files_.NextData(file, at, end);
+    if (!found.ok()) return found.status();
+    const io::FileRange data = found.value().empty() ? io::FileRange{end, end} : found.value();
+    RETURN_IF_ERROR(ExtentsOf(file, {at, data.begin_bytes}, false));
+    if (!AddExtents(operation, {at, data.begin_bytes})) return false;
+    RETURN_IF_ERROR(ExtentsOf(file, data, false));
+    const bool unwritten =
+        std::any_of(status_extents_.begin(), status_extents_.end(),
+                    [](const io::FileExtent& extent) { return extent.unwritten; });
+    if (unwritten || status_extents_.size() == kStatusExtentsMax) {
+      RETURN_IF_ERROR(ExtentsOf(file, data, true));
+      if (!AddExtents(operation, data)) return false;
+    } else if (!AddExtent(operation, data.end_bytes - data.begin_bytes, false, false)) {
+      return false;
+    }
+    at = data.end_bytes;
+  }
+  return true;
+}
+
+Status Replica::ExtentsOf(io::File file, const io::FileRange& range, bool settled) {
+  status_extents_.clear();
+  if (range.empty()) return Status::Ok();
+  const uint64_t bytes = range.end_bytes - range.begin_bytes;
+  return settled
+             ? files_.Extents(file, range.begin_bytes, bytes, kStatusExtentsMax, &status_extents_)
+             : files_.ExtentsWritten(file, range.begin_bytes, bytes, kStatusExtentsMax,
+                                     &status_extents_);
+}
+
+// What was found in the range; what is in none of the extents is a hole.
+bool Replica::AddExtents(ReplicaOperation* operation, const io::FileRange& range) {
+  uint64_t at = range.begin_bytes;
+  for (const io::FileExtent& extent : status_extents_) {
+    const uint64_t begin = std::max(at, extent.offset_bytes);
+    const uint64_t end = std::min(range.end_bytes, extent.offset_bytes + extent.length_bytes);
+    if (begin >= end) continue;
+    if (!AddExtent(operation, begin - at, true, true) ||
+        !AddExtent(operation, end - begin, false, extent.unwritten)) {
+      return false;
+    }
+    at = end;
+  }
+  // There may be more than were asked for.
+  if (status_extents_.size() == kStatusExtentsMax && at < range.end_bytes) return false;
+  return AddExtent(operation, range.end_bytes - at, true, true);
 }
 
 void Replica::StatusWork(io::Job* job) {

@@ -246,6 +246,9 @@ class Replica {
   void StartStatus();
   void RunStatus(ReplicaOperation* operation);
   Status CollectExtents(ReplicaOperation* operation);
+  Result<bool> CollectFile(ReplicaOperation* operation, io::File file, uint64_t at, uint64_t end);
+  Status ExtentsOf(io::File file, const io::FileRange& range, bool settled);
+  bool AddExtents(ReplicaOperation* operation, const io::FileRange& range);
   static void StatusWork(io::Job* job);
   static void StatusDone(io::Operation* job);
 

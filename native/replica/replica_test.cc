@@ -425,6 +425,34 @@ TEST(replica, status_tells_data_from_holes_and_zeros) {
   });
 }
 
+// FIEMAP that tells all has the whole file written back first, which clients would wait for.
+TEST(replica, status_writes_nothing_back_where_it_need_not) {
+  OnFreshReplica([](CutFiles& files, io::Reactor& reactor, const std::string& directory) {
+    Driver driver(files, reactor, directory);
+    std::string data(kMiB, 'a');
+    EXPECT_EQ(driver.Do(OperationKind::kWrite, kMiB, kMiB, data.data()), ErrorCode::kOk);
+    driver.Add(OperationKind::kZero, 2 * kMiB, kMiB).keep_allocated = true;
+    EXPECT_EQ(driver.Run(), ErrorCode::kOk);
+    const auto is_right = [&] {
+      BlockExtent extents[16];
+      ReplicaOperation& operation = driver.Add(OperationKind::kStatus, kMiB, 3 * kMiB);
+      operation.extents = extents;
+      operation.extents_max = 16;
+      uint32_t count = 0;
+      driver.on_done = [&](ReplicaOperation* done) { count = done->extents_count; };
+      EXPECT_EQ(driver.Run(), ErrorCode::kOk);
+      return count == 3 && !extents[0].zero && !extents[1].hole && extents[1].zero &&
+             extents[2].hole && extents[1].length_bytes == kMiB;
+    };
+    files.settled = 0;
+    EXPECT(is_right());
+    EXPECT_EQ(files.settled.load(), 0);
+    // Space that was read looks in the page cache as what was written does.
+    EXPECT_EQ(driver.Do(OperationKind::kRead, 2 * kMiB, kMiB, data.data()), ErrorCode::kOk);
+    EXPECT(is_right());
+  });
+}
+
 TEST(replica, refuses_a_directory_that_is_broken_and_says_why) {
   OnFreshReplica([](CutFiles& files, io::Reactor& reactor, const std::string& directory) {
     const auto refused = [&](const std::string& file, const std::string& content,

@@ -33,6 +33,7 @@ class CutFiles final : public io::FileSystem {
   std::string boot_id;        // the machine's own while empty
   std::string mount_id;       // likewise
   std::atomic<int> dropped_caches{0};
+  std::atomic<int> settled{0};     // Extents, which writes back what is dirty
   std::string full_for;            // creating files with this in their path finds no space
   std::atomic<int> fail_reads{0};  // so many of the next ones
 
@@ -99,7 +100,12 @@ class CutFiles final : public io::FileSystem {
   }
   Status Extents(io::File file, uint64_t offset, uint64_t length, size_t extents_max,
                  std::vector<io::FileExtent>* extents) override {
+    ++settled;
     return under_.Extents(file, offset, length, extents_max, extents);
+  }
+  Status ExtentsWritten(io::File file, uint64_t offset, uint64_t length, size_t extents_max,
+                        std::vector<io::FileExtent>* extents) override {
+    return under_.ExtentsWritten(file, offset, length, extents_max, extents);
   }
   Status TryLock(io::File file) override { return under_.TryLock(file); }
   Result<io::FileInfo> Info(const std::string& path) override { return under_.Info(path); }
