@@ -11,6 +11,7 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdlib>
+#include <cstring>
 #include <initializer_list>
 #include <vector>
 
@@ -157,20 +158,28 @@ TEST(io_confined, files_work_without_preadv2_and_pwritev2) {
     Reactor& reactor = *made.value();
     auto file = reactor.files().Open(path, {.write = true, .create = true});
     if (!file.ok()) return kFailed;
-    char out[] = "data", in[sizeof(out)] = {};
-    With<FileOperation> operation;
-    operation.file = file.value();
-    operation.vectors[0] = {out, sizeof(out)};
-    operation.vectors_count = 1;
-    operation.durable = true;
-    reactor.Write(&operation);
-    RunAll(reactor);
-    if (operation.result != sizeof(out)) return kFailed;
-    operation.vectors[0] = {in, sizeof(in)};
-    reactor.Read(&operation);
-    RunAll(reactor);
+    char out[] = "data";
+    for (const bool once : {false, true}) {
+      char in[sizeof(out)] = {};
+      With<FileOperation> operation;
+      operation.file = file.value();
+      operation.vectors[0] = {out, sizeof(out)};
+      operation.vectors_count = 1;
+      operation.durable = true;
+      operation.once = once;
+      reactor.Write(&operation);
+      RunAll(reactor);
+      if (operation.result != sizeof(out)) return kFailed;
+      operation.vectors[0] = {in, sizeof(in)};
+      reactor.Read(&operation);
+      RunAll(reactor);
+      if (operation.result != sizeof(in) || std::string(in) != "data") return kFailed;
+      std::memset(in, 0, sizeof(in));
+      const Result<size_t> got = reactor.files().ReadOnce(file.value(), 0, in, sizeof(in));
+      if (!got.ok() || got.value() != sizeof(in) || std::string(in) != "data") return kFailed;
+    }
     reactor.files().Close(file.value());
-    return operation.result == sizeof(in) && std::string(in) == "data" ? kPassed : kFailed;
+    return kPassed;
   });
   if (code == kNoSeccomp) return test::Skip("no seccomp filter can be set here");
   EXPECT_EQ(code, kPassed);

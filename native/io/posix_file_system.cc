@@ -321,7 +321,7 @@ class PosixFileSystem final : public FileSystem {
     while (done < bytes) {
       const iovec rest = {static_cast<char*>(to) + done, bytes - done};
       const ssize_t got = Retry([&] {
-        return preadv2(file.fd, &rest, 1, static_cast<off_t>(offset_bytes + done), flags);
+        return ReadVectors(file.fd, &rest, 1, static_cast<off_t>(offset_bytes + done), flags);
       });
       if (got < 0 && errno == EOPNOTSUPP && flags != 0) {
         flags = 0;
