@@ -261,7 +261,6 @@ TEST(io_reactor, an_idle_reactor_sleeps) {
     reactor.Accept(&accept);
     With<Job> job;
     job.work = [](Job*) {};
-    reactor.Run(&job);
     With<Timer> far;
     reactor.Arm(&far, reactor.NowNs() + 3600 * kNsPerSecond);
 
@@ -287,17 +286,17 @@ TEST(io_reactor, an_idle_reactor_sleeps) {
       reactor.Stop();
     };
     pthread_t thread;
-    pthread_create(
-        &thread, nullptr,
-        [](void* argument) -> void* {
-          auto* const self = static_cast<Ender*>(argument);
-          usleep(50'000);
-          self->reactor->Post(&self->begin);
-          usleep(300'000);
-          self->reactor->Post(&self->end);
-          return nullptr;
-        },
-        &ender);
+    const auto messages = [](void* argument) -> void* {
+      auto* const self = static_cast<Ender*>(argument);
+      usleep(50'000);
+      self->reactor->Post(&self->begin);
+      usleep(300'000);
+      self->reactor->Post(&self->end);
+      return nullptr;
+    };
+    // The job's end is one more thing to wake up for, and comes late where threads do.
+    job.then = [&](auto&) { pthread_create(&thread, nullptr, messages, &ender); };
+    reactor.Run(&job);
     reactor.Loop();
     pthread_join(thread, nullptr);
     reactor.Cancel(&far);
