@@ -82,7 +82,7 @@ TEST(engine_resync, NobodyJoinsBeforeTheMembersAreEqual) {
     three[1].Release();
   });
   ASSERT(three.WaitForMembers(3));
-  EXPECT(!early);
+  three.bench.On([&] { EXPECT(!early); });
   EXPECT(three.Same());
 }
 

@@ -671,6 +671,24 @@ TEST(block_sums, a_page_that_rots_makes_no_bad_block_good) {
   });
 }
 
+// Else it goes on with a file of checksums that takes nothing, and never joins again (seed
+// 4029620).
+TEST(block_sums, a_mark_of_a_bad_block_that_cannot_be_synced_makes_the_replica_suspect) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    {
+      Driver driver(place.files, reactor, place.directory);
+      place.files.fail_sync = true;
+      EXPECT_EQ(driver.Do(OperationKind::kBad, 8192, 4096), ErrorCode::kIoError);
+      EXPECT(driver.replica().sync_failed());
+      place.files.fail_sync = false;
+      EXPECT_EQ(driver.Do(OperationKind::kFlush), ErrorCode::kSuspect);
+    }
+    Driver driver(place.files, reactor, place.directory);
+    EXPECT_EQ(driver.Do(OperationKind::kBad, 8192, 4096), ErrorCode::kOk);
+  });
+}
+
 // The medium may give it again.
 TEST(block_sums, nothing_is_made_of_a_page_that_cannot_be_read) {
   io::OnEachBackend([](io::Reactor& reactor) {

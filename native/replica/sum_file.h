@@ -89,6 +89,9 @@ class SumFile {
   // kernel may have dropped what was written (rule 1).
   Status Sync(io::FileSystem& files);
 
+  // It did: nothing is written any more until the file is opened anew.
+  bool sync_failed() const { return failed_; }
+
   bool MayHoldBad(uint64_t region) const;
   const std::vector<uint64_t>& bad_regions() const { return header_.bad_regions; }
   // Notes durably that the region may hold bad blocks, or that it holds none any more. kIoError

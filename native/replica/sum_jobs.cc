@@ -137,6 +137,9 @@ void BlockSums::JobWork(io::Job* job) {
       self->job_sync_failed_ = !self->job_status_.ok();
     }
   }
+  // Marks of bad blocks are synced as they are written. Who is not told of a failure goes on with a
+  // file that takes nothing any more.
+  self->job_sync_failed_ |= self->file_.sync_failed();
 }
 
 Status BlockSums::Sync() {
@@ -308,7 +311,7 @@ Status BlockSums::Persist(bool* sync_failed) {
   }
   job_sync_failed_ = false;
   if (status.ok()) status = Sync();
-  *sync_failed = job_sync_failed_;
+  *sync_failed = job_sync_failed_ || file_.sync_failed();
   return status;
 }
 
