@@ -217,9 +217,10 @@ uint8_t Copier::TargetsOf(Copy* copy, uint32_t block) const {
     const Copy::SumsOf& sums = copy->sums[i];
     if (!sums.known || i == source) continue;
     if (nobody) {
-      // What a joiner has there was never compared with anything good: it is marked (rule 9).
+      // What a joiner has there was never compared with anything good: it is marked (rule 9), also
+      // where it calls it bad by itself, which may be for as long as it cannot tell.
       const bool joiner = copy->kind == CopyKind::kFill && i == copy->joiner->index();
-      if (joiner && !sums.bad[block]) targets |= Bit(i);
+      if (joiner) targets |= Bit(i);
       continue;
     }
     const Copy::SumsOf& good = copy->sums[source];

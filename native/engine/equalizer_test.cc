@@ -409,6 +409,28 @@ TEST(engine_resync, ABlockThatIsGoodNowhereIsMarkedAtAJoiner) {
   });
 }
 
+// Simulator, seed 6010857: a joiner that called a block bad for a moment was left alone, and was
+// taken for the one that had it whole later.
+TEST(engine_resync, ABlockThatIsGoodNowhereIsMarkedWhereTheJoinerCallsItBadAsWell) {
+  Two two;
+  ASSERT(two.bench.StartAndWait());
+  ASSERT(two.bench.Write(0, 65536, 1) == ErrorCode::kOk);
+  two.Leave(1);
+  ASSERT(two.bench.Write(0, 65536, 2) == ErrorCode::kOk);
+  two.bench.On([&] { two[0].bad = two[1].bad = {3}; });
+  two[1].verdict = [&](const wire::Header& header) {
+    // By then it can tell: of what it had, nothing was bad.
+    if (header.opcode == wire::Opcode::kBad) two[1].bad.clear();
+    return Verdict{};
+  };
+  two.Return(1);
+  ASSERT(two.WaitForMembers(2));
+  two.bench.On([&] {
+    EXPECT_EQ(two[1].asked(wire::Opcode::kBad), 1);
+    EXPECT(two[1].bad == (std::set<uint64_t>{3}));
+  });
+}
+
 // A read of a block that is bad is answered with that.
 void ReadsFailWhereBad(Two& two) {
   for (ScriptedReplica* replica : two.replicas) {

@@ -162,7 +162,8 @@ void BlockSums::LoadDone(io::Operation* operation) {
       std::memset(reinterpret_cast<std::byte*>(&load->page) + got, 0, sizeof(SumPage) - got);
     }
     state = CheckSumPage(load->page, load->region);
-    if (state == SumPageState::kDamaged && load->page_writes != self->page_writes_) {
+    if (state == SumPageState::kDamaged &&
+        (load->page_writes != self->page_writes_ || self->job_running_)) {
       // A job was writing it, or one beside it.
       return self->StartLoad(load, load->region);
     }
@@ -195,8 +196,17 @@ void BlockSums::LoadDone(io::Operation* operation) {
 
 bool BlockSums::Blind(uint64_t block) const {
   const uint64_t region = block / kRegionBlocks;
-  return MayHoldBadRegion(region) && !table_.Available(region, true) &&
+  return MayHoldBadRegion(region) && !IsBeingListed(region) && !table_.Available(region, true) &&
          table_.Get(block).knowledge != SumTable::Knowledge::kKnown;
+}
+
+// Whether the first mark of the region is being made: nothing else there is bad, and who looked
+// before needed no page.
+bool BlockSums::IsBeingListed(uint64_t region) const {
+  for (size_t i = 0; fix_running_ != nullptr && i < batch_->count; ++i) {
+    if (batch_->copies[i].region == region && batch_->listed_by_it[i]) return true;
+  }
+  return false;
 }
 
 bool BlockSums::Mismatches(uint64_t block, uint32_t crc32c) {

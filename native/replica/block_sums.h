@@ -132,6 +132,7 @@ class BlockSums {
     SumTable::Copy copies[SumTable::kCopiesMax];
     uint64_t in_head[SumTable::kCopiesMax][kRegionBlocks / 64];
     bool holds_bad[SumTable::kCopiesMax];  // the job's
+    bool listed_by_it[SumTable::kCopiesMax];
     size_t count;
     SumPage page;
     alignas(4096) std::byte data[128 * kKiB];
@@ -142,6 +143,7 @@ class BlockSums {
   void StartLoad(Load* load, uint64_t region);
   static void LoadDone(io::Operation* operation);
   bool MayHoldBadRegion(uint64_t region) const;
+  bool IsBeingListed(uint64_t region) const;
   bool ClearsBad(const ReplicaOperation& operation) const;
   uint32_t NewSum(const ReplicaOperation& operation, uint64_t block) const;
   void Apply(const ReplicaOperation& operation);

@@ -50,7 +50,7 @@ void BlockSums::StartJob() {
 void BlockSums::AddCopy(uint64_t region) {
   const size_t index = batch_->count++;
   table_.CopyOut(region, &batch_->copies[index]);
-  batch_->holds_bad[index] = false;
+  batch_->holds_bad[index] = batch_->listed_by_it[index] = false;
 }
 
 void BlockSums::FillForSettle() {
@@ -99,7 +99,8 @@ void BlockSums::FillForFix() {
        ++operation->sums_next) {
     const uint64_t region = operation->sums_next;
     if (!concerned(region)) continue;
-    SumTable::Copy& copy = batch_->copies[batch_->count];
+    const size_t index = batch_->count;
+    SumTable::Copy& copy = batch_->copies[index];
     AddCopy(region);
     const uint64_t from = std::max(begin / kBlockBytes, region * kRegionBlocks);
     const uint64_t to = std::min(last / kBlockBytes + 1, (region + 1) * kRegionBlocks);
@@ -110,7 +111,10 @@ void BlockSums::FillForFix() {
       Learn(&copy, block % kRegionBlocks, sum);
     }
     // From now on nobody takes the region for one without bad blocks.
-    if (bad && !MayHoldBadRegion(region)) bad_regions_.push_back(region);
+    if (bad && !MayHoldBadRegion(region)) {
+      bad_regions_.push_back(region);
+      batch_->listed_by_it[index] = true;
+    }
   }
   job_last_ = operation->sums_next > last / kRegionBytes;
 }
@@ -281,6 +285,13 @@ void BlockSums::EndFix() {
     SumTable::Copy* copy = &batch_->copies[i];
     table_.Abandon(copy);
     if (job_status_.ok() && !batch_->holds_bad[i]) std::erase(bad_regions_, copy->region);
+    if (!batch_->listed_by_it[i]) continue;
+    if (job_status_.ok()) {
+      // For those that came before there was anything to load.
+      table_.Merge(copy->region, copy->sums);
+    } else if (!file_.MayHoldBad(copy->region)) {
+      std::erase(bad_regions_, copy->region);
+    }
   }
   const bool done = job_last_ || !job_status_.ok();
   if (done) fixes_.Remove(operation);
