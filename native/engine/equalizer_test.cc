@@ -389,13 +389,19 @@ TEST(engine_resync, TheRateOfAScrubChangesWhileItRunsAndStoppingEndsIt) {
   two.bench.On([&] { EXPECT_EQ(scrub().String("id", "").Take(), "two"); });
 }
 
+// All had the same when the last one left.
+template <size_t kCount>
+bool LastMissesAWrite(Scripted<kCount>& members) {
+  if (!members.bench.StartAndWait()) return false;
+  if (members.bench.Write(0, 65536, 1) != ErrorCode::kOk) return false;
+  members.Leave(kCount - 1);
+  return members.bench.Write(0, 65536, 2) == ErrorCode::kOk;
+}
+
 // What is good nowhere is good at no joiner either: neither what it had there nor a hole.
 TEST(engine_resync, ABlockThatIsGoodNowhereIsMarkedAtAJoiner) {
   Three three;
-  ASSERT(three.bench.StartAndWait());
-  ASSERT(three.bench.Write(0, 65536, 1) == ErrorCode::kOk);
-  three.Leave(2);
-  ASSERT(three.bench.Write(0, 65536, 2) == ErrorCode::kOk);
+  ASSERT(LastMissesAWrite(three));
   three.bench.On([&] {
     three[0].bad = {3, 4, 9};
     three[1].bad = {3, 4, 11};
@@ -413,10 +419,7 @@ TEST(engine_resync, ABlockThatIsGoodNowhereIsMarkedAtAJoiner) {
 // taken for the one that had it whole later.
 TEST(engine_resync, ABlockThatIsGoodNowhereIsMarkedWhereTheJoinerCallsItBadAsWell) {
   Two two;
-  ASSERT(two.bench.StartAndWait());
-  ASSERT(two.bench.Write(0, 65536, 1) == ErrorCode::kOk);
-  two.Leave(1);
-  ASSERT(two.bench.Write(0, 65536, 2) == ErrorCode::kOk);
+  ASSERT(LastMissesAWrite(two));
   two.bench.On([&] { two[0].bad = two[1].bad = {3}; });
   two[1].verdict = [&](const wire::Header& header) {
     // By then it can tell: of what it had, nothing was bad.

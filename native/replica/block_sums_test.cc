@@ -1,115 +1,14 @@
 #include <cstring>
 #include <memory>
-#include <span>
 
 #include "base/crc32c.h"
-#include "io/reactor_testing.h"
-#include "replica/replica_testing.h"
+#include "replica/sums_testing.h"
 
-// Checksums at rest, through a replica (rule 9).
+// Checksums at rest, through a replica (rule 9). Bad blocks: bad_blocks_test.cc.
 namespace ankole::replica {
 namespace {
 
-// Two regions and a block that is not whole.
-constexpr uint64_t kSize = 8 * kMiB + 512;
-constexpr char kHead[] = "/volume-head-000.img";
-constexpr char kSumsName[] = "/volume-head-000.img.crc";
-
-std::string Text(size_t bytes, char seed) {
-  std::string text(bytes, seed);
-  for (size_t i = 0; i < bytes; i += 61) text[i] = static_cast<char>(i / 61 + seed);
-  return text;
-}
-
-void FlipBit(io::FileSystem& files, const std::string& path, uint64_t at) {
-  Result<io::File> file = files.Open(path, {.write = true});
-  ASSERT_OK(file);
-  uint8_t byte = 0;
-  ASSERT_OK(files.ReadAt(file.value(), at, &byte, 1));
-  byte ^= 4;
-  ASSERT_OK(files.WriteAt(file.value(), at, &byte, 1));
-  files.Close(file.value());
-}
-
-struct Place {
-  explicit Place(io::Reactor& reactor, CacheMode cache = CacheMode::kBuffered,
-                 uint64_t size_bytes = kSize)
-      : files(reactor.files()), directory(test::TemporaryDirectory() + "/r") {
-    ASSERT_OK(Replica::Create(files, directory, TestIdentity(cache), size_bytes));
-  }
-  std::string head() const { return directory + kHead; }
-  std::string sums() const { return directory + kSumsName; }
-  CutFiles files;
-  std::string directory;
-};
-
-// The record that regions are cleaned under.
-void WriteRecord(Driver& driver) {
-  wire::RecordPair record;
-  record.current.epoch = {.attachment = 1, .run = 1};
-  record.current.generation = 1;
-  record.current.members.Add(0xa1);
-  EXPECT_EQ(driver.WriteRecord(record, record.current.epoch), ErrorCode::kOk);
-}
-
-ErrorCode CleanOnce(Driver& driver, uint64_t region, uint64_t count) {
-  ReplicaOperation& operation =
-      driver.Add(OperationKind::kClean, region * kRegionBytes, count * kRegionBytes);
-  operation.clean.epoch = {.attachment = 1, .run = 1};
-  operation.clean.generation = 1;
-  return driver.Run();
-}
-
-// As an engine does: each time checksums of one region more are computed.
-ErrorCode Clean(Driver& driver, uint64_t region, uint64_t count = 1) {
-  ErrorCode outcome = ErrorCode::kBusy;
-  for (uint64_t i = 0; i < count && outcome == ErrorCode::kBusy; ++i) {
-    outcome = CleanOnce(driver, region, count);
-  }
-  return outcome;
-}
-
-// Of the blocks of a range: whether SUM calls them bad.
-std::string BadOf(Driver& driver, uint64_t at, uint32_t length) {
-  std::string data(length + kSumScratchBytes, '?');
-  ReplicaOperation& operation = driver.Add(OperationKind::kSum, at, length, data.data());
-  operation.sums = reinterpret_cast<std::byte*>(data.data()) + length;
-  EXPECT_EQ(driver.Run(), ErrorCode::kOk);
-  const uint32_t blocks = BlocksTouched(at, length);
-  Result<wire::Sums> sums = wire::Sums::Decode(
-      std::as_bytes(std::span(data)).subspan(length, wire::SumsBytes(blocks)), length);
-  EXPECT(sums.ok());
-  if (!sums.ok()) return "";
-  std::string bad;
-  for (uint32_t i = 0; i < blocks; ++i) bad += sums.value().bad(i) ? 'x' : '.';
-  return bad;
-}
-
-// What CLEAN does first: everything known is durable.
-Status SettleAll(io::Reactor& reactor, Replica& replica) {
-  BlockSums::SettleRequest request;
-  request.end = DivideUp(replica.size_bytes(), kRegionBytes);
-  request.owner = &reactor;
-  request.done = [](BlockSums::SettleRequest* self) {
-    static_cast<io::Reactor*>(self->owner)->Stop();
-  };
-  replica.sums().Settle(&request);
-  reactor.Loop();
-  return request.status;
-}
-
-void Write(Driver& driver, uint64_t at, const std::string& data,
-           ErrorCode expected = ErrorCode::kOk) {
-  std::string copy = data;
-  EXPECT_EQ(driver.Do(OperationKind::kWrite, at, copy.size(), copy.data()), expected);
-}
-
-std::string Read(Driver& driver, uint64_t at, uint64_t length,
-                 ErrorCode expected = ErrorCode::kOk) {
-  std::string data(length, '?');
-  EXPECT_EQ(driver.Do(OperationKind::kRead, at, length, data.data()), expected);
-  return data;
-}
+using namespace testing;
 
 TEST(block_sums, a_flipped_bit_is_noticed_after_a_clean_stop) {
   io::OnEachBackend([](io::Reactor& reactor) {
@@ -196,7 +95,7 @@ TEST(block_sums, partial_writes_zeroes_and_unmaps_keep_them_right) {
     for (const bool reopen : {false, true}) {
       Place place(reactor);
       auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
-      std::string model(kSize, '\0');
+      std::string model(Place::kSize, '\0');
       const auto write = [&](uint64_t at, uint64_t length, char seed) {
         Write(*driver, at, Text(length, seed));
         model.replace(at, length, Text(length, seed));
@@ -314,11 +213,7 @@ TEST(block_sums, a_crash_makes_nothing_look_damaged) {
 TEST(block_sums, a_clean_stop_after_a_crash_leaves_what_is_not_known_unverified) {
   io::OnEachBackend([](io::Reactor& reactor) {
     Place place(reactor);
-    {
-      Driver driver(place.files, reactor, place.directory);
-      Write(driver, 0, Text(65536, 'a'));
-      driver.Drop();
-    }
+    WriteAndCrash(place, reactor);
     {
       Driver driver(place.files, reactor, place.directory);
       Write(driver, 4096, Text(4096, 'b'));
@@ -563,221 +458,13 @@ TEST(block_sums, a_header_that_rots_costs_the_checksums_and_says_so) {
   });
 }
 
-TEST(block_sums, bad_blocks_stay_bad_until_they_are_written_anew) {
-  io::OnEachBackend([](io::Reactor& reactor) {
-    for (const OperationKind kind :
-         {OperationKind::kWrite, OperationKind::kUnmap, OperationKind::kZero}) {
-      Place place(reactor);
-      auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
-      const auto crash = [&] {
-        driver->Drop();
-        driver = std::make_unique<Driver>(place.files, reactor, place.directory);
-      };
-      Write(*driver, 0, Text(32768, 'a'));
-      EXPECT_EQ(driver->Do(OperationKind::kBad, 4096, 8192), ErrorCode::kOk);
-      for (int i = 0; i < 2; ++i) {
-        Read(*driver, 4096, 4096, ErrorCode::kCorrupt);
-        Read(*driver, 8192, 4096, ErrorCode::kCorrupt);
-        EXPECT(Read(*driver, 0, 4096) == Text(32768, 'a').substr(0, 4096));
-        crash();
-      }
-      ASSERT_OK(SettleAll(reactor, driver->replica()));
-      Read(*driver, 4096, 4096, ErrorCode::kCorrupt);
-      // In part: not anew.
-      Write(*driver, 4096, Text(512, 'x'));
-      Read(*driver, 4096, 4096, ErrorCode::kCorrupt);
-      std::string data = Text(4096, 'b');
-      EXPECT_EQ(driver->Do(kind, 4096, 4096, data.data()), ErrorCode::kOk);
-      for (int i = 0; i < 2; ++i) {
-        EXPECT(Read(*driver, 4096, 4096) ==
-               (kind == OperationKind::kWrite ? data : std::string(4096, '\0')));
-        Read(*driver, 8192, 4096, ErrorCode::kCorrupt);
-        crash();
-      }
-      EXPECT_EQ(driver->Do(kind, 0, 32768, Text(32768, 'c').data()), ErrorCode::kOk);
-      Read(*driver, 0, 32768);
-      ASSERT_OK(driver->Close(true));
-      driver = std::make_unique<Driver>(place.files, reactor, place.directory);
-      Read(*driver, 0, 32768);
-      EXPECT_EQ(driver->replica().sum_counters().errors, 0U);
-    }
-  });
-}
-
-// Simulator, seed 6010857: a SUM that came while the first block of the region was marked called
-// all of them bad, and a write of a part of one would have made that so for good.
-TEST(block_sums, the_first_mark_of_a_region_makes_no_other_block_bad) {
-  io::OnEachBackend([](io::Reactor& reactor) {
-    Place place(reactor);
-    {
-      Driver driver(place.files, reactor, place.directory);
-      Write(driver, 0, Text(65536, 'a'));
-      driver.Drop();
-    }
-    Driver driver(place.files, reactor, place.directory);
-    std::string summed(65536 + kSumScratchBytes, '?');
-    ReplicaOperation& sum = driver.Add(OperationKind::kSum, 0, 65536, summed.data());
-    sum.sums = reinterpret_cast<std::byte*>(summed.data()) + 65536;
-    std::string part = Text(512, 'x');
-    driver.Add(OperationKind::kWrite, 8192, 512, part.data());
-    std::string read(4096, '?');
-    driver.Add(OperationKind::kRead, 12288, 4096, read.data());
-    driver.Add(OperationKind::kBad, 4096, 4096);
-    EXPECT_EQ(driver.Run(), ErrorCode::kOk);
-    const Result<wire::Sums> sums = wire::Sums::Decode(
-        std::as_bytes(std::span(summed)).subspan(65536, wire::SumsBytes(16)), 65536);
-    ASSERT_OK(sums);
-    for (uint32_t block = 0; block < 16; ++block) EXPECT(block == 1 || !sums.value().bad(block));
-    EXPECT_EQ(BadOf(driver, 0, 65536), ".x" + std::string(14, '.'));
-    EXPECT(Read(driver, 8192, 512) == part);
-  });
-}
-
-// Simulator: a replica that was filled from this one, holes left out, read as zeros there.
-TEST(block_sums, a_bad_block_is_no_hole_for_who_asks_what_there_is) {
-  io::OnEachBackend([](io::Reactor& reactor) {
-    Place place(reactor);
-    Driver driver(place.files, reactor, place.directory);
-    const auto status = [&](uint64_t offset) {
-      BlockExtent extents[4];
-      ReplicaOperation& operation = driver.Add(OperationKind::kStatus, offset, 65536);
-      operation.extents = extents;
-      operation.extents_max = 4;
-      bool data = false;
-      driver.on_done = [&](ReplicaOperation* done) {
-        data = done->extents_count > 0 && !extents[0].hole && !extents[0].zero;
-      };
-      EXPECT_EQ(driver.Run(), ErrorCode::kOk);
-      driver.on_done = nullptr;
-      return data;
-    };
-    EXPECT(!status(0));
-    EXPECT_EQ(driver.Do(OperationKind::kBad, 0, 4096), ErrorCode::kOk);
-    EXPECT(status(0));
-    EXPECT(!status(4 * kMiB));
-    EXPECT_EQ(driver.Do(OperationKind::kUnmap, 0, 4096), ErrorCode::kOk);
-    EXPECT(!status(0));
-  });
-}
-
-// Simulator, seed 700187: a hole that is bad read as zeros where the page did not tell.
-TEST(block_sums, a_page_that_rots_makes_no_bad_block_good) {
-  io::OnEachBackend([](io::Reactor& reactor) {
-    Place place(reactor);
-    constexpr uint64_t kRegions = (kSize + kRegionBytes - 1) / kRegionBytes;
-    {
-      Driver driver(place.files, reactor, place.directory);
-      Write(driver, 0, Text(4096, 'a'));
-      Write(driver, 16384, Text(4096, 'b'));
-      EXPECT_EQ(driver.Do(OperationKind::kBad, 8192, 4096), ErrorCode::kOk);
-      ASSERT_OK(driver.Close(true));
-    }
-    FlipBit(place.files, place.sums(), SumPageOffset(0) + 5);
-    {
-      // The copy of the page is whole.
-      Driver driver(place.files, reactor, place.directory);
-      Read(driver, 8192, 4096, ErrorCode::kCorrupt);
-      EXPECT(Read(driver, 0, 4096) == Text(4096, 'a'));
-      ASSERT_OK(driver.Close(true));
-    }
-    FlipBit(place.files, place.sums(), SumPageOffset(0) + 5);
-    FlipBit(place.files, place.sums(), SumCopyOffset(kRegions) + 5);
-    Driver driver(place.files, reactor, place.directory);
-    Read(driver, 8192, 4096, ErrorCode::kCorrupt);
-    Read(driver, 0, 4096, ErrorCode::kCorrupt);
-    // Of what is changed in part the rest is not known either.
-    std::string part = Text(512, 'x');
-    EXPECT_EQ(driver.Do(OperationKind::kWrite, 8192, 512, part.data()), ErrorCode::kIoError);
-    EXPECT_EQ(driver.Do(OperationKind::kUnmap, 8192, 512), ErrorCode::kIoError);
-    // What is written as a whole is good, and the others stay as they are.
-    Write(driver, 0, Text(4096, 'c'));
-    EXPECT(Read(driver, 0, 4096) == Text(4096, 'c'));
-    Read(driver, 8192, 4096, ErrorCode::kCorrupt);
-    Read(driver, 16384, 4096, ErrorCode::kCorrupt);
-    EXPECT_EQ(driver.Do(OperationKind::kUnmap, 4096, kRegionBytes - 4096), ErrorCode::kOk);
-    EXPECT(Read(driver, 8192, 4096) == std::string(4096, '\0'));
-    EXPECT(Read(driver, 0, 4096) == Text(4096, 'c'));
-  });
-}
-
-// Else it goes on with a file of checksums that takes nothing, and never joins again (seed
-// 4029620).
-TEST(block_sums, a_mark_of_a_bad_block_that_cannot_be_synced_makes_the_replica_suspect) {
-  io::OnEachBackend([](io::Reactor& reactor) {
-    Place place(reactor);
-    {
-      Driver driver(place.files, reactor, place.directory);
-      place.files.fail_sync = true;
-      EXPECT_EQ(driver.Do(OperationKind::kBad, 8192, 4096), ErrorCode::kIoError);
-      EXPECT(driver.replica().sync_failed());
-      place.files.fail_sync = false;
-      EXPECT_EQ(driver.Do(OperationKind::kFlush), ErrorCode::kSuspect);
-    }
-    Driver driver(place.files, reactor, place.directory);
-    EXPECT_EQ(driver.Do(OperationKind::kBad, 8192, 4096), ErrorCode::kOk);
-  });
-}
-
-// The medium may give it again.
-TEST(block_sums, nothing_is_made_of_a_page_that_cannot_be_read) {
-  io::OnEachBackend([](io::Reactor& reactor) {
-    Place place(reactor);
-    constexpr uint64_t kRegions = (kSize + kRegionBytes - 1) / kRegionBytes;
-    {
-      Driver driver(place.files, reactor, place.directory);
-      Write(driver, 0, Text(4096, 'a'));
-      Write(driver, 16384, Text(4096, 'b'));
-      EXPECT_EQ(driver.Do(OperationKind::kBad, 8192, 4096), ErrorCode::kOk);
-      ASSERT_OK(driver.Close(true));
-    }
-    // So that it is not known already.
-    FlipBit(place.files, place.sums(), SumPageOffset(0) + 5);
-    FlipBit(place.files, place.sums(), SumCopyOffset(kRegions) + 5);
-    Driver driver(place.files, reactor, place.directory);
-    place.files.fail_reads = 1;
-    Write(driver, 0, Text(4096, 'c'), ErrorCode::kIoError);
-    EXPECT(place.files.fail_reads == 0);
-    FlipBit(place.files, place.sums(), SumPageOffset(0) + 5);
-    EXPECT(Read(driver, 16384, 4096) == Text(4096, 'b'));
-    Read(driver, 8192, 4096, ErrorCode::kCorrupt);
-    Write(driver, 0, Text(4096, 'd'));
-    EXPECT(Read(driver, 0, 4096) == Text(4096, 'd'));
-  });
-}
-
-// The mark cut at each I/O: it is there, or it was not answered.
-TEST(block_sums, a_bad_mark_that_is_cut_is_there_or_was_not_answered) {
-  io::OnEachBackend([](io::Reactor& reactor) {
-    bool done = false;
-    int cut = 1;
-    for (; !done; ++cut) {
-      Place place(reactor);
-      {
-        Driver driver(place.files, reactor, place.directory);
-        Write(driver, 0, Text(32768, 'a'));
-        place.files.torn_bytes = 700;
-        place.files.Reset(cut);
-        done = driver.Do(OperationKind::kBad, 4096, 4096) == ErrorCode::kOk;
-        driver.Drop();
-        place.files.Reset(0);
-        (void)place.files.Remove(place.directory + "/failed").ok();
-      }
-      Driver driver(place.files, reactor, place.directory);
-      if (done) Read(driver, 4096, 4096, ErrorCode::kCorrupt);
-      Read(driver, 0, 4096);
-      Read(driver, 8192, 4096);
-    }
-    EXPECT(cut > 3);
-  });
-}
-
 TEST(block_sums, without_them_nothing_is_kept) {
   io::OnEachBackend([](io::Reactor& reactor) {
     CutFiles files(reactor.files());
     const std::string directory = test::TemporaryDirectory() + "/r";
     Identity identity = TestIdentity();
     identity.checksums = false;
-    ASSERT_OK(Replica::Create(files, directory, identity, kSize));
+    ASSERT_OK(Replica::Create(files, directory, identity, Place::kSize));
     {
       Driver driver(files, reactor, directory);
       EXPECT(!driver.replica().has_checksums());
