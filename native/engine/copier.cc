@@ -414,6 +414,7 @@ void Copier::OnErrand(Errand* errand) {
 
 // A step is done: nothing of it is in flight.
 void Copier::Advance(Copy* copy) {
+  if (copy->state == Copy::State::kWriting && copy->kind == CopyKind::kFill) --fills_writing_;
   if (copy->cancelled) {
     Finish(copy, ErrorCode::kCancelled);
     return;
@@ -450,18 +451,35 @@ void Copier::Advance(Copy* copy) {
       return;
     }
     case Copy::State::kReading:
-      copy->cursor = 0;
-      copy->targets_left = 0;
-      copy->state = Copy::State::kWriting;
-      Pump(copy);
+      copy->state = Copy::State::kHeld;
+      if (copy->kind != CopyKind::kFill || !fills_held_) Write(copy);
       return;
     case Copy::State::kWriting:
       Finish(copy, ErrorCode::kOk);
       return;
     case Copy::State::kFree:
+    case Copy::State::kHeld:
     case Copy::State::kLocking:
     case Copy::State::kParked:
       CHECK(false);
+  }
+}
+
+void Copier::Write(Copy* copy) {
+  copy->cursor = 0;
+  copy->targets_left = 0;
+  copy->state = Copy::State::kWriting;
+  if (copy->kind == CopyKind::kFill) ++fills_writing_;
+  Pump(copy);
+}
+
+void Copier::HoldFills(bool hold) {
+  fills_held_ = hold;
+  if (hold) return;
+  Copy* next = nullptr;
+  for (Copy* copy = active_.front(); copy != nullptr; copy = next) {
+    next = active_.Next(copy);
+    if (copy->state == Copy::State::kHeld) Write(copy);
   }
 }
 
@@ -512,26 +530,18 @@ void Copier::Kick() {
   for (Copy* copy = active_.front(); copy != nullptr; copy = next) {
     next = active_.Next(copy);
     if (copy->state == Copy::State::kParked) Sum(copy);
+    if (copy->state == Copy::State::kHeld && copy->cancelled) Finish(copy, ErrorCode::kCancelled);
   }
 }
 
-void Copier::CancelFills(const Link& joiner) {
-  for (Copy* copy = locking_.front(); copy != nullptr; copy = locking_.Next(copy)) {
-    copy->cancelled |= copy->joiner == &joiner;
-  }
-  for (Copy* copy = active_.front(); copy != nullptr; copy = active_.Next(copy)) {
-    copy->cancelled |= copy->joiner == &joiner;
-  }
-  Kick();
-}
-
-void Copier::CancelAll() {
-  for (Copy* copy = locking_.front(); copy != nullptr; copy = locking_.Next(copy)) {
-    copy->cancelled = true;
-  }
-  for (Copy* copy = active_.front(); copy != nullptr; copy = active_.Next(copy)) {
-    copy->cancelled = true;
-  }
+// `joiner`: null: copies of any kind.
+void Copier::Cancel(const Link* joiner, bool written) {
+  const auto cancel = [&](Copy* copy) {
+    if (joiner != nullptr && copy->joiner != joiner) return;
+    copy->cancelled |= written || copy->state != Copy::State::kWriting;
+  };
+  for (Copy* copy = locking_.front(); copy != nullptr; copy = locking_.Next(copy)) cancel(copy);
+  for (Copy* copy = active_.front(); copy != nullptr; copy = active_.Next(copy)) cancel(copy);
   Kick();
 }
 

@@ -23,8 +23,8 @@ enum class CopyKind : uint8_t {
 
 // One range of whole blocks, at most kDataBytesMax, that is made the same at several replicas:
 //
-//   locking ─▶ summing ─▶ reading ─▶ writing ─▶ done        any ─a member is away▶ parked ─▶
-//   summing
+//   locking ─▶ summing ─▶ reading ─▶ (held ─▶) writing ─▶ done
+//                any ─a member is away▶ parked ─▶ summing
 //
 // Checksums are compared first, and only the blocks that differ are read and written. The range is
 // locked from before the first question to after the last answer, also while it is parked: a write
@@ -32,7 +32,7 @@ enum class CopyKind : uint8_t {
 struct Copy {
   static constexpr size_t kErrands = 8;
   static constexpr uint8_t kNobody = 0xff;
-  enum class State : uint8_t { kFree, kLocking, kSumming, kReading, kWriting, kParked };
+  enum class State : uint8_t { kFree, kLocking, kSumming, kReading, kHeld, kWriting, kParked };
 
   // --- set by who starts it ---
   CopyKind kind = CopyKind::kEqual;
@@ -99,10 +99,16 @@ class Copier {
 
   // The members, or which of them can be reached, may have changed.
   void Kick();
+  // Nothing of what was read for a joiner begins to be written to it until it is called with false.
+  void HoldFills(bool hold);
+  // How many copies are being written to a joiner.
+  size_t fills_writing() const { return fills_writing_; }
   // Copies to this joiner end with kCancelled, as soon as nothing of them is in flight.
-  void CancelFills(const Link& joiner);
+  void CancelFills(const Link& joiner) { Cancel(&joiner, true); }
+  // Likewise, but not those that are being written.
+  void CancelUnwritten(const Link& joiner) { Cancel(&joiner, false); }
   // All end.
-  void CancelAll();
+  void CancelAll() { Cancel(nullptr, true); }
 
   // The lowest tag that one under way may have used; UINT64_MAX: none is.
   uint64_t OldestTag() const { return active_.empty() ? UINT64_MAX : active_.front()->tag; }
@@ -124,7 +130,9 @@ class Copier {
   bool Send(Copy* copy, size_t index, wire::Opcode opcode, uint32_t first, uint32_t blocks);
   void OnErrand(Errand* errand);
   void Advance(Copy* copy);
+  void Write(Copy* copy);
   void Fault(Copy* copy);
+  void Cancel(const Link* joiner, bool written);
   void Finish(Copy* copy, ErrorCode status);
   bool Ready(const Copy& copy) const;
   bool PickSource(Copy* copy) const;
@@ -137,6 +145,8 @@ class Copier {
   Copy* memory_;
   size_t made_ = 0;
   uint64_t copied_bytes_ = 0;
+  bool fills_held_ = false;
+  size_t fills_writing_ = 0;
   IntrusiveList<Copy, &Copy::node> free_;
   IntrusiveList<Copy, &Copy::node> locking_;
   IntrusiveList<Copy, &Copy::node> active_;  // they have the lock; in the order of their tags

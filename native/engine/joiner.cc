@@ -15,6 +15,9 @@ constexpr uint64_t kHoldOffMaxNs = 60 * kNsPerSecond;
 // One that is full does not flap: as soon as there is room it is to come back.
 constexpr uint64_t kFullHoldOffNs = 2 * kNsPerSecond;
 constexpr uint64_t kTellNs = kNsPerSecond;
+// What is read ahead has its range locked, so that clients wait for it. Where it has to wait for
+// longer it is given back, and nothing is read ahead any more.
+constexpr uint64_t kHeldMaxNs = 100 * kNsPerMs;
 
 }  // namespace
 
@@ -108,6 +111,7 @@ void Joiner::Reset() {
   virgin_.Clear();
   map_.Clear();
   descends_ = flush_due_ = false;
+  reads_ahead_ = true;
   copied_regions_ = unsynced_bytes_ = total_ = copied_bytes_ = told_bytes_ = rate_ = told_ns_ = 0;
 }
 
@@ -125,6 +129,7 @@ void Joiner::LetGo(const Status& why) {
   }
   Reset();
   copier_.CancelFills(link);
+  HoldWrites(false);
   walker_.Cancel();
   if (told) {
     host_.log().Log(LogLevel::kWarn, "replica " + wire::ReplicaIdText(link.replica()) +
@@ -281,13 +286,26 @@ bool Joiner::Takes(const Operation& operation) {
   return false;
 }
 
+void Joiner::HoldWrites(bool hold) {
+  if (hold == (held_since_ns_ != 0)) return;
+  held_since_ns_ = hold ? host_.reactor().NowNs() : 0;
+  copier_.HoldFills(hold);
+}
+
+// A disk that is written to while it syncs lets whoever shares its device wait, and for long: what
+// is to be written next is read meanwhile, but not written.
+void Joiner::ChunkDone(uint64_t copied_bytes) {
+  // What was begun for one that was let go counts for none.
+  if (phase_ != Phase::kBulk && phase_ != Phase::kLive) return;
+  unsynced_bytes_ += copied_bytes;
+  if (unsynced_bytes_ < sync_bytes_) return;
+  HoldWrites(true);
+  if (copier_.fills_writing() == 0 && !sync_.in_flight()) SyncCopied();
+}
+
 bool Joiner::NextRegion(Walker::Region* region) {
   const bool bulk = phase_ == Phase::kBulk;
   if (!bulk && phase_ != Phase::kLive) return false;
-  if (unsynced_bytes_ >= sync_bytes_) {
-    if (sync_.in_flight()) return false;
-    SyncCopied();
-  }
   const uint64_t next = lacks_.regions().Next(bulk ? bulk_next_ : 0);
   if (next == RegionSet::kNone) return false;
   const RegionRun run = {static_cast<uint32_t>(next), 1};
@@ -311,14 +329,13 @@ void Joiner::RegionDone(const Walker::Region& region, ErrorCode status,
     return;
   }
   copied_bytes_ += totals.copied_bytes;
-  unsynced_bytes_ += totals.copied_bytes;
-  if (status != ErrorCode::kOk) {
-    lacks_.Add({region.number, 1});
+  if (status != ErrorCode::kOk) lacks_.Add({region.number, 1});
+  if (status != ErrorCode::kOk && status != ErrorCode::kCancelled) {
     LetGo({status, "region " + std::to_string(region.number) +
                        " cannot be copied: " + ErrorCodeName(status)});
     return;
   }
-  ++copied_regions_;
+  if (status == ErrorCode::kOk) ++copied_regions_;
   walker_.Pump();
   if (copying_ == 0) AfterRegions();
 }
@@ -331,6 +348,7 @@ void Joiner::SyncCopied() {
 }
 
 void Joiner::OnCopiedSynced() {
+  HoldWrites(false);
   if (sync_.link != link_ || (phase_ != Phase::kBulk && phase_ != Phase::kLive)) {
     Next();
     return;
@@ -545,6 +563,10 @@ void Joiner::Look(uint64_t now_ns) {
   }
   if (flush_due_) Flush(phase_);
   Propose();
+  if (held_since_ns_ != 0 && reads_ahead_ && now_ns - held_since_ns_ >= kHeldMaxNs) {
+    reads_ahead_ = false;
+    copier_.CancelUnwritten(*link_);
+  }
   if (phase_ == Phase::kBulk || phase_ == Phase::kLive) {
     walker_.Pump();
     if (copying_ == 0) AfterRegions();

@@ -120,11 +120,14 @@ class Joiner final : Walker::Client {
   void OnMap(ErrorCode status);
   void TakeMap();
   void BeginBulk();
+  bool MayCopy() override { return reads_ahead_ || held_since_ns_ == 0; }
+  void ChunkDone(uint64_t copied_bytes) override;
   bool NextRegion(Walker::Region* region) override;
   void RegionDone(const Walker::Region& region, ErrorCode status,
                   const Walker::Totals& totals) override;
   void AfterRegions();
   void SyncCopied();
+  void HoldWrites(bool hold);
   void OnCopiedSynced();
   void Flush(Phase phase);
   void OnFlushed(bool ok);
@@ -159,6 +162,8 @@ class Joiner final : Walker::Client {
   const uint64_t sync_bytes_;
   uint64_t unsynced_bytes_ = 0;  // copied since the last one of `sync_`
   Errand sync_;
+  uint64_t held_since_ns_ = 0;  // 0: what was read may be written
+  bool reads_ahead_ = true;     // while what was copied is synced
   uint64_t barrier_tag_ = 0;
   uint64_t generation_ = 0;  // of the members that kMissing began with
 

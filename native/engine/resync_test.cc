@@ -76,7 +76,7 @@ TEST(engine_resync, WhatIsCopiedIsSyncedInPortions) {
   for (uint64_t at = 0; at < kSize; at += kMiB) {
     ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
   }
-  // While a sync is not answered no more than another portion is copied.
+  // While a sync is not answered nothing is written: a disk that does both lets others wait.
   size_t flushes = 0;
   bool holds = true;
   three[2].verdict = [&](const wire::Header& header) {
@@ -86,7 +86,10 @@ TEST(engine_resync, WhatIsCopiedIsSyncedInPortions) {
   };
   three.Return(2);
   ASSERT(three.bench.Until([&] { return flushes == 1; }));
-  EXPECT(!three.bench.Until([&] { return three[2].written_bytes > 3 * kRegionBytes; }, 700));
+  uint64_t written_bytes = 0;
+  three.bench.On([&] { written_bytes = three[2].written_bytes; });
+  EXPECT(written_bytes >= kRegionBytes && written_bytes < 2 * kRegionBytes);
+  EXPECT(!three.bench.Until([&] { return three[2].written_bytes > written_bytes; }, 700));
   three.bench.On([&] {
     EXPECT_EQ(flushes, 1U);
     holds = false;
@@ -125,7 +128,11 @@ TEST(engine_resync, WhatIsWrittenMeanwhileIsComparedInPartsOfRegions) {
   });
   ASSERT(three.WaitForMembers(3));
   EXPECT(three.Same());
-  three.bench.On([&] { EXPECT_EQ(three[2].summed_bytes, kSize + 3 * LackSet::kPartBytes); });
+  // What was read ahead may have been given back, and that region is compared once more.
+  three.bench.On([&] {
+    const uint64_t again_bytes = three[2].summed_bytes - kSize - 3 * LackSet::kPartBytes;
+    EXPECT(again_bytes == 0 || again_bytes == kRegionBytes);
+  });
 }
 
 TEST(engine_resync, ASyncOfWhatWasCopiedThatFailsLetsTheJoinerGo) {
@@ -145,6 +152,64 @@ TEST(engine_resync, ASyncOfWhatWasCopiedThatFailsLetsTheJoinerGo) {
   ASSERT(three.WaitForMembers(3));
   EXPECT(three.Same());
   three.bench.On([&] { EXPECT(flushes > kSize / kRegionBytes); });
+}
+
+// What is read ahead meanwhile has its range locked.
+TEST(engine_resync, ASyncThatIsSlowHoldsNobodyUp) {
+  Three three;
+  three.bench.options.copied_sync_bytes = kRegionBytes;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  size_t flushes = 0;
+  three[2].verdict = [&](const wire::Header& header) {
+    const bool holds = header.opcode == wire::Opcode::kFlush && ++flushes == 1;
+    return Verdict{holds ? What::kHold : What::kServe, ErrorCode::kOk};
+  };
+  three.Return(2);
+  ASSERT(three.bench.Until([&] { return flushes == 1; }));
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, 4096, 2) == ErrorCode::kOk);
+  }
+  three.bench.On([&] {
+    EXPECT_EQ(flushes, 1U);
+    three[2].Release();
+  });
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+}
+
+TEST(engine_resync, AJoinerThatIsLostWhileItSyncsComesBack) {
+  Three three;
+  three.bench.options.copied_sync_bytes = kRegionBytes;
+  ASSERT(three.bench.StartAndWait());
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
+  }
+  uint64_t read_bytes = 0;
+  const auto reads = [&](const wire::Header& header) {
+    if (header.opcode == wire::Opcode::kRead) read_bytes += header.length_bytes;
+    return Verdict{};
+  };
+  three[0].verdict = reads;
+  three[1].verdict = reads;
+  size_t flushes = 0;
+  three[2].verdict = [&](const wire::Header& header) {
+    const bool holds = header.opcode == wire::Opcode::kFlush && ++flushes == 1;
+    return Verdict{holds ? What::kHold : What::kServe, ErrorCode::kOk};
+  };
+  three.Return(2);
+  // What comes next was read, and waits for the sync.
+  ASSERT(three.bench.Until(
+      [&] { return flushes == 1 && read_bytes > three[2].written_bytes + 2 * kMiB; }));
+  three.bench.On([&] { three[2].Break(); });
+  ASSERT(three.WaitForMembers(3));
+  EXPECT(three.Same());
+  ASSERT(three.bench.Write(0, 4096, 2) == ErrorCode::kOk);
+  EXPECT(three.Same());
 }
 
 TEST(engine_resync, OnlyTheRegionsThatMayDifferAreCompared) {

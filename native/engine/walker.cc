@@ -116,7 +116,7 @@ size_t Walker::CopiesMax() const {
 void Walker::Pump() {
   if (pumping_) return;
   pumping_ = true;
-  while (copies_ < CopiesMax() && MayStart()) {
+  while (copies_ < CopiesMax() && client_.MayCopy() && MayStart()) {
     Copy* copy = copier_.Acquire();
     if (copy == nullptr) break;
     Job* job = NextJob();
@@ -148,10 +148,12 @@ void Walker::OnCopy(Copy* copy) {
   job->totals.repaired_blocks += copy->repaired_blocks;
   job->totals.corrupt_blocks += copy->corrupt_blocks;
   job->totals.differing_blocks += copy->differing_blocks;
-  if (kind_ != CopyKind::kScrub) Spend(copy->copied_bytes);
+  const uint32_t copied_bytes = copy->copied_bytes;
+  if (kind_ != CopyKind::kScrub) Spend(copied_bytes);
   copier_.Release(copy);
   --job->copies;
   --copies_;
+  client_.ChunkDone(copied_bytes);
   const bool ended = job->next_bytes >= job->end_bytes || job->status != ErrorCode::kOk;
   if (job->copies == 0 && ended) {
     job->used = false;

@@ -28,6 +28,10 @@ class Walker {
   };
   class Client {
    public:
+    // False: no chunk is begun now (Pump asks again).
+    virtual bool MayCopy() { return true; }
+    // A chunk of a region ended; `copied_bytes` of it were written.
+    virtual void ChunkDone(uint64_t copied_bytes) { static_cast<void>(copied_bytes); }
     // The next region to go through; false: none now (Pump asks again).
     virtual bool NextRegion(Region* region) = 0;
     // All chunks of the region ended; `status` is the first that was not kOk.
