@@ -75,6 +75,28 @@ function noteStall(t: Test, load: LoadProcess, event: string, limitMs: number): 
   noteFigure(t, { event, what, value: longestMs, unit: 'ms' }, limitMs)
 }
 
+/** How long a request may take while nothing goes on but the load, and for how long that must hold. */
+const quietMs = 50
+const quietForMs = 10_000
+const settleMs = 180_000
+
+/**
+ * What was written before lies in caches that no command reaches (of the machine that runs this one, or of the disk), and while
+ * those are emptied a request takes up to a second, with nothing else going on at all. That is not what is measured.
+ */
+async function settle(t: Test, load: LoadProcess): Promise<void> {
+  const until = performance.now() + settleMs
+  for (;;) {
+    await load.mark()
+    await sleep(quietForMs)
+    const { longestMs } = load.progress
+    if (longestMs <= quietMs) return
+    if (performance.now() < until) continue
+    t.comment(`the disks are not quiet: a request takes up to ${Math.round(longestMs)} ms with nothing else going on`)
+    return
+  }
+}
+
 function dropCaches(): void {
   run('sync', [])
   writeFileSync('/proc/sys/vm/drop_caches', '3')
@@ -107,7 +129,14 @@ t.test('a new replica gets everything', { skip: lacks }, async (t) => {
   const site = cluster.sites[1]!
   await cluster.attach()
   await load.more(100)
-  if (figures) dropCaches()
+  // Before and after, as what was read before is read faster, and each is the first once.
+  const plainMs: number[] = []
+  if (figures) {
+    await settle(t, load)
+    plainMs.push(copyMs(cluster))
+    dropCaches()
+    await settle(t, load)
+  }
   await load.mark()
   cluster.add(site)
   const is = (state: string) => (): boolean => cluster.replicaReport(site)?.state === state
@@ -119,12 +148,12 @@ t.test('a new replica gets everything', { skip: lacks }, async (t) => {
   noteFigure(t, { event, what: 'to full redundancy', value: tookMs, unit: 'ms' })
   await load.more(200)
   await cluster.endsWell(load, event)
-  if (figures)
-    noteFigure(
-      t,
-      { event, what: 'of the time of plain copying', value: tookMs / copyMs(cluster), unit: 'times' },
-      1 / 0.6,
-    )
+  if (figures) {
+    plainMs.push(copyMs(cluster))
+    const value = (tookMs * plainMs.length) / plainMs.reduce((sum, ms) => sum + ms)
+    const each = plainMs.map((ms) => Math.round(ms / 1000)).join(' and ')
+    noteFigure(t, { event, what: `of the time of plain copying (${each} s)`, value, unit: 'times' }, 1 / 0.6)
+  }
 })
 
 /** How long `cp` and `sync` take for the same data, from the disk that it was copied from to one like it that is empty. */
