@@ -10,6 +10,17 @@ using Three = Scripted<3>;
 
 constexpr uint64_t kSize = Bench::kSizeBytes;
 
+// The last one is away while all of the volume is written; what it gets is synced region by region.
+bool OneMissesAll(Three& three) {
+  three.bench.options.copied_sync_bytes = kRegionBytes;
+  if (!three.bench.StartAndWait()) return false;
+  three.Leave(2);
+  for (uint64_t at = 0; at < kSize; at += kMiB) {
+    if (three.bench.Write(at, kMiB32, 1) != ErrorCode::kOk) return false;
+  }
+  return true;
+}
+
 TEST(engine_resync, AReplicaThatWasAwayGetsWhatChanged) {
   Three three;
   ASSERT(three.bench.StartAndWait());
@@ -70,12 +81,7 @@ TEST(engine_resync, WhatFillsAJoinerIsNotKeptInPageCaches) {
 
 TEST(engine_resync, WhatIsCopiedIsSyncedInPortions) {
   Three three;
-  three.bench.options.copied_sync_bytes = kRegionBytes;
-  ASSERT(three.bench.StartAndWait());
-  three.Leave(2);
-  for (uint64_t at = 0; at < kSize; at += kMiB) {
-    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
-  }
+  ASSERT(OneMissesAll(three));
   // While a sync is not answered nothing is written: a disk that does both lets others wait.
   size_t flushes = 0;
   bool holds = true;
@@ -103,12 +109,7 @@ TEST(engine_resync, WhatIsCopiedIsSyncedInPortions) {
 // Random writes would have all of the volume compared once more.
 TEST(engine_resync, WhatIsWrittenMeanwhileIsComparedInPartsOfRegions) {
   Three three;
-  three.bench.options.copied_sync_bytes = kRegionBytes;
-  ASSERT(three.bench.StartAndWait());
-  three.Leave(2);
-  for (uint64_t at = 0; at < kSize; at += kMiB) {
-    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
-  }
+  ASSERT(OneMissesAll(three));
   size_t flushes = 0;
   bool holds = true;
   three[2].verdict = [&](const wire::Header& header) {
@@ -137,12 +138,7 @@ TEST(engine_resync, WhatIsWrittenMeanwhileIsComparedInPartsOfRegions) {
 
 TEST(engine_resync, ASyncOfWhatWasCopiedThatFailsLetsTheJoinerGo) {
   Three three;
-  three.bench.options.copied_sync_bytes = kRegionBytes;
-  ASSERT(three.bench.StartAndWait());
-  three.Leave(2);
-  for (uint64_t at = 0; at < kSize; at += kMiB) {
-    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
-  }
+  ASSERT(OneMissesAll(three));
   size_t flushes = 0;
   three[2].verdict = [&](const wire::Header& header) {
     const bool fails = header.opcode == wire::Opcode::kFlush && ++flushes == 1;
@@ -157,12 +153,7 @@ TEST(engine_resync, ASyncOfWhatWasCopiedThatFailsLetsTheJoinerGo) {
 // What is read ahead meanwhile has its range locked.
 TEST(engine_resync, ASyncThatIsSlowHoldsNobodyUp) {
   Three three;
-  three.bench.options.copied_sync_bytes = kRegionBytes;
-  ASSERT(three.bench.StartAndWait());
-  three.Leave(2);
-  for (uint64_t at = 0; at < kSize; at += kMiB) {
-    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
-  }
+  ASSERT(OneMissesAll(three));
   size_t flushes = 0;
   three[2].verdict = [&](const wire::Header& header) {
     const bool holds = header.opcode == wire::Opcode::kFlush && ++flushes == 1;
@@ -183,12 +174,7 @@ TEST(engine_resync, ASyncThatIsSlowHoldsNobodyUp) {
 
 TEST(engine_resync, AJoinerThatIsLostWhileItSyncsComesBack) {
   Three three;
-  three.bench.options.copied_sync_bytes = kRegionBytes;
-  ASSERT(three.bench.StartAndWait());
-  three.Leave(2);
-  for (uint64_t at = 0; at < kSize; at += kMiB) {
-    ASSERT(three.bench.Write(at, kMiB32, 1) == ErrorCode::kOk);
-  }
+  ASSERT(OneMissesAll(three));
   uint64_t read_bytes = 0;
   const auto reads = [&](const wire::Header& header) {
     if (header.opcode == wire::Opcode::kRead) read_bytes += header.length_bytes;
