@@ -86,6 +86,11 @@ class Cluster {
     return NewerRecord(proposed_, complete_) ? proposed_.members : complete_.members;
   }
 
+  // The epoch of that engine.
+  const wire::Epoch& targets_epoch() const {
+    return NewerRecord(proposed_, complete_) ? proposed_.epoch : complete_.epoch;
+  }
+
   World& world;
   Network network;
   Store store;

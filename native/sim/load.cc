@@ -331,8 +331,13 @@ void Load::JudgeError(Request* request, uint64_t at) {
       cluster_.rot->Excuses(request->offset_bytes, request->length_bytes)) {
     return;
   }
+  // One that was held up answers by the members that it had, when another engine has others (seed
+  // 9041628).
+  const bool superseded = request->engine->epoch() < cluster_.targets_epoch();
+  const wire::Members members =
+      superseded ? request->engine->engine().Report().record.members : cluster_.targets();
   bool sound = false;
-  for (const wire::ReplicaId id : cluster_.targets().all()) {
+  for (const wire::ReplicaId id : members.all()) {
     const Machine& machine = *cluster_.MachineOf(id);
     // One that is full may have to leave, also when there is room again, and is not asked then
     // while its connection is broken, or before the members are known to be equal.

@@ -26,5 +26,15 @@ TEST(sim_scenario, RunsWithoutFindings) {
   }
 }
 
+// 9041628: the checker judged an answer of an engine that was held up by the members of the next.
+TEST(sim_scenario, SeedsThatWereFaultsOfTheCheckerAreClean) {
+  for (const uint64_t seed : {9041628}) {
+    const Outcome outcome = RunSeed(seed, false);
+    if (!outcome.finding.empty()) {
+      test::Fail(__FILE__, __LINE__, "seed " + std::to_string(seed) + ": " + outcome.finding);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ankole::sim
