@@ -33,13 +33,13 @@ BlockSums::BlockSums(io::FileSystem& files, io::Reactor& reactor)
 }
 
 BlockSums::~BlockSums() {
-  CHECK(loads_busy_ == 0 && !job_running_ && !file_.open());
+  CHECK(loads_busy_ == 0 && !job_running_ && files_of_.empty());
   if (batch_ != nullptr) munmap(batch_, sizeof(Batch));
 }
 
 Status BlockSums::Open(const std::string& directory, Chain* chain, const BlockMap* map,
                        bool sync_failed, std::string* notes) {
-  CHECK(!file_.open());
+  CHECK(files_of_.empty());
   chain_ = chain;
   map_ = map;
   size_bytes_ = chain->size_bytes();
@@ -59,13 +59,34 @@ Status BlockSums::Open(const std::string& directory, Chain* chain, const BlockMa
     }
   }
   if (!file.ok()) return file.status();
-  file_ = file.Take();
-  if (sync_failed) {
-    (void)files_.SyncData(file_.file()).ok();
-    RETURN_IF_ERROR(files_.DropCache(file_.file()));
+  on_ = true;
+  // Of a lower layer nothing is made: one without checksums, or with what is not whole, has none.
+  for (uint32_t layer = 0; layer < chain->head_index(); ++layer) {
+    const std::string& layer_name = chain->layer(static_cast<uint16_t>(layer)).meta.name;
+    Result<SumFile> lower =
+        SumFile::Open(files_, directory + "/" + layer_name + std::string(kSumSuffix), regions);
+    const ErrorCode code = lower.status().code();
+    if (!lower.ok() && code != ErrorCode::kNotFound && code != ErrorCode::kCorrupt) {
+      file.value().Close(files_);
+      return lower.status();
+    }
+    if (!lower.ok() && code == ErrorCode::kCorrupt) {
+      *notes = lower.status().message() + "; the layer's blocks have no checksums";
+    }
+    files_of_.push_back(lower.ok() ? std::make_shared<SumFile>(lower.Take()) : nullptr);
   }
+  files_of_.push_back(std::make_shared<SumFile>(file.Take()));
   bad_regions_.reserve(kBadRegionsMax + 2 * SumTable::kCopiesMax);
-  bad_regions_.assign(file_.bad_regions().begin(), file_.bad_regions().end());
+  for (const std::shared_ptr<SumFile>& of : files_of_) {
+    if (of == nullptr) continue;
+    if (sync_failed) {
+      (void)files_.SyncData(of->file()).ok();
+      RETURN_IF_ERROR(files_.DropCache(of->file()));
+    }
+    for (const uint64_t region : of->bad_regions()) {
+      if (!MayHoldBadRegion(region)) bad_regions_.push_back(region);
+    }
+  }
   loads_ = std::make_unique<Load[]>(kLoads);
   void* memory = mmap(nullptr, sizeof(Batch), PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -74,7 +95,52 @@ Status BlockSums::Open(const std::string& directory, Chain* chain, const BlockMa
   return table_.Reserve(regions);
 }
 
-void BlockSums::Close() { file_.Close(files_); }
+void BlockSums::Close() {
+  for (const std::shared_ptr<SumFile>& of : files_of_) {
+    if (of != nullptr) of->Close(files_);
+  }
+  files_of_.clear();
+  on_ = false;
+}
+
+Status BlockSums::Forget(uint16_t layer, const std::vector<uint64_t>& regions) {
+  if (!on() || files_of_[layer] == nullptr || regions.empty()) return Status::Ok();
+  SumFile& file = *files_of_[layer];
+  for (const uint64_t region : regions) {
+    SumPageState state = SumPageState::kDamaged;
+    const Status read = file.ReadPage(files_, region, &batch_->page, &state);
+    if (read.ok() && state == SumPageState::kEmpty) continue;
+    // What says which blocks are bad is believed whatever happened.
+    const bool listed = file.MayHoldBad(region);
+    if (listed && (!read.ok() || state == SumPageState::kDamaged)) continue;
+    for (uint32_t& sum : batch_->page.sums) {
+      if (!listed || sum != kSumBad) sum = kSumNone;
+    }
+    RETURN_IF_ERROR(file.WritePage(files_, region, &batch_->page));
+  }
+  return file.Sync(files_);
+}
+
+void BlockSums::MergeLayers(uint32_t lower, uint32_t upper, SumFile merged) {
+  CHECK(on_ && loads_busy_ == 0 && upper + 1 < files_of_.size());
+  const std::shared_ptr<SumFile> both = std::make_shared<SumFile>(std::move(merged));
+  const std::shared_ptr<SumFile> before[] = {files_of_[lower], files_of_[upper]};
+  files_of_[lower] = files_of_[upper] = both;
+  for (const std::shared_ptr<SumFile>& old : before) {
+    if (old == nullptr) continue;
+    old->Close(files_);
+    // With those that were merged into either of them before.
+    std::replace(files_of_.begin(), files_of_.end(), old, both);
+  }
+}
+
+void BlockSums::SwitchHead(SumFile file) {
+  CHECK(on_ && frozen_.empty() && loads_busy_ == 0);
+  files_of_.push_back(std::make_shared<SumFile>(std::move(file)));
+  frozen_layer_ = static_cast<uint32_t>(files_of_.size() - 2);
+  frozen_next_ = 0;
+  table_.Freeze(&frozen_);
+}
 
 void BlockSums::Trim() {
   if (!on() || loads_busy_ > 0 || job_running_) return;
@@ -141,11 +207,48 @@ void BlockSums::StartLoad(Load* load, uint64_t region) {
   if (!load->busy) ++loads_busy_;
   load->busy = true;
   load->region = region;
+  load->blind = false;
+  load->layer = static_cast<uint32_t>(files_of_.size());
+  std::fill_n(load->sums, kRegionBlocks, kSumNone);
+  // There is always one: the head's is read in any case, so that the end comes later.
+  const bool found = LoadNext(load);
+  CHECK(found);
+}
+
+bool BlockSums::HoldsBlocks(uint32_t layer, uint64_t region) const {
+  uint64_t block = region * kRegionBlocks;
+  const uint64_t end = std::min(block + kRegionBlocks, DivideUp(size_bytes_, kBlockBytes));
+  while (block < end) {
+    const BlockMap::Run run = map_->Find(block, end - block);
+    if (run.layer == layer) return true;
+    block += run.blocks;
+  }
+  return false;
+}
+
+// Reads the page of the next lower layer that has something to say of the region. False: there is
+// none.
+bool BlockSums::LoadNext(Load* load) {
+  const auto head = static_cast<uint32_t>(files_of_.size() - 1);
+  while (load->layer > 0) {
+    const uint32_t layer = --load->layer;
+    const SumFile* file = files_of_[layer].get();
+    if (file == nullptr) continue;
+    if (layer != head && !HoldsBlocks(layer, load->region) && !file->MayHoldBad(load->region)) {
+      continue;
+    }
+    ReadLoad(load);
+    return true;
+  }
+  return false;
+}
+
+void BlockSums::ReadLoad(Load* load) {
   load->page_writes = page_writes_;
   load->owner = this;
   load->done = LoadDone;
-  load->file = file_.file();
-  load->offset_bytes = SumPageOffset(region);
+  load->file = files_of_[load->layer]->file();
+  load->offset_bytes = SumPageOffset(load->region);
   load->vectors[0] = {&load->page, sizeof(load->page)};
   load->vectors_count = 1;
   load->direct = load->durable = load->once = false;
@@ -165,30 +268,56 @@ void BlockSums::LoadDone(io::Operation* operation) {
     if (state == SumPageState::kDamaged &&
         (load->page_writes != self->page_writes_ || self->job_running_)) {
       // A job was writing it, or one beside it.
-      return self->StartLoad(load, load->region);
+      return self->ReadLoad(load);
     }
   }
+  self->TakePage(load, state);
+  if (!self->LoadNext(load)) self->EndLoad(load);
+}
+
+// What the page says of the blocks that lie in its layer, and of those that are bad whatever lies
+// below: a block is marked in the head's page although it lies deeper.
+void BlockSums::TakePage(Load* load, SumPageState state) {
+  const bool head = load->layer + 1 == files_of_.size();
+  const bool listed = files_of_[load->layer]->MayHoldBad(load->region);
   // A page that was torn by a crash belongs to a stale region.
-  if (state == SumPageState::kDamaged && !self->table_.stale(load->region)) {
-    ++self->counters_.pages_damaged;
+  if (state == SumPageState::kDamaged && !(head && table_.stale(load->region))) {
+    ++counters_.pages_damaged;
   }
   // Which blocks are bad nobody knows then: tried again by the next one who asks.
-  const bool blind = state == SumPageState::kDamaged && self->MayHoldBadRegion(load->region);
-  if (!blind) {
-    self->table_.Merge(load->region, state == SumPageState::kWhole ? load->page.sums : nullptr);
+  load->blind |= head && state == SumPageState::kDamaged && MayHoldBadRegion(load->region);
+  const SumTable::Frozen* frozen = load->layer == frozen_layer_ ? FrozenOf(load->region) : nullptr;
+  const uint32_t lost = listed && state == SumPageState::kDamaged ? kSumBad : kSumNone;
+  const uint64_t first = load->region * kRegionBlocks;
+  const uint64_t blocks = std::min(kRegionBlocks, DivideUp(size_bytes_, kBlockBytes) - first);
+  for (uint64_t at = 0; at < blocks; ++at) {
+    uint32_t sum = state == SumPageState::kWhole ? load->page.sums[at] : lost;
+    if (frozen != nullptr && (frozen->known[at / 64] >> (at % 64) & 1) != 0) {
+      sum = frozen->sums[at];
+    } else if (frozen != nullptr && frozen->stale && sum != kSumBad) {
+      sum = kSumNone;
+    }
+    const uint16_t lies_in = map_->Layer(first + at);
+    if (lies_in == load->layer ? load->sums[at] != kSumBad
+                               : sum == kSumBad && lies_in < load->layer) {
+      load->sums[at] = sum;
+    }
   }
+}
+
+void BlockSums::EndLoad(Load* load) {
+  if (!load->blind) table_.Merge(load->region, load->sums);
   load->busy = false;
-  --self->loads_busy_;
+  --loads_busy_;
   List waiters;
   while (ReplicaOperation* waiter = load->waiters.PopFront()) waiters.PushBack(waiter);
   // Those that found no free load go before what these may ask for next.
-  for (size_t count = self->load_waiters_.size(); count > 0 && self->loads_busy_ < kLoads;
-       --count) {
-    ReplicaOperation* waiter = self->load_waiters_.PopFront();
-    self->With(waiter, waiter->proceed);
+  for (size_t count = load_waiters_.size(); count > 0 && loads_busy_ < kLoads; --count) {
+    ReplicaOperation* waiter = load_waiters_.PopFront();
+    With(waiter, waiter->proceed);
   }
   // The last one may close the replica: nothing here is touched after it.
-  while (ReplicaOperation* waiter = waiters.PopFront()) self->With(waiter, waiter->proceed);
+  while (ReplicaOperation* waiter = waiters.PopFront()) With(waiter, waiter->proceed);
 }
 
 // --- verification
@@ -228,8 +357,9 @@ void BlockSums::Keep(uint64_t block, uint32_t crc32c) {
   const uint64_t region = block / kRegionBlocks;
   if (!table_.stale(region) || MayHoldBadRegion(region)) return;
   if (table_.Get(block).knowledge != SumTable::Knowledge::kUnknown) return;
-  const bool here = map_->Layer(block) == chain_->head_index();
-  table_.Set(block, here ? StoredSum(crc32c) : kSumNone);
+  // Of what lies lower the layer's own file knows.
+  if (map_->Layer(block) != chain_->head_index()) return;
+  table_.Set(block, StoredSum(crc32c));
 }
 
 uint32_t BlockSums::SumOf(uint64_t block) const {

@@ -31,12 +31,13 @@ struct SumCounters {
   }
 };
 
-// The checksums at rest of a replica's head (rule 9): where they are kept, verified and made
-// durable. Blocks in lower layers have none.
+// The checksums at rest of a replica (rule 9): where they are kept, verified and made durable. Each
+// layer has a file of its own; of a block the one counts that it lies in. The table is about what
+// the head shows, in whatever layer that lies.
 //
 // On the reactor's thread, but for what is said to block. Writes of a region change the table only;
-// the file follows by Settle, before the region counts as clean, or by Fix where a block is or was
-// bad.
+// the head's file follows by Settle, before the region counts as clean, or by Fix where a block is
+// or was bad. What it lacks when the head is frozen is kept until a job has written that, too.
 class BlockSums {
  public:
   BlockSums(io::FileSystem& files, io::Reactor& reactor);
@@ -44,23 +45,43 @@ class BlockSums {
   BlockSums(const BlockSums&) = delete;
   BlockSums& operator=(const BlockSums&) = delete;
 
-  // Blocking. Opens the file of the head, or makes it; one whose header is not whole is replaced,
-  // and `notes` says so. Where it finds no space the replica does without until it is opened again.
-  // `sync_failed`: an earlier process had a sync that failed; what is read must come from the disk.
+  // Blocking. Opens the layers' files, and makes that of the head; one whose header is not whole is
+  // replaced, and `notes` says so. Where it finds no space the replica does without until it is
+  // opened again. `sync_failed`: an earlier process had a sync that failed; what is read must come
+  // from the disk.
   Status Open(const std::string& directory, Chain* chain, const BlockMap* map, bool sync_failed,
               std::string* notes);
   // Blocking. What the table knows is durable when it returns; nothing is computed anew: what is
   // not known is none from then on. `sync_failed`: the failure is rule 1's.
   Status Persist(bool* sync_failed);
   void Close();
-  bool on() const { return file_.open(); }
+  // Blocking: of these regions no block of the layer has a checksum from now on, durably.
+  Status Forget(uint16_t layer, const std::vector<uint64_t>& regions);
+  bool on() const { return on_; }
+
+  // The chain has a new head, whose file this is; it has no checksums yet. No operation is under
+  // way.
+  void SwitchHead(SumFile file);
+  // Both layers' blocks have their checksums there from now on. No operation is under way.
+  void MergeLayers(uint32_t lower, uint32_t upper, SumFile merged);
+  // Makes durable what the frozen head's file lacks. `done` runs later, unless nothing is lacking:
+  // then false, and it does not. One at a time.
+  struct FreezeRequest {
+    void (*done)(FreezeRequest*) = nullptr;
+    void* owner = nullptr;
+    Status status;
+    bool sync_failed = false;  // rule 1
+  };
+  bool WhenFrozen(FreezeRequest* request);
 
   // The file may lack what was written to the region: found dirty when the replica was opened.
   void SetStale(uint64_t region) {
     if (on()) table_.SetStale(region);
   }
   // Nothing is known of the region that is not durable in the file.
-  bool settled(uint64_t region) const { return !on() || table_.settled(region); }
+  bool settled(uint64_t region) const {
+    return !on() || (table_.settled(region) && FrozenOf(region) == nullptr);
+  }
   const SumCounters& counters() const { return counters_; }
   void Trim();
 
@@ -121,19 +142,26 @@ class BlockSums {
   using List = IntrusiveList<ReplicaOperation, &ReplicaOperation::node>;
   struct Load : io::FileOperation {
     uint64_t region = 0;
+    uint32_t layer = 0;        // whose page is read
+    bool blind = false;        // that of the head does not tell what is bad
     uint64_t page_writes = 0;  // when it began
     bool busy = false;
     List waiters;
     SumPage page;
+    uint32_t sums[kRegionBlocks];  // of the pages read until now
   };
   static constexpr size_t kLoads = 8;
   // What a job writes at a time.
   struct Batch {
     SumTable::Copy copies[SumTable::kCopiesMax];
-    uint64_t in_head[SumTable::kCopiesMax][kRegionBlocks / 64];
+    // Where the blocks lie, as the job must not look at the map, which is this thread's. Not set
+    // where the head is alone or everything is known.
+    uint16_t layers[SumTable::kCopiesMax][kRegionBlocks];
+    bool has_layers[SumTable::kCopiesMax];
     bool holds_bad[SumTable::kCopiesMax];  // the job's
     bool listed_by_it[SumTable::kCopiesMax];
     size_t count;
+    const SumTable::Frozen* frozen[SumTable::kCopiesMax];
     SumPage page;
     alignas(4096) std::byte data[128 * kKiB];
   };
@@ -141,6 +169,13 @@ class BlockSums {
   // block_sums.cc
   bool NeedsLoad(const ReplicaOperation& operation, uint64_t region) const;
   void StartLoad(Load* load, uint64_t region);
+  bool HoldsBlocks(uint32_t layer, uint64_t region) const;
+  bool LoadNext(Load* load);
+  void ReadLoad(Load* load);
+  void TakePage(Load* load, SumPageState state);
+  void EndLoad(Load* load);
+  const SumTable::Frozen* FrozenOf(uint64_t region) const;
+  void DropBadRegion(uint64_t region);
   static void LoadDone(io::Operation* operation);
   bool MayHoldBadRegion(uint64_t region) const;
   bool IsBeingListed(uint64_t region) const;
@@ -148,7 +183,15 @@ class BlockSums {
   uint32_t NewSum(const ReplicaOperation& operation, uint64_t block) const;
   void Apply(const ReplicaOperation& operation);
 
+  // frozen_sums.cc: what a frozen head's file lacked.
+  void FillForFrozen();
+  Status WriteFrozen();
+  Status CompleteFrozen(const SumTable::Frozen& frozen);
+  void ComputeFrozen(const SumTable::Frozen& frozen);
+  void EndFrozen();
+
   // sum_jobs.cc: jobs that write the file, one at a time.
+  void AimAtHead();
   void StartJob();
   void FillForSettle();
   void FillForFix();
@@ -160,8 +203,9 @@ class BlockSums {
   void EndFix();
   Status WriteBatch(bool compute);
   Status CompleteCopy(size_t index, bool compute);
+  void CompleteFromLower(size_t index);
   void Compute(size_t index);
-  size_t ReadBlocks(uint64_t block, uint64_t blocks);
+  size_t ReadBlocks(io::File file, uint64_t block, uint64_t blocks);
   Status Sync();
 
   io::FileSystem& files_;
@@ -169,7 +213,9 @@ class BlockSums {
   Chain* chain_ = nullptr;
   const BlockMap* map_ = nullptr;
   uint64_t size_bytes_ = 0;
-  SumFile file_;
+  bool on_ = false;
+  // By index in the chain, the head's last; null where a layer has none. A job uses them, too.
+  std::vector<std::shared_ptr<SumFile>> files_of_;
   SumTable table_;
   SumCounters counters_;
   // Regions that the header lists, or will when the job is done.
@@ -183,6 +229,9 @@ class BlockSums {
   Batch* batch_ = nullptr;  // in reserved memory that is taken by first use
   bool job_running_ = false;
   // Of the job that runs:
+  SumFile* job_file_ = nullptr;
+  uint16_t head_layer_ = 0;
+  io::File head_data_;
   bool job_last_ = false;  // nothing is left of what it is for: all is synced
   Status job_status_;
   bool job_sync_failed_ = false;
@@ -192,6 +241,12 @@ class BlockSums {
   SettleRequest* settle_running_ = nullptr;
   List fixes_;
   ReplicaOperation* fix_running_ = nullptr;
+  // What the file of the layer under the head lacks, and how far a job has written it.
+  std::vector<std::unique_ptr<SumTable::Frozen>> frozen_;
+  uint32_t frozen_layer_ = 0;
+  size_t frozen_next_ = 0;
+  bool frozen_running_ = false;
+  FreezeRequest* freeze_request_ = nullptr;
 };
 
 }  // namespace ankole::replica

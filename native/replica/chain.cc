@@ -68,7 +68,7 @@ Result<Chain> Chain::Open(io::FileSystem& files, const std::string& directory,
 
 void Chain::Close(io::FileSystem& files) {
   for (Layer& layer : layers_) {
-    if (layer.file.valid()) files.Close(layer.file);
+    if (layer.file.valid() && !layer.alias) files.Close(layer.file);
     layer.file = {};
   }
 }

@@ -34,6 +34,9 @@ class Chain {
   Layer& head() { return layers_.back(); }
   Layer& layer(uint16_t index) { return layers_[index]; }
   std::vector<Layer>& layers() { return layers_; }
+  const std::vector<Layer>& layers() const { return layers_; }
+  // A new head; what was the head is a layer now.
+  void Push(Layer head) { layers_.push_back(std::move(head)); }
 
   // Fills the map from the extents and masks of all layers but the bottom, which is its default.
   Status BuildMap(io::FileSystem& files, const std::string& directory, BlockMap* map);

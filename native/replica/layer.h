@@ -17,6 +17,7 @@ struct Layer {
   uint64_t size_bytes = 0;  // at most the volume's; what is above reads as zeros
   bool unsynced = false;    // may hold data that no sync has covered
   bool syncing = false;     // part of the flush that runs
+  bool alias = false;       // merged with one above it, whose file this is
 };
 
 // Makes a sparse file of that size, synced but for its name in the directory.

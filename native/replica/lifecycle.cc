@@ -2,7 +2,7 @@
 
 #include "base/limits.h"
 #include "base/mutant.h"
-#include "replica/replica.h"
+#include "replica/layers.h"
 #include "replica/state_file.h"
 
 // The blocking life of a replica: create, open, close, destroy, describe.
@@ -161,6 +161,8 @@ Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string direct
   mask_job_.done = MaskDone;
   status_job_.work = StatusWork;
   status_job_.done = StatusDone;
+  quiet_task_.owner = this;
+  quiet_task_.done = [](io::Operation* task) { static_cast<Replica*>(task->owner)->OnQuiet(); };
   state_job_.work = StateWork;
   state_job_.done = StateDone;
 }
@@ -171,6 +173,8 @@ Replica::~Replica() {
   record_file_.Close(files_);
   region_file_.Close(files_);
   masks_.Close(files_);
+  DropPrepared();
+  DropMerge();
   sums_.Close();
   // The lock outlives the I/O (rule 3).
   if (lock_.valid()) files_.Close(lock_);
@@ -211,6 +215,17 @@ Status Replica::Load() {
   if (!record.ok()) return record.status();
   record_file_ = record.Take();
   record_state_ = record_file_.state();
+  if (record_state_.head != 0) {
+    // A directory whose head another program replaced knows it by volume.meta alone.
+    const std::string head = HeadName(record_state_.head - 1);
+    if (files_.Info(Join(directory_, head)).ok()) {
+      RETURN_IF_ERROR(GiveNames(files_, directory_, &volume_meta_, head));
+    } else {
+      record_state_.head = 0;
+    }
+  }
+  RETURN_IF_ERROR(FinishMerge());
+  RETURN_IF_ERROR(LoadLayers());
   if (ReadFailedMarker(files_, directory_, &sync_failure_)) failed_marker_ = true;
   Result<std::string> boot_id = files_.BootId();
   if (!boot_id.ok()) return boot_id.status();
@@ -249,18 +264,23 @@ Status Replica::Load() {
   }
   if (identity_.checksums) {
     RETURN_IF_ERROR(sums_.Open(directory_, &chain_, &map_, failed_marker_, &notes_));
+    RETURN_IF_ERROR(ForgetChecksumsOfUnsealed());
     // What was written and not made clean may be without its checksum.
     for (uint32_t region = 0; region < regions_.regions(); ++region) {
       if (regions_.dirty(region)) sums_.SetStale(region);
     }
   }
-  if (direct_ || !chain_.head_alone() || sums_.on()) {
-    Result<std::unique_ptr<BufferPool>> scratch =
-        BufferPool::Create("ankole-scratch", kScratchSmallChunks, 0, kScratchLargeChunks);
-    if (!scratch.ok()) return scratch.status();
-    scratch_ = scratch.Take();
-  }
+  if (direct_ || !chain_.head_alone() || sums_.on()) RETURN_IF_ERROR(MakeScratch());
   fresh_ = NeverWritten();
+  return Status::Ok();
+}
+
+Status Replica::MakeScratch() {
+  if (scratch_ != nullptr) return Status::Ok();
+  Result<std::unique_ptr<BufferPool>> scratch =
+      BufferPool::Create("ankole-scratch", kScratchSmallChunks, 0, kScratchLargeChunks);
+  if (!scratch.ok()) return scratch.status();
+  scratch_ = scratch.Take();
   return Status::Ok();
 }
 
@@ -347,6 +367,9 @@ Status Replica::TidyRegions(bool all_clean) {
 Status Replica::MarkClean() {
   if (sync_failed_ || failed_marker_) {
     return Status(ErrorCode::kSuspect, directory_ + ": " + sync_failure_);
+  }
+  if (names_due_) {
+    RETURN_IF_ERROR(GiveNames(files_, directory_, &volume_meta_, chain_.head().meta.name));
   }
   for (Layer& layer : chain_.layers()) {
     if (!layer.unsynced) continue;

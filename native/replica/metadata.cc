@@ -108,6 +108,19 @@ std::string HeadName(uint32_t number) {
   return name;
 }
 
+uint32_t HeadNumber(const std::string& head_name) {
+  CHECK(IsHeadName(head_name));
+  return static_cast<uint32_t>(std::stoul(head_name.substr(kHeadPrefix.size())));
+}
+
+std::string SnapshotFileName(std::string_view name) {
+  return std::string(kSnapshotPrefix) + std::string(name) + std::string(kImageSuffix);
+}
+
+std::string SnapshotNameOf(const std::string& file_name) {
+  return std::string(Between(file_name, kSnapshotPrefix, kImageSuffix));
+}
+
 std::string TimeText(uint64_t seconds) {
   const auto time = static_cast<time_t>(seconds);
   tm parts = {};
@@ -115,6 +128,14 @@ std::string TimeText(uint64_t seconds) {
   char text[32];
   std::strftime(text, sizeof(text), "%Y-%m-%dT%H:%M:%SZ", &parts);
   return text;
+}
+
+uint64_t TimeSeconds(const std::string& text) {
+  tm parts = {};
+  const char* end = strptime(text.c_str(), "%Y-%m-%dT%H:%M:%S", &parts);
+  if (end == nullptr) return 0;
+  const time_t seconds = timegm(&parts);
+  return seconds < 0 ? 0 : static_cast<uint64_t>(seconds);
 }
 
 std::string ReplicaDirectoryName(const std::string& volume, wire::ReplicaId id) {

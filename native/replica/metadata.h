@@ -81,8 +81,14 @@ bool IsHeadName(std::string_view name);
 // dot first.
 bool IsSnapshotName(std::string_view name);
 std::string HeadName(uint32_t number);
+uint32_t HeadNumber(const std::string& head_name);
+// «volume-snap-NAME.img» and back.
+std::string SnapshotFileName(std::string_view name);
+std::string SnapshotNameOf(const std::string& file_name);
 // «2024-05-06T07:08:09Z».
 std::string TimeText(uint64_t seconds);
+// And back, of any RFC 3339 text in UTC; 0 where it is none.
+uint64_t TimeSeconds(const std::string& text);
 // «<volume>-<id>»: the name of a replica's directory within the directory of replicas.
 std::string ReplicaDirectoryName(const std::string& volume, wire::ReplicaId id);
 

@@ -2,6 +2,7 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <string_view>
 
 #include "base/block_device.h"
 #include "base/buffer_pool.h"
@@ -14,6 +15,7 @@
 namespace ankole::replica {
 
 class Replica;
+class View;
 
 // What kSum needs beside its data: the answer, and the layer of each block.
 inline constexpr size_t kSumScratchBytes = 2 * kKiB;
@@ -35,6 +37,16 @@ enum class OperationKind : uint8_t {
   kTidy,     // brings the maps' file to what holds; nothing depends on it
   kSum,      // checksums of blocks
   kBad,      // marks blocks that are good nowhere
+  // Layers: docs/internals/snapshots.md.
+  kPrepare,   // the head that the next kRecord or kSwitch may switch to
+  kSwitch,    // switches to it without a record, and seals
+  kSeal,      // what is under the head is durable, at all members
+  kDelete,    // a snapshot goes
+  kLayers,    // which layers there are
+  kOpenView,  // a snapshot can be read
+  kCloseView,
+  kChanged,  // regions that may differ between two layers
+  kMerge,    // a step towards having no layers that are removed
 };
 
 // One request to a replica. The submitter owns it and keeps it, and the memory that it points to,
@@ -66,7 +78,25 @@ struct ReplicaOperation {
   wire::CleanRequest clean;      // kClean, with the range
   wire::MissingRequest missing;  // kMissing
   std::byte* sums = nullptr;     // kSum: kSumScratchBytes; begins with the answer (wire::Sums)
-  uint64_t tag = 0;              // of the request; not the replica's affair
+  // kPrepare: `layer` is what the head is called once it is frozen, or with `revert` the layer that
+  // the new head stands on. kSwitch, kSeal, kDelete, kOpenView: which layer. kChanged: the upper
+  // one, empty: the head. Names without prefix and suffix; in the submitter's memory.
+  std::string_view layer;
+  std::string_view base;         // kOpenView, kChanged: the lower layer; empty: none
+  std::string_view labels;       // kPrepare: a JSON object, or empty
+  bool revert = false;           // kPrepare
+  bool user_created = false;     // kPrepare: a person asked for it, or a schedule
+  uint64_t created_seconds = 0;  // kPrepare: since 1970
+  // kRead, kSum, kStatus: 0 is the head, others were opened by kOpenView. kCloseView: which. Of
+  // kOpenView the outcome.
+  uint16_t view = 0;
+  const void* holder = nullptr;  // kOpenView: who has it, for CloseViews
+  uint32_t first = 0;            // kLayers: the first one wanted; kChanged: the first region
+  bool more = false;             // kMerge, in `done`: there is more to do
+  // kLayers, kChanged: `data` has room for kControlPayloadBytesMax, and this is what was filled
+  // with wire::EncodeLayer or wire::EncodeRegionRuns.
+  uint32_t answer_bytes = 0;
+  uint64_t tag = 0;  // of the request; not the replica's affair
   // On the reactor's thread, exactly once, never from within Submit. May free the operation.
   void (*done)(ReplicaOperation*) = nullptr;
   void* owner = nullptr;  // the submitter's, untouched
@@ -104,6 +134,9 @@ struct ReplicaOperation {
   // what it is after.
   uint32_t edge_sums[2] = {};
   void (*finish)(ReplicaOperation*) = nullptr;
+  const View* reads = nullptr;  // with `view`
+  bool needs_chain = false;     // counted by the replica: the head is not switched under it
+  bool switched = false;        // kSwitch: the head is another, what is left is to seal
   io::Job job;
 };
 

@@ -15,6 +15,7 @@ namespace {
 constexpr uint64_t kMagic = 0x3143'4552'4f4b'4e41;  // «ANKOREC1»
 constexpr uint32_t kVersion = 1;
 constexpr uint32_t kFlagClean = 1;
+constexpr uint32_t kFlagUnsealed = 2;
 
 // A slot as docs/internals/replica-format.md has it; the rest of its 4096 bytes is zero.
 struct Slot {
@@ -31,6 +32,8 @@ struct Slot {
   char mount_id[36];
   std::byte record[wire::kEncodedRecordPairBytes];
   Incarnation recorded_in;
+  uint32_t head;  // 0: not known
+  uint32_t zero;
 };
 static_assert(offsetof(Slot, magic) == 0);
 static_assert(offsetof(Slot, version) == 8);
@@ -45,7 +48,8 @@ static_assert(offsetof(Slot, mount_id_bytes) == 88);
 static_assert(offsetof(Slot, mount_id) == 92);
 static_assert(offsetof(Slot, record) == 128);
 static_assert(offsetof(Slot, recorded_in) == 448);
-static_assert(sizeof(Slot) == 464);
+static_assert(offsetof(Slot, head) == 464);
+static_assert(sizeof(Slot) == 472);
 static_assert(kBootIdBytesMax <= sizeof(Slot::boot_id));
 static_assert(kMountIdBytesMax <= sizeof(Slot::mount_id));
 
@@ -59,7 +63,8 @@ SlotBytes EncodeSlot(const RecordState& state, uint64_t sequence) {
   slot.sequence = sequence;
   slot.welcomed_attachment = state.welcomed.attachment;
   slot.welcomed_run = state.welcomed.run;
-  slot.flags = state.clean ? kFlagClean : 0;
+  slot.flags = (state.clean ? kFlagClean : 0) | (state.unsealed ? kFlagUnsealed : 0);
+  slot.head = state.head;
   slot.boot_id_bytes = static_cast<uint32_t>(state.boot_id.size());
   std::memcpy(slot.boot_id, state.boot_id.data(), state.boot_id.size());
   slot.mount_id_bytes = static_cast<uint32_t>(state.mount_id.size());
@@ -98,6 +103,8 @@ Result<DecodedSlot> DecodeSlot(SlotBytes bytes, uint64_t place) {
   decoded.state.record = record.Take();
   decoded.state.welcomed = {slot.welcomed_attachment, slot.welcomed_run};
   decoded.state.clean = (slot.flags & kFlagClean) != 0;
+  decoded.state.unsealed = (slot.flags & kFlagUnsealed) != 0;
+  decoded.state.head = slot.head;
   decoded.state.boot_id.assign(slot.boot_id, slot.boot_id_bytes);
   decoded.state.mount_id.assign(slot.mount_id, slot.mount_id_bytes);
   decoded.state.recorded_in = slot.recorded_in;

@@ -25,6 +25,10 @@ struct RecordState {
   std::string boot_id;
   std::string mount_id;
   Incarnation recorded_in = {};  // in which the record was written
+  // The number of the head file and one more; 0: what volume.meta says. It is ahead of that from a
+  // switch until the files have their names.
+  uint32_t head = 0;
+  bool unsealed = false;  // the layer under the head is not durable, or not at all members
   bool operator==(const RecordState&) const = default;
 };
 

@@ -3,7 +3,7 @@
 
 #include "base/mutant.h"
 #include "base/units.h"
-#include "replica/replica.h"
+#include "replica/layers.h"
 
 // What changes the record, the dirty mark and whose missing maps there are: one after the other, in
 // the order of submission, so that a map begins at one point of the replica's order (rule 5).
@@ -26,29 +26,72 @@ void Replica::StartRecord() {
   while (!record_busy_) {
     ReplicaOperation* operation = record_waiters_.PopFront();
     if (operation == nullptr) return;
-    record_operation_ = operation;
-    record_next_ = record_state_;
-    task_begun_ = 0;
-    switch (operation->kind) {
-      case OperationKind::kRecord:
-        BeginRecord(operation);
-        break;
-      case OperationKind::kClean:
-        BeginClean(operation);
-        break;
-      case OperationKind::kMissing:
-        BeginMissing(operation);
-        break;
-      default:  // kTidy
+    if (Switches(*operation)) {
+      switching_ = true;
+      if (data_in_flight_ > 0) {
+        switch_operation_ = operation;
         record_busy_ = true;
-        StartRegionTask(RegionTask::kTidy, 0, -1);
+        return;
+      }
     }
+    BeginOperation(operation);
+  }
+}
+
+void Replica::BeginOperation(ReplicaOperation* operation) {
+  record_operation_ = operation;
+  record_next_ = record_state_;
+  task_begun_ = 0;
+  if (switching_ && operation->kind != OperationKind::kMerge) {
+    record_next_.head = prepared_->number + 1;
+    record_next_.unsealed = true;
+  }
+  switch (operation->kind) {
+    case OperationKind::kRecord:
+      BeginRecord(operation);
+      break;
+    case OperationKind::kSwitch:
+      if (operation->switched) return BeginLayer(operation);
+      if (!switching_) return EndRecord(ErrorCode::kInvalidArgument);
+      RunRecordJob(true, regions_.slots());
+      break;
+    case OperationKind::kPrepare:
+    case OperationKind::kSeal:
+    case OperationKind::kDelete:
+    case OperationKind::kLayers:
+    case OperationKind::kOpenView:
+    case OperationKind::kChanged:
+      BeginLayer(operation);
+      break;
+    case OperationKind::kMerge:
+      if (!switching_) return BeginLayer(operation);
+      SwapMerged();
+      merge_->phase = Merge::Phase::kClose;
+      operation->more = true;
+      EndMergeStep(operation);
+      break;
+    case OperationKind::kClean:
+      BeginClean(operation);
+      break;
+    case OperationKind::kMissing:
+      BeginMissing(operation);
+      break;
+    default:  // kTidy
+      record_busy_ = true;
+      StartRegionTask(RegionTask::kTidy, 0, -1);
   }
 }
 
 // Begins the maps of those that the record drops.
 void Replica::BeginRecord(ReplicaOperation* operation) {
   const wire::RecordPair& next = operation->record;
+  const std::string& newest = record_state_.record.current.newest_snapshot;
+  // It names a snapshot that was never prepared here. Who was made equal has its layers; who leaves
+  // by it needs none.
+  if (next.current.newest_snapshot != newest && record_state_.record.current.exists() &&
+      !switching_ && !operation->resynced && !operation->still_lost) {
+    return FinishLater(operation, ErrorCode::kInvalidArgument);
+  }
   record_next_.record = next;
   record_next_.welcomed = operation->welcomed;
   if (operation->resynced) {
@@ -70,6 +113,7 @@ void Replica::BeginRecord(ReplicaOperation* operation) {
         const int slot = regions_.Take({id, next.complete});
         if (slot < 0) {
           AbandonMaps(begun);
+          EndSwitch();
           return FinishLater(operation, ErrorCode::kNoSpace);
         }
         begun |= MissingBit(slot);
@@ -206,8 +250,10 @@ Status Replica::WriteRecord() {
 
 void Replica::RecordWork(io::Job* job) {
   auto* self = static_cast<Replica*>(job->owner);
-  self->record_sync_failed_ = false;
-  self->record_outcome_ = self->WriteRecord();
+  self->record_sync_failed_ = self->slots_changed_ = false;
+  ReplicaOperation* operation = self->record_operation_;
+  self->record_outcome_ = operation != nullptr && NeedsTree(*operation) ? self->RunLayer(operation)
+                                                                        : self->WriteRecord();
   if (self->record_sync_failed_) {
     (void)self->WriteFailedMarker(self->record_outcome_.message()).ok();
   }
@@ -220,18 +266,31 @@ void Replica::RecordDone(io::Operation* job) {
   // The record itself may be durable where only what came after it failed. Maps that were begun
   // stay even if they could not be named: the header may name them all the same.
   self->record_state_ = self->record_file_.state();
+  if (self->switching_) {
+    if (self->record_state_.head == self->prepared_->number + 1) self->ApplySwitch();
+    self->EndSwitch();
+  }
   self->regions_.Begin(std::exchange(self->task_begun_, 0));
   for (int slot = 0; self->slots_changed_ && slot < static_cast<int>(wire::kMissingSlotsMax);
        ++slot) {
     const bool freed = self->slots_after_[slot].id == 0 && self->slots_before_[slot].id != 0;
     if (freed) self->regions_.Free(slot);
   }
-  const ErrorCode code = OutcomeOf(outcome);
   if (ReplicaOperation* operation = self->record_operation_; operation != nullptr) {
+    if (NeedsTree(*operation)) return self->EndLayer(outcome);
     if (outcome.ok()) self->ApplyRecord(*operation);
-    self->EndRecord(code);
+    if (outcome.ok() && operation->kind == OperationKind::kSwitch) {
+      operation->switched = true;
+      self->record_operation_ = nullptr;
+      self->record_busy_ = false;
+      self->seal_waiters_.PushBack(operation);
+      self->StartLayer();
+      return self->StartRecord();
+    }
+    self->EndRecord(OutcomeOf(outcome));
     return;
   }
+  const ErrorCode code = OutcomeOf(outcome);
   self->record_busy_ = false;
   self->dirty_ = outcome.ok() ? DirtyState::kDirty : DirtyState::kClean;
   if (outcome.ok()) self->fresh_ = false;
@@ -250,6 +309,8 @@ void Replica::RecordDone(io::Operation* job) {
 // What an operation that is durable now changes in memory.
 void Replica::ApplyRecord(const ReplicaOperation& operation) {
   switch (operation.kind) {
+    case OperationKind::kSwitch:
+      return;
     case OperationKind::kRecord:
       fresh_ = fresh_ && !record_state_.record.current.exists();
       if (!operation.resynced) return;
@@ -273,6 +334,7 @@ void Replica::ApplyRecord(const ReplicaOperation& operation) {
 }
 
 void Replica::EndRecord(ErrorCode status) {
+  EndSwitch();
   ReplicaOperation* operation = std::exchange(record_operation_, nullptr);
   record_busy_ = false;
   FinishLater(operation, status);

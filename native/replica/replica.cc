@@ -15,6 +15,7 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
     case OperationKind::kFlush:
     case OperationKind::kRecord:
     case OperationKind::kTidy:
+    case OperationKind::kMerge:
       return ErrorCode::kOk;
     case OperationKind::kMissing:
       if (operation.missing.id == 0 || operation.missing.id == identity_.id) {
@@ -29,6 +30,15 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
                      operation.length_bytes % kRegionBytes == 0
                  ? ErrorCode::kOk
                  : ErrorCode::kInvalidArgument;
+    case OperationKind::kPrepare:
+    case OperationKind::kSwitch:
+    case OperationKind::kSeal:
+    case OperationKind::kDelete:
+    case OperationKind::kLayers:
+    case OperationKind::kOpenView:
+    case OperationKind::kCloseView:
+    case OperationKind::kChanged:
+      return CheckLayer(operation);
     default:
       break;
   }
@@ -65,8 +75,8 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
 
 // The kernel may have dropped what it could not write, so that an older state is read.
 bool Replica::Spoiled(const ReplicaOperation& operation) const {
-  const bool reads =
-      operation.kind == OperationKind::kRead || operation.kind == OperationKind::kSum;
+  const bool reads = operation.view == 0 && (operation.kind == OperationKind::kRead ||
+                                             operation.kind == OperationKind::kSum);
   return reads && sync_failed_ && !operation.anyway;
 }
 
@@ -81,9 +91,40 @@ void Replica::Submit(ReplicaOperation* operation) {
   operation->checksums_filled = false;
   operation->sums_next = 0;
   operation->spoils_first = operation->spoils_last = false;
+  operation->needs_chain = operation->switched = false;
+  operation->answer_bytes = 0;
   const ErrorCode wrong = Check(*operation);
   if (wrong != ErrorCode::kOk) return FinishLater(operation, wrong);
   if (Spoiled(*operation)) return FinishLater(operation, ErrorCode::kSuspect);
+  if (operation->view != 0 && operation->kind != OperationKind::kCloseView) {
+    return StartView(operation);
+  }
+  if (NeedsChain(operation->kind)) {
+    if (switching_) return switch_waiters_.PushBack(operation);
+    operation->needs_chain = true;
+    ++data_in_flight_;
+  }
+  Start(operation);
+}
+
+// What reads, writes or syncs the layers of the head's chain.
+bool Replica::NeedsChain(OperationKind kind) {
+  switch (kind) {
+    case OperationKind::kRead:
+    case OperationKind::kWrite:
+    case OperationKind::kZero:
+    case OperationKind::kUnmap:
+    case OperationKind::kFlush:
+    case OperationKind::kStatus:
+    case OperationKind::kSum:
+    case OperationKind::kBad:
+      return true;
+    default:
+      return false;
+  }
+}
+
+void Replica::Start(ReplicaOperation* operation) {
   switch (operation->kind) {
     case OperationKind::kRead:
       return StartRead(operation);
@@ -106,8 +147,21 @@ void Replica::Submit(ReplicaOperation* operation) {
     case OperationKind::kRecord:
     case OperationKind::kMissing:
     case OperationKind::kTidy:
+    case OperationKind::kSwitch:
+    case OperationKind::kPrepare:
+    case OperationKind::kLayers:
+    case OperationKind::kOpenView:
+    case OperationKind::kChanged:
       record_waiters_.PushBack(operation);
       return StartRecord();
+    case OperationKind::kSeal:
+    case OperationKind::kDelete:
+      seal_waiters_.PushBack(operation);
+      return StartLayer();
+    case OperationKind::kCloseView:
+      return CloseView(operation);
+    case OperationKind::kMerge:
+      return StartMergeStep(operation);
     case OperationKind::kMark:
       return WhenDirty(operation, [](ReplicaOperation* self) {
         self->replica->FinishLater(self, ErrorCode::kOk);
@@ -129,6 +183,11 @@ void Replica::Finish(ReplicaOperation* operation, ErrorCode status) {
   if (operation->scratch != nullptr) ReleaseScratch(operation);
   operation->status = status;
   --in_flight_;
+  if (std::exchange(operation->needs_chain, false) && --data_in_flight_ == 0 &&
+      switch_operation_ != nullptr) {
+    // What switches is in flight itself, so that nobody closes the replica before.
+    reactor_.Defer(&quiet_task_);
+  }
   operation->done(operation);
 }
 

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,6 +19,7 @@
 #include "replica/operation.h"
 #include "replica/record_file.h"
 #include "replica/region_map.h"
+#include "replica/view.h"
 #include "wire/record.h"
 
 // A replica on disk: a directory as docs/internals/replica-format.md describes it.
@@ -82,6 +84,8 @@ class Replica {
   void Submit(ReplicaOperation* operation);
   // Gives back memory that was only taken to be fast. For when nothing was done for a while.
   void Trim() { sums_.Trim(); }
+  // Closes the views that `holder` opened; what it reads of them must be done.
+  void CloseViews(const void* holder);
   // Submitted and not done.
   size_t in_flight() const { return in_flight_; }
 
@@ -113,12 +117,18 @@ class Replica {
     return (rebooted_ && record_state_.recorded_in != IncarnationOf(boot_id_, mount_id_)) ||
            failed_marker_ || sync_failed_;
   }
+  // The layer under the head is not known to be durable at all members (rule 8).
+  bool unsealed() const { return record_state_.unsealed; }
   // It has no record and nothing was ever written.
   bool fresh() const { return fresh_; }
   // The dirty and missing maps (rule 5).
   const RegionMap& regions() const { return regions_; }
   // What was wrong with the maps when it was opened, for logs; empty: nothing.
   const std::string& region_damage() const { return region_damage_; }
+  // When it was opened: some may go by kMerge.
+  bool has_removed_layers() const { return has_removed_layers_; }
+  // Why the last kMerge failed, for logs.
+  const Status& merge_failure() const { return merge_failure_; }
   // Why, for logs: the marker's text or the error.
   const std::string& sync_failure() const { return sync_failure_; }
 
@@ -140,6 +150,8 @@ class Replica {
   Status WriteFailedMarker(const std::string& reason);
 
   // replica.cc: the way of an operation.
+  static bool NeedsChain(OperationKind kind);
+  void Start(ReplicaOperation* operation);
   ErrorCode Check(const ReplicaOperation& operation) const;
   bool Spoiled(const ReplicaOperation& operation) const;
   void Finish(ReplicaOperation* operation, ErrorCode status);
@@ -173,6 +185,69 @@ class Replica {
   void StartRegions();
   static void RegionWork(io::Job* job);
   static void RegionDone(io::Operation* job);
+
+  // layers.cc: the tree of layers, and what the record queue does to it.
+  struct Prepared;
+  Status LoadLayers();
+  Status ForgetChecksumsOfUnsealed();
+  Result<std::vector<LayerMeta>> Path(const std::string& upper, const std::string& base) const;
+  ErrorCode CheckLayer(const ReplicaOperation& operation) const;
+  void StartLayer();
+  void CloseView(ReplicaOperation* operation);
+  static void SettleLayer(BlockSums::FreezeRequest* request);
+  bool IsRemoved(const std::string& file_name) const;
+  std::string LayerUnderHead();
+  void BeginLayer(ReplicaOperation* operation);
+  Status RunLayer(ReplicaOperation* operation);
+  Status Prepare(const ReplicaOperation& operation);
+  void DropPrepared();
+  Status SealLayer();
+  Status DeleteLayer(const std::string& file_name);
+  Status ListLayers(ReplicaOperation* operation);
+  Status ListChanged(ReplicaOperation* operation);
+  Status OpenView(ReplicaOperation* operation);
+  ErrorCode BeginPrepare(const ReplicaOperation& operation);
+  // Whether RunLayer is to do it, in the record queue.
+  static bool NeedsTree(const ReplicaOperation& operation);
+  void EndLayer(const Status& outcome);
+  static ErrorCode OutcomeOfLayer(const Status& outcome);
+  Status MakeScratch();
+
+  // merges.cc: layers that go.
+  struct Merge;
+  Status FinishMerge();
+  void DropMerge();
+  Status PlanMerge(bool* more);
+  Status DeleteLeaf(const std::string& name);
+  Status OpenMerge(const std::string& lower, const std::string& upper);
+  Status BeginPunch(const std::string& name);
+  Status BeginMerge(const std::string& lower, const std::string& upper);
+  void StartMergeStep(ReplicaOperation* operation);
+  Status MergeStep();
+  Status MergeMasks();
+  Status MaskLower(const std::vector<std::pair<uint64_t, uint64_t>>& runs);
+  Status MergeData();
+  Status MergeSums();
+  Status MergePage(const SumFile* upper, const SumFile* lower, const MaskFile* masks,
+                   uint64_t region);
+  Status PunchUnderHead();
+  Status RunMerge(ReplicaOperation* operation);
+  void SwapMerged();
+  void EndMergeStep(ReplicaOperation* operation);
+
+  // switch.cc: another head.
+  bool Switches(const ReplicaOperation& operation) const;
+  void OnQuiet();
+  void BeginOperation(ReplicaOperation* operation);
+  void ApplySwitch();
+  void EndSwitch();
+  static Status GiveNames(io::FileSystem& files, const std::string& directory, VolumeMeta* volume,
+                          const std::string& head);
+
+  // view_reads.cc
+  void StartView(ReplicaOperation* operation);
+  static void ViewWork(io::Job* job);
+  static void ViewDone(io::Operation* job);
 
   // records.cc: the record queue.
   void StartRecord();
@@ -279,6 +354,7 @@ class Replica {
   std::string sync_failure_;
 
   size_t in_flight_ = 0;
+  size_t data_in_flight_ = 0;  // of these, those that need the chain as it is
   DirtyState dirty_ = DirtyState::kClean;
   List dirty_waiters_;
   List scratch_waiters_;
@@ -325,6 +401,37 @@ class Replica {
   bool slots_changed_ = false;
   Status record_outcome_;
   bool record_sync_failed_ = false;
+
+  // All frozen layers, in the head's chain or not, by file name. The record queue's.
+  std::map<std::string, LayerMeta> snapshots_;
+  std::unique_ptr<Prepared> prepared_;
+  // An operation that switches the head waits until nothing is under way that needs the old one,
+  // and what comes meanwhile waits for it.
+  ReplicaOperation* switch_operation_ = nullptr;
+  bool switching_ = false;
+  List switch_waiters_;
+  io::Task quiet_task_;
+  std::unique_ptr<Merge> merge_;  // the job's while it runs
+  bool merge_step_ = false;       // kMerge is under way
+  std::string punched_under_;     // the layer under the head of which no more is to be had for now
+  Status merge_failure_;
+  bool has_removed_layers_ = false;
+  bool names_due_ = false;  // files have the names of before the switch
+  // kSeal and kDelete wait for checksums, one at a time.
+  List seal_waiters_;
+  ReplicaOperation* seal_running_ = nullptr;
+  BlockSums::FreezeRequest freeze_;
+  struct OpenedView {
+    std::unique_ptr<View> view;
+    std::string layer;
+    const void* holder = nullptr;
+    size_t readers = 0;
+    bool closing = false;
+  };
+  static constexpr size_t kViewsMax = 64;
+  std::map<uint16_t, OpenedView> views_;
+  uint16_t next_view_ = 1;
+  std::unique_ptr<View> view_opened_;  // the job's
 
   // Bits of masks are set and synced by one job at a time, for all that wait.
   List mask_running_;

@@ -13,6 +13,11 @@ namespace {
 constexpr uint64_t kReportIntervalNs = 10 * kNsPerSecond;
 // A region that is written again within this time after it was cleaned costs no I/O to mark.
 constexpr uint64_t kTidyAfterNs = 5 * kNsPerSecond;
+// Removed layers are merged from so long after a replica was opened or a snapshot deleted, a step
+// of 8 MiB at most in each pause: up to 64 MiB a second, so that clients have most of the disk.
+constexpr uint64_t kMergeAfterNs = kNsPerSecond;
+constexpr uint64_t kMergePauseNs = 125 * kNsPerMs;
+constexpr uint64_t kMergeAgainNs = 60 * kNsPerSecond;
 // Files that could not be read are read again after so long, when somebody asks.
 constexpr uint64_t kLookPauseMinNs = 500 * kNsPerMs;
 constexpr uint64_t kLookPauseMaxNs = 60 * kNsPerSecond;
@@ -25,6 +30,9 @@ bool Modifies(OperationKind kind) {
   return kind == OperationKind::kWrite || kind == OperationKind::kZero ||
          kind == OperationKind::kUnmap;
 }
+
+// What it does to the head must not come to another one.
+bool ChangesHead(OperationKind kind) { return Modifies(kind) || kind == OperationKind::kBad; }
 
 }  // namespace
 
@@ -47,6 +55,15 @@ ServedReplica::ServedReplica(io::Reactor& reactor, LogSink& log, std::string vol
     self->tidying_ = false;
     self->Advance();
   };
+  merge_operation_.kind = OperationKind::kMerge;
+  merge_operation_.owner = this;
+  merge_operation_.done = [](ReplicaOperation* operation) {
+    static_cast<ServedReplica*>(operation->owner)->OnMerged();
+  };
+  merge_timer_.owner = this;
+  merge_timer_.done = [](io::Operation* timer) {
+    static_cast<ServedReplica*>(timer->owner)->Merge();
+  };
   tidy_timer_.owner = this;
   tidy_timer_.done = [](io::Operation* timer) {
     static_cast<ServedReplica*>(timer->owner)->Tidy();
@@ -54,8 +71,10 @@ ServedReplica::ServedReplica(io::Reactor& reactor, LogSink& log, std::string vol
 }
 
 ServedReplica::~ServedReplica() {
-  CHECK(sessions_.empty() && in_flight_ == 0 && !job_running_ && !welcome_writing_ && !tidying_);
+  CHECK(sessions_.empty() && in_flight_ == 0 && !job_running_ && !welcome_writing_ && !tidying_ &&
+        !merging_);
   reactor_.Cancel(&tidy_timer_);
+  reactor_.Cancel(&merge_timer_);
 }
 
 std::string ServedReplica::Name() const {
@@ -123,6 +142,7 @@ void ServedReplica::Leave(Session* session) {
 void ServedReplica::Submit(ReplicaOperation* operation) {
   CHECK(replica_ != nullptr && !job_running_);
   ++in_flight_;
+  if (ChangesHead(operation->kind)) ++changing_;
   if (Modifies(operation->kind)) {
     changed_ = true;
     recent_.Add(RegionsOf(operation->offset_bytes, operation->length_bytes), operation->tag);
@@ -142,12 +162,42 @@ void ServedReplica::Tidy() {
   replica_->Submit(&tidy_operation_);
 }
 
+void ServedReplica::MergeIn(uint64_t delay_ns) {
+  if (!merge_timer_.armed() && !merging_) reactor_.Arm(&merge_timer_, reactor_.NowNs() + delay_ns);
+}
+
+void ServedReplica::Merge() {
+  // Who waits for the replica to be closed does not wait for long.
+  const bool leaving = leaver_ != nullptr || ended_ != nullptr;
+  if (replica_ == nullptr || job_running_ || merging_ || leaving) return;
+  merging_ = true;
+  replica_->Submit(&merge_operation_);
+}
+
+void ServedReplica::OnMerged() {
+  merging_ = false;
+  if (merge_operation_.status != ErrorCode::kOk) {
+    log_.Log(LogLevel::kWarn, Name() +
+                                  ": a deleted snapshot's layer cannot go, which is tried again: " +
+                                  replica_->merge_failure().message());
+    MergeIn(kMergeAgainNs);
+  } else if (merge_operation_.more) {
+    MergeIn(kMergePauseNs);
+  }
+  Advance();
+}
+
 void ServedReplica::OnOperationDone(const Outcome& outcome) {
   CHECK(in_flight_ > 0);
   --in_flight_;
   const OperationKind kind = outcome.kind;
+  if (ChangesHead(kind)) --changing_;
   const ErrorCode status = outcome.status;
   if (kind == OperationKind::kClean && status == ErrorCode::kOk) OnCleaned(outcome.range);
+  // What lay under the head may go as soon as it lies under a frozen layer.
+  const bool frees = kind == OperationKind::kDelete || kind == OperationKind::kSeal ||
+                     kind == OperationKind::kSwitch;
+  if (frees && status == ErrorCode::kOk) MergeIn(kMergeAfterNs);
   if (kind == OperationKind::kRecord && status == ErrorCode::kOk && outcome.resynced) {
     sync_failed_ = false;
   }
@@ -209,7 +259,7 @@ void ServedReplica::CloseSessions(const Status& why) {
 // Level-triggered: looks at what is wanted and starts what can be started. Called after everything
 // that may have changed either.
 void ServedReplica::Advance() {
-  if (job_running_ || welcome_writing_ || tidying_) return;
+  if (job_running_ || welcome_writing_ || tidying_ || merging_) return;
   if (leaver_ != nullptr) {
     if (in_flight_ == 0) StartClose(true);
     return;
@@ -309,6 +359,7 @@ wire::ReplicaState ServedReplica::State() const {
   state.lost = replica_->lost();
   state.recent_known = recent_.Tellable();
   state.fresh = replica_->fresh() && !changed_;
+  state.unsealed = replica_->unsealed();
   return state;
 }
 
@@ -338,6 +389,7 @@ void ServedReplica::StartOpen() {
           }
           newest_record_ = replica_->record().current;
           recent_.Reset(replica_->regions());
+          if (replica_->has_removed_layers()) MergeIn(kMergeAfterNs);
           if (!replica_->region_damage().empty()) {
             log_.Log(LogLevel::kWarn, Name() + ": " + replica_->region_damage());
           }
@@ -352,11 +404,16 @@ void ServedReplica::StartOpen() {
 }
 
 void ServedReplica::StartClose(bool clean) {
-  CHECK(in_flight_ == 0 && !tidying_);
+  CHECK(in_flight_ == 0 && !tidying_ && !merging_);
   reactor_.Cancel(&tidy_timer_);
+  reactor_.Cancel(&merge_timer_);
   sync_failed_ |= replica_->sync_failed();
   job_running_ = true;
   current_ = nullptr;
+  for (Session* session = sessions_.front(); session != nullptr;
+       session = sessions_.Next(session)) {
+    CloseViews(session);
+  }
   closed_sums_ += replica_->sum_counters();
   auto closing = std::make_shared<std::unique_ptr<Replica>>(std::move(replica_));
   auto status = std::make_shared<Status>();

@@ -92,6 +92,12 @@ class ServedReplica {
   void Trim() { replica_->Trim(); }
   const RegionMap& regions() const { return replica_->regions(); }
   const RecentRegions& recent() const { return recent_; }
+  // Something that changes data of the head is in flight.
+  bool changing() const { return changing_ > 0; }
+  // What the session opened; nothing of it is in flight.
+  void CloseViews(const Session* session) {
+    if (replica_ != nullptr) replica_->CloseViews(session);
+  }
   // The newest record that was submitted, done or not.
   const wire::Record& newest_record() const { return newest_record_; }
 
@@ -116,6 +122,9 @@ class ServedReplica {
   wire::ReplicaState State() const;
   void OnCleaned(RegionRange range);
   void Tidy();
+  void MergeIn(uint64_t delay_ns);
+  void Merge();
+  void OnMerged();
 
   io::Reactor& reactor_;
   LogSink& log_;
@@ -133,6 +142,7 @@ class ServedReplica {
   std::unique_ptr<Replica> replica_;
   bool job_running_ = false;  // it is being opened or closed
   size_t in_flight_ = 0;      // operations of all sessions at the storage
+  size_t changing_ = 0;       // of these, those that change data
   bool changed_ = false;      // an engine changed data since it was opened
   bool sync_failed_ = false;  // until it was made equal, marked on the disk or not
   wire::Record newest_record_;
@@ -143,6 +153,10 @@ class ServedReplica {
   ReplicaOperation tidy_operation_;
   io::Timer tidy_timer_;
   bool tidying_ = false;
+  // Layers whose snapshots were deleted go, a step at a time.
+  ReplicaOperation merge_operation_;
+  io::Timer merge_timer_;
+  bool merging_ = false;
 
   IntrusiveList<Session, &Session::replica_node> sessions_;
   std::vector<Session*> inquirers_;

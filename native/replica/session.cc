@@ -19,15 +19,45 @@ static_assert(wire::kStatusExtentsMax * sizeof(BlockExtent) <= kEncodedAt);
 static_assert(kEncodedAt + wire::kStatusExtentsMax * wire::kEncodedExtentBytes <=
               BufferPool::kSmallBytes);
 
+// Requests about layers: their payload is kept in a chunk, and what is answered is put there too.
+bool IsAboutLayers(wire::Opcode opcode) {
+  return opcode >= wire::Opcode::kLayers && opcode <= wire::Opcode::kChanged;
+}
+static_assert(wire::Opcode::kLayers == wire::Opcode{25} &&
+              wire::Opcode::kChanged == wire::Opcode{32});
+
+const char* ExplainLayers(ErrorCode code) {
+  switch (code) {
+    case ErrorCode::kInvalidArgument:
+      return "nothing of that name was prepared, or it is not above the other one";
+    case ErrorCode::kNotFound:
+      return "there is no such layer or view";
+    case ErrorCode::kAlreadyExists:
+      return "there is a layer of that name";
+    case ErrorCode::kBusy:
+      return "a view of the layer is open, the layer under the head is not sealed, or requests "
+             "that change data are in flight";
+    default:
+      return nullptr;
+  }
+}
+
 // The text of a refused operation; constant, as nothing is allocated for an I/O.
-const char* Explain(ErrorCode code) {
+const char* Explain(wire::Opcode opcode, ErrorCode code) {
+  if (IsAboutLayers(opcode)) {
+    const char* text = ExplainLayers(code);
+    if (text != nullptr) return text;
+  }
   switch (code) {
     case ErrorCode::kOutOfRange:
       return "the range goes beyond the end of the volume";
     case ErrorCode::kFenced:
       return "the record is of another epoch, or older than the replica's";
     case ErrorCode::kInvalidArgument:
-      return "the record is none, or contradicts the replica's";
+      return "the record is none, contradicts the replica's, or names a layer that was not "
+             "prepared";
+    case ErrorCode::kBusy:
+      return "requests that change data are in flight";
     case ErrorCode::kNoSpace:
       return "the disk is full";
     case ErrorCode::kSuspect:
@@ -116,6 +146,7 @@ void Session::Close(const Status& why) {
   if (mode_ == SessionMode::kEnded) return;
   mode_ = SessionMode::kEnded;
   if (replica_ != nullptr) replica_->Forget(this);
+  CloseViews();
   connection_.Close(why);
 }
 
@@ -124,6 +155,7 @@ void Session::OnClosed(const Status& why) {
   mode_ = SessionMode::kEnded;
   closed_ = true;
   if (replica_ != nullptr) replica_->Forget(this);
+  CloseViews();
   switch (why.code()) {
     case ErrorCode::kConnectionLost:
       if (was_welcomed) {
@@ -207,6 +239,14 @@ bool Session::OnFrame(const wire::Header& header, const std::byte* payload, std:
     case wire::Opcode::kMap:
     case wire::Opcode::kMissing:
     case wire::Opcode::kRecent:
+    case wire::Opcode::kLayers:
+    case wire::Opcode::kPrepare:
+    case wire::Opcode::kSwitch:
+    case wire::Opcode::kSeal:
+    case wire::Opcode::kDelete:
+    case wire::Opcode::kView:
+    case wire::Opcode::kCloseView:
+    case wire::Opcode::kChanged:
       return OnData(header, payload, data);
   }
   CHECK(false);  // the decoder knows no other
@@ -419,6 +459,9 @@ void Session::Begin(SessionOperation* operation, const wire::Header& header) {
   storage.extents_count = 0;
   storage.resynced = storage.still_lost = false;
   storage.runs = {};
+  storage.layer = storage.base = storage.labels = {};
+  storage.view = header.view;
+  storage.holder = this;
   storage.tag = header.tag;
   replica_->Heard(header.complete_tag);
 }
@@ -431,9 +474,10 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
     operation = operations_.Acquire();
     if (operation == nullptr) return false;
     // What comes with it is kept until it is done.
-    const uint32_t kept_bytes = header.carries_data()           ? header.length_bytes
-                                : IsAboutRegions(header.opcode) ? header.payload_bytes
-                                                                : 0;
+    const bool keeps = IsAboutRegions(header.opcode) || IsAboutLayers(header.opcode);
+    const uint32_t kept_bytes = header.carries_data() ? header.length_bytes
+                                : keeps               ? header.payload_bytes
+                                                      : 0;
     if (kept_bytes > 0) {
       operation->chunk = buffers_->Acquire(kept_bytes);
       if (operation->chunk == nullptr) {
@@ -444,9 +488,10 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
   }
   NoteActivity();
   Begin(operation, header);
+  // A snapshot may be of another size: the replica knows.
   const bool of_volume = header.opcode != wire::Opcode::kLoadState &&
                          header.opcode != wire::Opcode::kStoreState &&
-                         header.opcode != wire::Opcode::kClean;
+                         header.opcode != wire::Opcode::kClean && header.view == 0;
   if (of_volume && header.length_bytes > 0 && OutOfRange(header)) {
     Answer(operation, ErrorCode::kOutOfRange);
     return true;
@@ -473,6 +518,19 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
         std::memcpy(operation->chunk->data, payload, header.payload_bytes);
       }
       StartRegions(operation);
+      break;
+    case wire::Opcode::kLayers:
+    case wire::Opcode::kPrepare:
+    case wire::Opcode::kSwitch:
+    case wire::Opcode::kSeal:
+    case wire::Opcode::kDelete:
+    case wire::Opcode::kView:
+    case wire::Opcode::kCloseView:
+    case wire::Opcode::kChanged:
+      if (header.payload_bytes > 0) {
+        std::memcpy(operation->chunk->data, payload, header.payload_bytes);
+      }
+      StartLayers(operation);
       break;
     case wire::Opcode::kZero:
       Submit(operation, OperationKind::kZero);
@@ -547,9 +605,16 @@ void Session::StartRecord(SessionOperation* operation, const std::byte* payload)
     Answer(operation, ErrorCode::kInvalidArgument);
     return;
   }
+  // It may switch the head: what is sent before and after it must not mix (rule 8). One that was
+  // made equal has the layers already.
+  const bool resynced = (header.flags & wire::kFlagResynced) != 0;
+  if (current.newest_snapshot != newest.newest_snapshot && !resynced && replica_->changing()) {
+    Answer(operation, ErrorCode::kBusy);
+    return;
+  }
   operation->storage.record = pair.Take();
   operation->storage.welcomed = hello_.epoch;
-  operation->storage.resynced = (header.flags & wire::kFlagResynced) != 0;
+  operation->storage.resynced = resynced;
   operation->storage.still_lost = (header.flags & wire::kFlagStillLost) != 0;
   Submit(operation, OperationKind::kRecord);
 }
@@ -623,6 +688,7 @@ void Session::OnDone(SessionOperation* operation) {
                                           RegionsOf(storage.offset_bytes, storage.length_bytes),
                                           storage.resynced};
   Answer(operation, outcome.status);
+  CloseViews();
   replica.OnOperationDone(outcome);
   GoneIfDone();
 }
@@ -666,7 +732,7 @@ void Session::Answer(SessionOperation* operation, ErrorCode status) {
   }
   if (status != ErrorCode::kOk) {
     ReleaseChunk(operation);
-    const char* text = Explain(status);
+    const char* text = Explain(header.opcode, status);
     Send(operation, status, reinterpret_cast<const std::byte*>(text),
          static_cast<uint32_t>(std::strlen(text)), nullptr, 0);
     return;
@@ -696,6 +762,10 @@ void Session::Answer(SessionOperation* operation, ErrorCode status) {
     const auto blocks = static_cast<uint32_t>(DivideUp(header.length_bytes, kBlockBytes));
     Send(operation, status, operation->storage.sums, static_cast<uint32_t>(wire::SumsBytes(blocks)),
          nullptr, 0);
+    return;
+  }
+  if (IsAboutLayers(header.opcode)) {
+    AnswerLayers(operation);
     return;
   }
   ReleaseChunk(operation);

@@ -110,6 +110,11 @@ class Session final : public wire::Connection::Handler {
   void AnswerRegions(SessionOperation* operation);
   void AnswerMap(SessionOperation* operation, const wire::MapRequest& request);
 
+  // Frames about layers: layer_frames.cc.
+  void StartLayers(SessionOperation* operation);
+  void AnswerLayers(SessionOperation* operation);
+  void CloseViews();
+
   // The rest.
   bool OnPing(const wire::Header& header);
   bool OnData(const wire::Header& header, const std::byte* payload, std::byte* data);

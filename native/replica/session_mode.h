@@ -39,7 +39,7 @@ enum class SessionEvent : uint8_t {
   kProofBad,
   kInquire,
   kWelcome,
-  kData,  // READ, WRITE, ZERO, UNMAP, FLUSH, STATUS, RECORD and what is about regions
+  kData,  // READ, WRITE, ZERO, UNMAP, FLUSH, STATUS, RECORD, what is about regions and layers
   kClose,
   kPing,
   // How WELCOME and CLOSE ended.

@@ -21,7 +21,7 @@ struct SessionOperation {
   wire::OutgoingFrame reply;
   wire::Header header;  // the request's
   Session* session = nullptr;
-  BufferPool::Chunk* chunk = nullptr;  // data of READ and WRITE, extents of STATUS
+  BufferPool::Chunk* chunk = nullptr;  // data of READ and WRITE, extents of STATUS, …
   // Room for the checksums of a WRITE, which last as long as the storage needs them. Aligned.
   uint32_t* table = nullptr;
   uint64_t started_ns = 0;

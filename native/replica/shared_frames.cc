@@ -67,7 +67,7 @@ bool Session::OnShared(const wire::Header& header) {
   if (operation == nullptr) return false;
   NoteActivity();
   Begin(operation, header);
-  if (header.length_bytes > 0 && OutOfRange(header)) {
+  if (header.length_bytes > 0 && header.view == 0 && OutOfRange(header)) {
     Answer(operation, ErrorCode::kOutOfRange);
     return true;
   }

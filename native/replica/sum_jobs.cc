@@ -29,15 +29,26 @@ void BlockSums::Settle(SettleRequest* request) {
   StartJob();
 }
 
+// What a job writes: by value, as the chain may get another head while it runs.
+void BlockSums::AimAtHead() {
+  job_file_ = files_of_.back().get();
+  head_layer_ = chain_->head_index();
+  head_data_ = chain_->head().file;
+}
+
 void BlockSums::StartJob() {
   if (job_running_) return;
+  AimAtHead();
   batch_->count = 0;
   job_last_ = true;
+  frozen_running_ = false;
   // What a client waits for goes first; a Settle of many regions is interrupted between batches.
   if ((fix_running_ = fixes_.front()) != nullptr) {
     FillForFix();
   } else if ((settle_running_ = settles_.front()) != nullptr) {
     FillForSettle();
+  } else if (freeze_request_ != nullptr) {
+    FillForFrozen();
   } else {
     return;
   }
@@ -49,14 +60,25 @@ void BlockSums::StartJob() {
 
 void BlockSums::AddCopy(uint64_t region) {
   const size_t index = batch_->count++;
-  table_.CopyOut(region, &batch_->copies[index]);
+  SumTable::Copy& copy = batch_->copies[index];
+  table_.CopyOut(region, &copy);
   batch_->holds_bad[index] = batch_->listed_by_it[index] = false;
+  const bool all_known = std::all_of(std::begin(copy.known), std::end(copy.known),
+                                     [](uint64_t word) { return word == ~uint64_t{0}; });
+  batch_->has_layers[index] = !chain_->head_alone() && !all_known;
+  if (!batch_->has_layers[index]) return;
+  const uint64_t first = region * kRegionBlocks;
+  const uint64_t blocks = std::min(kRegionBlocks, DivideUp(size_bytes_, kBlockBytes) - first);
+  std::fill_n(batch_->layers[index], kRegionBlocks, chain_->head_index());
+  for (uint64_t at = 0; at < blocks; ++at) batch_->layers[index][at] = map_->Layer(first + at);
 }
 
 void BlockSums::FillForSettle() {
   SettleRequest* request = settle_running_;
   for (; request->next < request->end && batch_->count < SumTable::kCopiesMax; ++request->next) {
     const uint64_t region = request->next;
+    // What a frozen file lacks comes first: the region has to wait.
+    if (FrozenOf(region) != nullptr) request->more = true;
     if (table_.settled(region)) continue;
     if (request->wanted != nullptr && !request->wanted(request->owner, region)) continue;
     const bool computes = table_.stale(region) && !table_.AllKnown(region);
@@ -65,19 +87,9 @@ void BlockSums::FillForSettle() {
       request->next = request->end;
       break;
     }
-    const size_t index = batch_->count;
     AddCopy(region);
     if (!computes) continue;
     ++request->computed;
-    // The job must not look at the map, which is this thread's.
-    uint64_t* in_head = batch_->in_head[index];
-    std::memset(in_head, 0, sizeof(batch_->in_head[index]));
-    const uint64_t blocks =
-        std::min(kRegionBlocks, DivideUp(size_bytes_, kBlockBytes) - region * kRegionBlocks);
-    for (uint64_t at = 0; at < blocks; ++at) {
-      const bool here = map_->Layer(region * kRegionBlocks + at) == chain_->head_index();
-      if (here) in_head[at / 64] |= uint64_t{1} << (at % 64);
-    }
     // What is computed reads the whole region: one at a time.
     ++request->next;
     break;
@@ -123,10 +135,14 @@ void BlockSums::JobWork(io::Job* job) {
   auto* self = static_cast<BlockSums*>(job->owner);
   self->job_sync_failed_ = false;
   self->job_status_ = Status::Ok();
+  if (self->frozen_running_) {
+    self->job_status_ = self->WriteFrozen();
+    return;
+  }
   const ReplicaOperation* fix = self->fix_running_;
   if (fix != nullptr && fix->kind != OperationKind::kBad) {
     // The data first: a block that is called good must be.
-    self->job_status_ = self->files_.SyncData(self->chain_->head().file);
+    self->job_status_ = self->files_.SyncData(self->head_data_);
     self->job_sync_failed_ = !self->job_status_.ok();
   }
   if (self->job_status_.ok()) self->job_status_ = self->WriteBatch(fix == nullptr);
@@ -136,18 +152,18 @@ void BlockSums::JobWork(io::Job* job) {
   // Listed as long as a page that says so may be the durable one.
   for (size_t i = 0; i < self->batch_->count && self->job_status_.ok(); ++i) {
     const uint64_t region = self->batch_->copies[i].region;
-    if (!self->batch_->holds_bad[i] && self->file_.MayHoldBad(region)) {
-      self->job_status_ = self->file_.NoteBad(self->files_, region, false);
+    if (!self->batch_->holds_bad[i] && self->job_file_->MayHoldBad(region)) {
+      self->job_status_ = self->job_file_->NoteBad(self->files_, region, false);
       self->job_sync_failed_ = !self->job_status_.ok();
     }
   }
   // Marks of bad blocks are synced as they are written. Who is not told of a failure goes on with a
   // file that takes nothing any more.
-  self->job_sync_failed_ |= self->file_.sync_failed();
+  self->job_sync_failed_ |= self->job_file_->sync_failed();
 }
 
 Status BlockSums::Sync() {
-  const Status status = file_.Sync(files_);
+  const Status status = job_file_->Sync(files_);
   job_sync_failed_ = !status.ok();
   return status;
 }
@@ -156,14 +172,17 @@ Status BlockSums::WriteBatch(bool compute) {
   for (size_t i = 0; i < batch_->count; ++i) {
     SumTable::Copy& copy = batch_->copies[i];
     RETURN_IF_ERROR(CompleteCopy(i, compute));
-    uint32_t* end = copy.sums + kRegionBlocks;
-    batch_->holds_bad[i] = std::find(copy.sums, end, kSumBad) != end;
-    if (batch_->holds_bad[i]) RETURN_IF_ERROR(file_.NoteBad(files_, copy.region, true));
-    std::memcpy(batch_->page.sums, copy.sums, sizeof(copy.sums));
-    const Status written = file_.WritePage(files_, copy.region, &batch_->page);
+    for (size_t at = 0; at < kRegionBlocks && !batch_->holds_bad[i]; ++at) {
+      batch_->holds_bad[i] = Known(copy, at) && copy.sums[at] == kSumBad;
+    }
+    if (batch_->holds_bad[i]) RETURN_IF_ERROR(job_file_->NoteBad(files_, copy.region, true));
+    for (size_t at = 0; at < kRegionBlocks; ++at) {
+      batch_->page.sums[at] = Known(copy, at) ? copy.sums[at] : kSumNone;
+    }
+    const Status written = job_file_->WritePage(files_, copy.region, &batch_->page);
     if (!written.ok() && written.code() == ErrorCode::kNoSpace && !batch_->holds_bad[i]) {
       // The page is a hole, and says «none»: better than a region that cannot become clean.
-      std::fill_n(copy.sums, kRegionBlocks, kSumNone);
+      for (size_t at = 0; at < kRegionBlocks; ++at) Learn(&copy, at, kSumNone);
       ++job_counters_.pages_dropped;
       continue;
     }
@@ -172,38 +191,72 @@ Status BlockSums::WriteBatch(bool compute) {
   return Status::Ok();
 }
 
-// Fills in what the table does not know: from the file where it is believed, else by reading the
-// data, or as «none».
+// Fills in what the table does not know of the head's blocks: from the file where it is believed,
+// else by reading the data, or as «none». Of blocks in lower layers it stays unknown, as their own
+// files know.
 Status BlockSums::CompleteCopy(size_t index, bool compute) {
   SumTable::Copy& copy = batch_->copies[index];
   if (std::all_of(std::begin(copy.known), std::end(copy.known),
                   [](uint64_t word) { return word == ~uint64_t{0}; })) {
     return Status::Ok();
   }
+  const auto in_head = [&](size_t at) {
+    return !batch_->has_layers[index] || batch_->layers[index][at] == head_layer_;
+  };
   SumPageState state = SumPageState::kDamaged;
   // A page that cannot be read is as good as one that is not whole, but where it tells what is bad.
-  const Status read = file_.ReadPage(files_, copy.region, &batch_->page, &state);
-  const bool listed = file_.MayHoldBad(copy.region);
+  const Status read = job_file_->ReadPage(files_, copy.region, &batch_->page, &state);
+  const bool listed = job_file_->MayHoldBad(copy.region);
   if (listed) RETURN_IF_ERROR(read);
   if (state == SumPageState::kDamaged && !copy.stale) ++job_counters_.pages_damaged;
   const uint32_t lost = listed && state == SumPageState::kDamaged ? kSumBad : kSumNone;
   for (size_t at = 0; at < kRegionBlocks; ++at) {
     if (Known(copy, at)) continue;
     const uint32_t sum = state == SumPageState::kWhole ? batch_->page.sums[at] : lost;
-    if (!copy.stale || sum == kSumBad) Learn(&copy, at, sum);
+    if (sum == kSumBad || (!copy.stale && in_head(at))) Learn(&copy, at, sum);
   }
   if (copy.stale && compute) Compute(index);
   for (size_t at = 0; at < kRegionBlocks; ++at) {
-    if (!Known(copy, at)) Learn(&copy, at, kSumNone);
+    if (!Known(copy, at) && in_head(at)) Learn(&copy, at, kSumNone);
   }
+  if (!compute && batch_->has_layers[index]) CompleteFromLower(index);
   return Status::Ok();
 }
 
+// Where the first mark of a bad block is made all must be known: nobody else there is to be taken
+// for bad meanwhile.
+void BlockSums::CompleteFromLower(size_t index) {
+  SumTable::Copy& copy = batch_->copies[index];
+  const uint16_t* layers = batch_->layers[index];
+  for (uint32_t layer = 0; layer + 1 < files_of_.size(); ++layer) {
+    const SumFile* file = files_of_[layer].get();
+    if (file == nullptr ||
+        std::find(layers, layers + kRegionBlocks, layer) == layers + kRegionBlocks) {
+      continue;
+    }
+    SumPageState state = SumPageState::kDamaged;
+    (void)file->ReadPage(files_, copy.region, &batch_->page, &state).ok();
+    const SumTable::Frozen* frozen = layer == frozen_layer_ ? FrozenOf(copy.region) : nullptr;
+    for (size_t at = 0; at < kRegionBlocks; ++at) {
+      if (Known(copy, at) || layers[at] != layer) continue;
+      uint32_t sum = state == SumPageState::kWhole ? batch_->page.sums[at] : kSumNone;
+      if (frozen != nullptr) {
+        const bool known = (frozen->known[at / 64] >> (at % 64) & 1) != 0;
+        if (known || frozen->stale) sum = known ? frozen->sums[at] : kSumNone;
+      }
+      Learn(&copy, at, sum);
+    }
+  }
+  for (size_t at = 0; at < kRegionBlocks; ++at) {
+    if (!Known(copy, at)) Learn(&copy, at, kSumNone);
+  }
+}
+
 // Blocks from `block` on into the batch's memory; how many could be read.
-size_t BlockSums::ReadBlocks(uint64_t block, uint64_t blocks) {
+size_t BlockSums::ReadBlocks(io::File file, uint64_t block, uint64_t blocks) {
   const uint64_t begin = block * kBlockBytes;
   const uint64_t bytes = std::min(blocks * kBlockBytes, size_bytes_ - begin);
-  const Result<size_t> got = files_.ReadAt(chain_->head().file, begin, batch_->data, bytes);
+  const Result<size_t> got = files_.ReadAt(file, begin, batch_->data, bytes);
   if (!got.ok()) return 0;
   std::memset(batch_->data + got.value(), 0, bytes - got.value());
   return blocks;
@@ -211,10 +264,10 @@ size_t BlockSums::ReadBlocks(uint64_t block, uint64_t blocks) {
 
 void BlockSums::Compute(size_t index) {
   SumTable::Copy& copy = batch_->copies[index];
-  const uint64_t* in_head = batch_->in_head[index];
   const uint64_t first = copy.region * kRegionBlocks;
   const auto wanted = [&](size_t at) {
-    return at < kRegionBlocks && !Known(copy, at) && (in_head[at / 64] >> (at % 64) & 1) != 0;
+    return at < kRegionBlocks && !Known(copy, at) &&
+           (!batch_->has_layers[index] || batch_->layers[index][at] == head_layer_);
   };
   constexpr size_t kBlocksAtATime = sizeof(batch_->data) / kBlockBytes;
   for (size_t at = 0; at < kRegionBlocks;) {
@@ -224,11 +277,11 @@ void BlockSums::Compute(size_t index) {
     }
     size_t count = 1;
     while (count < kBlocksAtATime && wanted(at + count)) ++count;
-    if (ReadBlocks(first + at, count) == 0) {
+    if (ReadBlocks(head_data_, first + at, count) == 0) {
       // Block by block around what the medium does not give: that has no checksum, and no READ gets
       // it either.
       count = 1;
-      if (ReadBlocks(first + at, 1) == 0) {
+      if (ReadBlocks(head_data_, first + at, 1) == 0) {
         Learn(&copy, at++, kSumNone);
         continue;
       }
@@ -250,7 +303,7 @@ void BlockSums::DropCopies(bool written) {
       continue;
     }
     (void)table_.Settle(copy);  // where it was written meanwhile, it is not settled
-    if (!batch_->holds_bad[i]) std::erase(bad_regions_, copy->region);
+    if (!batch_->holds_bad[i]) DropBadRegion(copy->region);
   }
 }
 
@@ -260,7 +313,9 @@ void BlockSums::JobDone(io::Operation* job) {
   ++self->page_writes_;
   self->counters_.pages_damaged += self->job_counters_.pages_damaged;
   self->counters_.pages_dropped += self->job_counters_.pages_dropped;
-  if (self->fix_running_ != nullptr) {
+  if (self->frozen_running_) {
+    self->EndFrozen();
+  } else if (self->fix_running_ != nullptr) {
     self->EndFix();
   } else {
     self->EndSettle();
@@ -284,13 +339,13 @@ void BlockSums::EndFix() {
   for (size_t i = 0; i < batch_->count; ++i) {
     SumTable::Copy* copy = &batch_->copies[i];
     table_.Abandon(copy);
-    if (job_status_.ok() && !batch_->holds_bad[i]) std::erase(bad_regions_, copy->region);
+    if (job_status_.ok() && !batch_->holds_bad[i]) DropBadRegion(copy->region);
     if (!batch_->listed_by_it[i]) continue;
     if (job_status_.ok()) {
       // For those that came before there was anything to load.
       table_.Merge(copy->region, copy->sums);
-    } else if (!file_.MayHoldBad(copy->region)) {
-      std::erase(bad_regions_, copy->region);
+    } else if (!job_file_->MayHoldBad(copy->region)) {
+      DropBadRegion(copy->region);
     }
   }
   const bool done = job_last_ || !job_status_.ok();
@@ -311,6 +366,14 @@ Status BlockSums::Persist(bool* sync_failed) {
   if (!on()) return Status::Ok();
   CHECK(!job_running_);
   Status status;
+  while (!frozen_.empty() && status.ok()) {
+    FillForFrozen();
+    status = WriteFrozen();
+    *sync_failed = job_sync_failed_;
+    if (status.ok() && job_last_) frozen_.clear();
+  }
+  RETURN_IF_ERROR(status);
+  AimAtHead();
   uint64_t region = 0;
   while (status.ok() && region < table_.regions()) {
     batch_->count = 0;
@@ -322,7 +385,7 @@ Status BlockSums::Persist(bool* sync_failed) {
   }
   job_sync_failed_ = false;
   if (status.ok()) status = Sync();
-  *sync_failed = job_sync_failed_ || file_.sync_failed();
+  *sync_failed = job_sync_failed_ || job_file_->sync_failed();
   return status;
 }
 

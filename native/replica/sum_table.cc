@@ -3,8 +3,10 @@
 #include <sys/mman.h>
 
 #include <algorithm>
+#include <bit>
 #include <cerrno>
 #include <cstring>
+#include <utility>
 
 #include "base/check.h"
 
@@ -224,19 +226,55 @@ void SumTable::Abandon(Copy* copy) {
 }
 
 bool SumTable::Settle(Copy* copy) {
-  CHECK(AllSet(copy->known));
   Abandon(copy);
   if (copy->changed) return false;
   SetBits(stale_, copy->region, 1, false);
   const size_t index = Find(copy->region);
   if (index == kNoFrame) return true;
-  // Nothing was written since, so that the copy knows all that the frame does.
-  std::memcpy(frames_[index].sums, copy->sums, sizeof(copy->sums));
-  std::memcpy(frames_[index].known, copy->known, sizeof(copy->known));
+  // Nothing was written since, so that the copy knows all that the frame does, but for what was
+  // loaded of lower layers meanwhile.
+  Frame& frame = frames_[index];
+  for (size_t at = 0; at < kRegionBlocks; ++at) {
+    if (Bit(copy->known, at)) frame.sums[at] = copy->sums[at];
+  }
+  for (size_t word = 0; word < kWords; ++word) frame.known[word] |= copy->known[word];
   if (metas_[index].dirty) --dirty_;
   metas_[index].dirty = false;
-  metas_[index].loaded = true;
+  metas_[index].loaded = metas_[index].loaded || AllSet(frame.known);
   return true;
+}
+
+void SumTable::Freeze(std::vector<std::unique_ptr<Frozen>>* to) {
+  // What is being written goes to the old file: the new one settles nothing by it.
+  for (size_t i = 0; i < copies_out_; ++i) copies_[i]->changed = true;
+  to->reserve(dirty_);
+  for (size_t index = 0; index < made_; ++index) {
+    Meta& meta = metas_[index];
+    if (!meta.in_use || (!meta.dirty && !stale(meta.region))) continue;
+    auto frozen = std::make_unique<Frozen>();
+    frozen->region = meta.region;
+    frozen->stale = stale(meta.region);
+    std::memcpy(frozen->sums, frames_[index].sums, sizeof(frozen->sums));
+    std::memcpy(frozen->known, frames_[index].known, sizeof(frozen->known));
+    to->push_back(std::move(frozen));
+    meta.dirty = false;
+    // Of a stale region more was looked for than is known.
+    meta.loaded = AllSet(frames_[index].known);
+  }
+  dirty_ = 0;
+  for (uint64_t word = 0; word < DivideUp(regions_, kWordBits); ++word) {
+    for (uint64_t bits = std::exchange(stale_[word], 0); bits != 0; bits &= bits - 1) {
+      const uint64_t region = word * kWordBits + static_cast<uint64_t>(std::countr_zero(bits));
+      if (Find(region) != kNoFrame) continue;
+      auto frozen = std::make_unique<Frozen>();
+      frozen->region = region;
+      frozen->stale = true;
+      std::memset(frozen->known, 0, sizeof(frozen->known));
+      to->push_back(std::move(frozen));
+    }
+  }
+  std::sort(to->begin(), to->end(),
+            [](const auto& a, const auto& b) { return a->region < b->region; });
 }
 
 void SumTable::Trim() {

@@ -2,6 +2,8 @@
 
 #include <cstddef>
 #include <cstdint>
+#include <memory>
+#include <vector>
 
 #include "base/result.h"
 #include "replica/sum_file.h"
@@ -77,10 +79,22 @@ class SumTable {
   static constexpr size_t kCopiesMax = 16;
   // `copy` stays where it is until Settle or Abandon; at most kCopiesMax are out.
   void CopyOut(uint64_t region, Copy* copy);
-  // The file holds the copy's checksums, all of them known by now. False where the region was
-  // written meanwhile: it is as dirty as before.
+  // The file holds the copy's checksums; those that are not known are of blocks in lower layers.
+  // False where the region was written meanwhile: it is as dirty as before.
   bool Settle(Copy* copy);
   void Abandon(Copy* copy);
+
+  // What the file of the head that is frozen now does not have, a region each: of its blocks those
+  // that are known, and whether what the file says of the others is not believed.
+  struct Frozen {
+    uint64_t region = 0;
+    bool stale = false;
+    uint32_t sums[kRegionBlocks];
+    uint64_t known[kRegionBlocks / 64];
+  };
+  // The file is another, empty one from now on, and all regions are settled: what the one before
+  // lacks goes to `to`, by ascending regions. What is known of blocks stays known.
+  void Freeze(std::vector<std::unique_ptr<Frozen>>* to);
 
   // Gives back the memory of frames that hold nothing new. For when nothing was done for a while.
   void Trim();

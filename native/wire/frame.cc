@@ -5,6 +5,7 @@
 
 #include "base/bytes.h"
 #include "base/crc32c.h"
+#include "wire/layers.h"
 
 namespace ankole::wire {
 namespace {
@@ -19,6 +20,7 @@ struct Rule {
   uint32_t request_payload_bytes_max;
   uint32_t reply_payload_bytes_max;
   bool shared = false;  // may go through shared memory
+  bool view = false;    // may be about a snapshot
 };
 
 constexpr uint32_t kAnyLength = UINT32_MAX;
@@ -31,14 +33,14 @@ constexpr Rule kRules[] = {
     {Opcode::kWelcome, "WELCOME", 0, false, 0, kControl, kControl},
     {Opcode::kRecord, "RECORD", kFlagResynced | kFlagStillLost, false, 0, kControl, 0},
     {Opcode::kRead, "READ", kFlagAnyway | kFlagDisablePageOut, true, kDataBytesMax, 0,
-     kPayloadBytesMax, true},
+     kPayloadBytesMax, true, true},
     {Opcode::kWrite, "WRITE", kFlagForceUnitAccess | kFlagDisablePageOut, true, kDataBytesMax,
      kPayloadBytesMax, 0, true},
     {Opcode::kZero, "ZERO", kFlagForceUnitAccess | kFlagKeepAllocated, true, kAnyLength, 0, 0,
      true},
     {Opcode::kUnmap, "UNMAP", kFlagForceUnitAccess, true, kAnyLength, 0, 0, true},
     {Opcode::kFlush, "FLUSH", 0, false, 0, 0, 0, true},
-    {Opcode::kStatus, "STATUS", 0, true, kAnyLength, 0, kControl},
+    {Opcode::kStatus, "STATUS", 0, true, kAnyLength, 0, kControl, false, true},
     {Opcode::kPing, "PING", 0, false, 0, 0, 0},
     {Opcode::kClose, "CLOSE", 0, false, 0, 0, 0},
     {Opcode::kShare, "SHARE", 0, false, 0, kControl, 0},
@@ -46,12 +48,21 @@ constexpr Rule kRules[] = {
     {Opcode::kStoreState, "STORE STATE", 0, true, kTargetStateBytes, kPayloadBytesMax, 0},
     {Opcode::kMark, "MARK", 0, false, 0, kControl, 0},
     {Opcode::kClean, "CLEAN", 0, true, kAnyLength, kControl, 0},
-    {Opcode::kSum, "SUM", kFlagAnyway | kFlagDisablePageOut, true, kDataBytesMax, 0, kControl},
+    {Opcode::kSum, "SUM", kFlagAnyway | kFlagDisablePageOut, true, kDataBytesMax, 0, kControl,
+     false, true},
     {Opcode::kMaps, "MAPS", 0, false, 0, 0, kControl},
     {Opcode::kMap, "MAP", 0, false, 0, kControl, kControl},
     {Opcode::kMissing, "MISSING", 0, false, 0, kControl, 0},
     {Opcode::kRecent, "RECENT", 0, false, 0, 0, kControl},
     {Opcode::kBad, "BAD", 0, true, kDataBytesMax, 0, 0},
+    {Opcode::kLayers, "LAYERS", 0, false, 0, kLayersRequestBytes, kControl},
+    {Opcode::kPrepare, "PREPARE", 0, false, 0, kPrepareBytesMax, 0},
+    {Opcode::kSwitch, "SWITCH", 0, false, 0, kLayerNameBytes, 0},
+    {Opcode::kSeal, "SEAL", 0, false, 0, kLayerNameBytes, 0},
+    {Opcode::kDelete, "DELETE", 0, false, 0, kLayerNameBytes, 0},
+    {Opcode::kView, "VIEW", 0, false, 0, kViewRequestBytes, kViewIdBytes},
+    {Opcode::kCloseView, "CLOSE VIEW", 0, false, 0, kViewIdBytes, 0},
+    {Opcode::kChanged, "CHANGED", 0, false, 0, kChangedRequestBytes, kControl},
 };
 
 const Rule* FindRule(uint8_t opcode) {
@@ -67,6 +78,7 @@ const char* Fault(const Header& header, const Rule& rule) {
     return "a flag that this opcode does not have";
   }
   if (!header.reply && header.status != ErrorCode::kOk) return "a request with a status";
+  if (header.view != 0 && (header.reply || !rule.view)) return "a view where there is none";
   if (rule.range) {
     if (header.length_bytes == 0 || header.length_bytes > rule.length_bytes_max) {
       return "the length is out of bounds";
@@ -125,6 +137,7 @@ void EncodeHeader(const Header& header, std::byte* to) {
   StoreLittle(to + kOffsetAt, header.offset_bytes);
   StoreLittle(to + kLengthAt, header.length_bytes);
   StoreLittle(to + kStatusAt, static_cast<uint16_t>(header.status));
+  StoreLittle(to + kViewAt, header.view);
   StoreLittle(to + kCompleteTagAt, header.complete_tag);
   StoreLittle(to + kSlotAt, header.slot);
   StoreLittle(to + kPayloadBytesAt, header.payload_bytes);
@@ -151,14 +164,12 @@ Result<Header> Decode(std::span<const std::byte, kHeaderBytes> from, bool shared
   Header header;
   header.shared = shared;
   header.shared_offset_bytes = LoadLittle<uint64_t>(in + kSharedOffsetAt);
-  if (LoadLittle<uint16_t>(in + kStatusAt + 2) != 0 ||
-      (!shared && header.shared_offset_bytes != 0)) {
-    return Bad("reserved bytes are not zero");
-  }
+  if (!shared && header.shared_offset_bytes != 0) return Bad("reserved bytes are not zero");
   header.opcode = rule->opcode;
   header.reply = (opcode & kReplyBit) != 0;
   header.flags = LoadLittle<uint16_t>(in + kFlagsAt);
   header.status = static_cast<ErrorCode>(status);
+  header.view = LoadLittle<uint16_t>(in + kViewAt);
   header.tag = LoadLittle<uint64_t>(in + kTagAt);
   header.slot = LoadLittle<uint32_t>(in + kSlotAt);
   header.offset_bytes = LoadLittle<uint64_t>(in + kOffsetAt);

@@ -40,6 +40,14 @@ enum class Opcode : uint8_t {
   kMissing = 22,     // begins or frees the missing map of a replica
   kRecent = 23,      // regions of writes that may not be complete (rule 7)
   kBad = 24,         // blocks that are good nowhere (rule 9)
+  kLayers = 25,      // which layers there are
+  kPrepare = 26,     // makes the head that a RECORD may switch to (rule 8)
+  kSwitch = 27,      // switches to it: at a joiner
+  kSeal = 28,        // what is under the head is durable at all members
+  kDelete = 29,      // a snapshot goes
+  kView = 30,        // opens a snapshot for READ, SUM and STATUS
+  kCloseView = 31,
+  kChanged = 32,  // regions that may differ between two layers
 };
 inline constexpr uint8_t kReplyBit = 0x80;
 
@@ -63,6 +71,7 @@ struct Header {
   ErrorCode status = ErrorCode::kOk;  // replies
   uint64_t tag = 0;                   // the request's; its reply repeats it
   uint32_t slot = 0;                  // the sender's own index; its reply repeats it
+  uint16_t view = 0;  // requests READ, SUM and STATUS: a snapshot that VIEW opened; 0: the head
   uint64_t offset_bytes = 0;
   uint32_t length_bytes = 0;   // of the range of the volume
   uint64_t complete_tag = 0;   // requests: all tags up to this one are complete (rule 7)
@@ -95,7 +104,8 @@ inline constexpr size_t kFlagsAt = 6;          // u16
 inline constexpr size_t kTagAt = 8;            // u64
 inline constexpr size_t kOffsetAt = 16;        // u64
 inline constexpr size_t kLengthAt = 24;        // u32
-inline constexpr size_t kStatusAt = 28;        // u16, then u16 zero
+inline constexpr size_t kStatusAt = 28;        // u16
+inline constexpr size_t kViewAt = 30;          // u16
 inline constexpr size_t kCompleteTagAt = 32;   // u64
 inline constexpr size_t kSlotAt = 40;          // u32
 inline constexpr size_t kPayloadBytesAt = 44;  // u32

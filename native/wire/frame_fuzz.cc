@@ -8,6 +8,7 @@
 #include "base/crc32c.h"
 #include "wire/connection.h"
 #include "wire/hello.h"
+#include "wire/layers.h"
 #include "wire/regions.h"
 #include "wire/scripted_reactor.h"
 
@@ -111,6 +112,43 @@ class Taker final : public Connection::Handler {
       CHECK(total <= header.length_bytes);
     }
     DecodeRegions(header, payload);
+    DecodeAboutLayers(payload);
+  }
+
+  // Nothing in these is ignored: what is taken encodes to the same bytes.
+  void DecodeAboutLayers(std::span<const std::byte> payload) {
+    std::array<std::byte, kControlPayloadBytesMax> again;
+    const auto same = [&](const auto& bytes) {
+      CHECK(bytes.size() == payload.size() &&
+            std::memcmp(bytes.data(), payload.data(), payload.size()) == 0);
+    };
+    if (const auto name = DecodeOneLayer(payload); name.ok()) {
+      CHECK(IsLayerName(name.value()));
+      EncodeLayerName(name.value(), again.data());
+      same(std::span(again.data(), kLayerNameBytes));
+    }
+    if (const auto entries = DecodeLayers(payload); entries.ok()) {
+      std::byte* to = again.data();
+      for (const LayerEntry& entry : entries.value()) {
+        EncodeLayer(entry, to);
+        to += kLayerEntryBytes;
+      }
+      if (!payload.empty()) same(std::span(again.data(), to));
+    }
+    if (const auto prepare = DecodePrepare(payload); prepare.ok()) {
+      CHECK(IsLayerName(prepare.value().name));
+      same(std::span(again.data(), EncodePrepare(prepare.value(), again.data())));
+    }
+    if (const auto first = DecodeLayersRequest(payload); first.ok()) {
+      same(EncodeLayersRequest(first.value()));
+    }
+    if (const auto view = DecodeViewRequest(payload); view.ok()) {
+      same(EncodeViewRequest(view.value()));
+    }
+    if (const auto id = DecodeViewId(payload); id.ok()) same(EncodeViewId(id.value()));
+    if (const auto changed = DecodeChangedRequest(payload); changed.ok()) {
+      same(EncodeChangedRequest(changed.value()));
+    }
   }
 
   // What is taken encodes to the same bytes, reserved ones aside.

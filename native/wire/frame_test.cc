@@ -93,7 +93,7 @@ TEST(wire_frame, RefusesWhatItsRulesForbid) {
   EXPECT(!DecodeWith(write, kFlagsAt, uint16_t{0x8000}).ok());
   EXPECT(!DecodeWith(write, kStatusAt, uint16_t{6}).ok());    // a request with a status
   EXPECT(!DecodeWith(write, kStatusAt, uint16_t{999}).ok());  // one that is none
-  EXPECT(!DecodeWith(write, kStatusAt + 2, uint16_t{1}).ok());
+  EXPECT(!DecodeWith(write, kViewAt, uint16_t{1}).ok());
   EXPECT(!DecodeWith(write, kSharedOffsetAt, uint64_t{1}).ok());
   EXPECT(!DecodeWith(write, kOffsetAt, uint64_t{100}).ok());
   EXPECT(!DecodeWith(write, kOffsetAt, kVolumeBytesMax + 512).ok());
@@ -169,6 +169,23 @@ TEST(wire_frame, RefusesWhatItsRulesForbid) {
   EXPECT(!DecodeWith(unmap, kFlagsAt, kFlagDisablePageOut).ok());
   EXPECT(!DecodeWith(flush, kFlagsAt, kFlagDisablePageOut).ok());
 
+  // The payloads about layers have bounds of their own.
+  const struct {
+    Opcode opcode;
+    uint32_t bytes;
+  } about_layers[] = {{Opcode::kLayers, 8},    {Opcode::kPrepare, 80 + 4096}, {Opcode::kSwitch, 64},
+                      {Opcode::kSeal, 64},     {Opcode::kDelete, 64},         {Opcode::kView, 128},
+                      {Opcode::kCloseView, 8}, {Opcode::kChanged, 136}};
+  for (const auto& [opcode, payload] : about_layers) {
+    Header about;
+    about.opcode = opcode;
+    EXPECT(DecodeWith(about, kPayloadBytesAt, payload).ok());
+    EXPECT(!DecodeWith(about, kPayloadBytesAt, payload + 1).ok());
+    EXPECT(!DecodeWith(about, kLengthAt, uint32_t{512}).ok());
+    EXPECT(!DecodeWith(about, kFlagsAt, kFlagForceUnitAccess).ok());
+    EXPECT(!DecodeWith(about, kViewAt, uint16_t{1}).ok());
+  }
+
   Header record;
   record.opcode = Opcode::kRecord;
   EXPECT(DecodeWith(record, kFlagsAt, kFlagResynced).ok());
@@ -194,6 +211,41 @@ TEST(wire_frame, RepliesCarryDataOrAnErrorsText) {
   reply.status = ErrorCode::kIoError;
   EXPECT_EQ(reply.table_bytes(), 0U);
   EXPECT(!DecodeWith(reply, kPayloadBytesAt, kControlPayloadBytesMax + 1).ok());
+}
+
+TEST(wire_frame, ReadsSumsAndStatusMayBeOfAView) {
+  for (const Opcode opcode : {Opcode::kRead, Opcode::kSum, Opcode::kStatus}) {
+    Header header;
+    header.opcode = opcode;
+    header.length_bytes = 4096;
+    header.view = 0x1234;
+    EncodedHeader bytes;
+    EncodeHeader(header, bytes);
+    EXPECT_EQ(LoadLittle<uint16_t>(bytes + 30), 0x1234U);
+    const Result<Header> again = Decode(bytes);
+    ASSERT_OK(again);
+    EXPECT_EQ(again.value().view, 0x1234U);
+    header.view = 0;
+    header.reply = true;
+    header.status = ErrorCode::kIoError;
+    EXPECT(DecodeWith(header, kTagAt, uint64_t{5}).ok());
+    EXPECT(!DecodeWith(header, kViewAt, uint16_t{1}).ok());
+  }
+  Header flush;
+  flush.opcode = Opcode::kFlush;
+  EXPECT(!DecodeWith(flush, kViewAt, uint16_t{1}).ok());
+  // Through shared memory a read is the same.
+  Header read;
+  read.opcode = Opcode::kRead;
+  read.length_bytes = 4096;
+  read.view = 7;
+  read.shared = true;
+  EncodedHeader entry;
+  EncodeHeader(read, entry);
+  const Result<Header> decoded =
+      DecodeSharedHeader(std::span<const std::byte, kHeaderBytes>(entry));
+  ASSERT_OK(decoded);
+  EXPECT_EQ(decoded.value().view, 7U);
 }
 
 TEST(wire_frame, AnyAcceptedHeaderRoundTrips) {

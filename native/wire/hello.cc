@@ -36,6 +36,7 @@ constexpr uint32_t kSuspectFlag = 2;
 constexpr uint32_t kRecentKnown = 4;
 constexpr uint32_t kFresh = 8;
 constexpr uint32_t kLost = 16;
+constexpr uint32_t kUnsealed = 32;
 
 constexpr uint32_t kHole = 1;
 constexpr uint32_t kZero = 2;
@@ -126,10 +127,10 @@ std::array<std::byte, kReplicaStateBytes> EncodeReplicaState(const ReplicaState&
   StoreLittle(out + kWelcomedAt, state.welcomed.attachment);
   StoreLittle(out + kWelcomedAt + 8, state.welcomed.run);
   StoreLittle(out + kSizeAt, state.size_bytes);
-  StoreLittle(out + kStateFlagsAt, (state.unclean ? kUnclean : 0U) |
-                                       (state.suspect ? kSuspectFlag : 0U) |
-                                       (state.recent_known ? kRecentKnown : 0U) |
-                                       (state.fresh ? kFresh : 0U) | (state.lost ? kLost : 0U));
+  StoreLittle(out + kStateFlagsAt,
+              (state.unclean ? kUnclean : 0U) | (state.suspect ? kSuspectFlag : 0U) |
+                  (state.recent_known ? kRecentKnown : 0U) | (state.fresh ? kFresh : 0U) |
+                  (state.lost ? kLost : 0U) | (state.unsealed ? kUnsealed : 0U));
   return bytes;
 }
 
@@ -149,6 +150,7 @@ Result<ReplicaState> DecodeReplicaState(std::span<const std::byte> from) {
   state.recent_known = (flags & kRecentKnown) != 0;
   state.fresh = (flags & kFresh) != 0;
   state.lost = (flags & kLost) != 0;
+  state.unsealed = (flags & kUnsealed) != 0;
   return state;
 }
 

@@ -51,6 +51,7 @@ struct ReplicaState {
   bool lost = false;
   bool recent_known = false;  // RECENT can tell what the engine before had not completed
   bool fresh = false;         // has no record and was never written
+  bool unsealed = false;      // the layer under its head is not sealed (rule 8)
 };
 inline constexpr size_t kReplicaStateBytes = 352;
 

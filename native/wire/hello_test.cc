@@ -107,12 +107,13 @@ TEST(wire_hello, ChallengeAndStateRoundTrip) {
   state.records.current.members.Add(3);
   state.welcomed = {5, 1};
   state.size_bytes = kGiB;
-  for (int flags = 0; flags < 32; ++flags) {
+  for (int flags = 0; flags < 64; ++flags) {
     state.unclean = (flags & 1) != 0;
     state.suspect = (flags & 2) != 0;
     state.recent_known = (flags & 4) != 0;
     state.fresh = (flags & 8) != 0;
     state.lost = (flags & 16) != 0;
+    state.unsealed = (flags & 32) != 0;
     const Result<ReplicaState> decoded = DecodeReplicaState(EncodeReplicaState(state));
     ASSERT_OK(decoded);
     EXPECT(decoded.value().records == state.records);
@@ -122,6 +123,7 @@ TEST(wire_hello, ChallengeAndStateRoundTrip) {
     EXPECT_EQ(decoded.value().recent_known, state.recent_known);
     EXPECT_EQ(decoded.value().fresh, state.fresh);
     EXPECT_EQ(decoded.value().lost, state.lost);
+    EXPECT_EQ(decoded.value().unsealed, state.unsealed);
   }
   auto bytes = EncodeReplicaState(state);
   bytes[24] = std::byte{99};  // that many members

@@ -1,0 +1,510 @@
+#include "replica/layers.h"
+
+#include <algorithm>
+#include <cerrno>
+#include <set>
+#include <utility>
+
+#include "base/bytes.h"
+#include "base/limits.h"
+#include "base/units.h"
+#include "wire/layers.h"
+
+// The tree of layers, and what is done to it: one after the other, in the record queue. How a
+// snapshot is taken: docs/internals/snapshots.md.
+namespace ankole::replica {
+namespace {
+
+std::string Join(const std::string& directory, std::string_view name) {
+  return directory + "/" + std::string(name);
+}
+
+// What belongs to a layer, its data last.
+constexpr std::string_view kLayerSuffixes[] = {kMaskSuffix, kSumSuffix, kMetaSuffix, ""};
+
+Status RemoveLayerFiles(io::FileSystem& files, const std::string& directory,
+                        const std::string& name) {
+  for (const std::string_view suffix : kLayerSuffixes) {
+    const Status status = files.Remove(Join(directory, name + std::string(suffix)));
+    if (!status.ok() && status.code() != ErrorCode::kNotFound) return status;
+  }
+  return Status::Ok();
+}
+
+}  // namespace
+
+// --- opening -------------------------------------------------------------------------------------
+
+// All frozen layers. What a switch that did not come left behind is removed, in a directory whose
+// record knows its head; in others nothing is touched.
+Status Replica::LoadLayers() {
+  const Result<std::vector<std::string>> names = files_.List(directory_);
+  if (!names.ok()) return names.status();
+  const std::set<std::string> there(names.value().begin(), names.value().end());
+  const bool ours = record_state_.head != 0;
+  for (const std::string& file_name : names.value()) {
+    if (!file_name.ends_with(kMetaSuffix)) continue;
+    const std::string layer = file_name.substr(0, file_name.size() - kMetaSuffix.size());
+    if (IsHeadName(layer)) {
+      const bool prepared = ours && HeadNumber(layer) > HeadNumber(volume_meta_.head);
+      if (prepared) RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, layer));
+      continue;
+    }
+    if (!IsSnapshotName(layer)) continue;
+    if (!there.contains(layer)) {
+      if (ours) RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, layer));
+      continue;
+    }
+    const std::string path = Join(directory_, file_name);
+    const Result<std::string> text = io::ReadWholeFile(files_, path, kMetadataBytesMax);
+    if (!text.ok()) return text.status();
+    Result<LayerMeta> meta = LayerMeta::Parse(file_name, text.value());
+    if (!meta.ok()) {
+      // Where the head needs it, that is said when its chain is read.
+      notes_ = meta.status().Within(path).message() + "; the layer counts for nothing";
+      continue;
+    }
+    has_removed_layers_ |= meta.value().removed;
+    snapshots_[layer] = meta.Take();
+  }
+  return Status::Ok();
+}
+
+// What was written to a layer that no seal followed may be without its checksums, or with older
+// ones: in regions that are dirty they are forgotten.
+Status Replica::ForgetChecksumsOfUnsealed() {
+  if (!record_state_.unsealed || !unclean_ || chain_.head_alone()) return Status::Ok();
+  const auto index = static_cast<uint16_t>(chain_.head_index() - 1);
+  std::vector<uint64_t> regions;
+  for (uint32_t region = 0; region < regions_.regions(); ++region) {
+    if (regions_.dirty(region)) regions.push_back(region);
+  }
+  return sums_.Forget(index, regions);
+}
+
+// --- the tree
+// -------------------------------------------------------------------------------------
+
+bool Replica::NeedsTree(const ReplicaOperation& operation) {
+  switch (operation.kind) {
+    case OperationKind::kSwitch:
+      return operation.switched;
+    case OperationKind::kPrepare:
+    case OperationKind::kSeal:
+    case OperationKind::kDelete:
+    case OperationKind::kLayers:
+    case OperationKind::kOpenView:
+    case OperationKind::kChanged:
+    case OperationKind::kMerge:
+      return true;
+    default:
+      return false;
+  }
+}
+
+ErrorCode Replica::CheckLayer(const ReplicaOperation& operation) const {
+  const auto good = [](std::string_view name) { return IsSnapshotName(SnapshotFileName(name)); };
+  switch (operation.kind) {
+    case OperationKind::kLayers:
+      return operation.data != nullptr ? ErrorCode::kOk : ErrorCode::kInvalidArgument;
+    case OperationKind::kCloseView:
+      return views_.contains(operation.view) ? ErrorCode::kOk : ErrorCode::kNotFound;
+    case OperationKind::kChanged:
+      if (operation.data == nullptr || operation.first > regions_.regions() ||
+          (!operation.layer.empty() && !good(operation.layer))) {
+        return ErrorCode::kInvalidArgument;
+      }
+      return operation.base.empty() || good(operation.base) ? ErrorCode::kOk
+                                                            : ErrorCode::kInvalidArgument;
+    case OperationKind::kPrepare:
+      if (operation.revert) return ErrorCode::kUnsupported;
+      if (operation.labels.size() > wire::kLabelsBytesMax) return ErrorCode::kInvalidArgument;
+      break;
+    case OperationKind::kOpenView:
+      if (!operation.base.empty() && !good(operation.base)) return ErrorCode::kInvalidArgument;
+      break;
+    default:
+      break;
+  }
+  return good(operation.layer) ? ErrorCode::kOk : ErrorCode::kInvalidArgument;
+}
+
+std::string Replica::LayerUnderHead() {
+  return chain_.head_alone()
+             ? std::string()
+             : chain_.layer(static_cast<uint16_t>(chain_.head_index() - 1)).meta.name;
+}
+
+bool Replica::IsRemoved(const std::string& file_name) const {
+  const auto found = snapshots_.find(file_name);
+  return found == snapshots_.end() || found->second.removed;
+}
+
+// From `upper` (empty: the head) down to the bottom, or to the one above `base`; file names.
+Result<std::vector<LayerMeta>> Replica::Path(const std::string& upper,
+                                             const std::string& base) const {
+  std::vector<LayerMeta> path;
+  std::string name = upper;
+  if (upper.empty()) {
+    path.push_back(chain_.layers().back().meta);
+    name = path.back().parent;
+  }
+  while (!name.empty() && name != base) {
+    const auto found = snapshots_.find(name);
+    if (found == snapshots_.end() || path.size() > kLayersMax) {
+      return Status(ErrorCode::kNotFound, directory_ + ": there is no layer " + name);
+    }
+    path.push_back(found->second);
+    name = found->second.parent;
+  }
+  if (name == base) return path;
+  return Status(ErrorCode::kInvalidArgument,
+                directory_ + ": " + base + " is not under " + (upper.empty() ? "the head" : upper));
+}
+
+// --- seals wait for checksums
+// ---------------------------------------------------------------------
+
+void Replica::StartLayer() {
+  if (seal_running_ != nullptr || seal_waiters_.empty()) return;
+  ReplicaOperation* operation = seal_waiters_.PopFront();
+  seal_running_ = operation;
+  const bool unsealed =
+      record_state_.unsealed && LayerUnderHead() == SnapshotFileName(operation->layer);
+  freeze_.owner = this;
+  freeze_.done = SettleLayer;
+  freeze_.status = Status::Ok();
+  freeze_.sync_failed = false;
+  if (unsealed && sums_.on() && sums_.WhenFrozen(&freeze_)) return;
+  SettleLayer(&freeze_);
+}
+
+void Replica::SettleLayer(BlockSums::FreezeRequest* request) {
+  auto* self = static_cast<Replica*>(request->owner);
+  ReplicaOperation* operation = std::exchange(self->seal_running_, nullptr);
+  if (request->sync_failed) {
+    self->FinishSyncFailed(operation, -EIO);
+  } else if (!request->status.ok()) {
+    self->FinishLater(operation, OutcomeOf(request->status));
+  } else {
+    self->record_waiters_.PushBack(operation);
+    self->StartRecord();
+  }
+  self->StartLayer();
+}
+
+// --- in the record queue
+// --------------------------------------------------------------------------
+
+void Replica::BeginLayer(ReplicaOperation* operation) {
+  ErrorCode wrong = ErrorCode::kOk;
+  const std::string name = SnapshotFileName(operation->layer);
+  const auto found = snapshots_.find(name);
+  const bool there = found != snapshots_.end();
+  switch (operation->kind) {
+    case OperationKind::kPrepare:
+      wrong = BeginPrepare(*operation);
+      break;
+    case OperationKind::kSwitch:
+    case OperationKind::kSeal:
+      if (sync_failed_) wrong = ErrorCode::kSuspect;
+      if (!there) wrong = ErrorCode::kNotFound;
+      break;
+    case OperationKind::kDelete: {
+      const bool viewed = std::any_of(views_.begin(), views_.end(), [&](const auto& entry) {
+        return entry.second.layer == name;
+      });
+      if (viewed) wrong = ErrorCode::kBusy;
+      if (!there) return EndRecord(ErrorCode::kOk);
+      break;
+    }
+    case OperationKind::kOpenView:
+      if (!there || found->second.removed) {
+        wrong = ErrorCode::kNotFound;
+      } else if ((record_state_.unsealed && LayerUnderHead() == name) ||
+                 views_.size() >= kViewsMax) {
+        wrong = ErrorCode::kBusy;
+      }
+      break;
+    default:
+      break;
+  }
+  if (wrong != ErrorCode::kOk) return EndRecord(wrong);
+  record_busy_ = true;
+  reactor_.Run(&record_job_);
+}
+
+ErrorCode Replica::BeginPrepare(const ReplicaOperation& operation) {
+  if (sync_failed_) return ErrorCode::kSuspect;
+  if (snapshots_.contains(SnapshotFileName(operation.layer))) return ErrorCode::kAlreadyExists;
+  if (record_state_.unsealed && !IsRemoved(LayerUnderHead())) return ErrorCode::kBusy;
+  if (chain_.layers().size() >= kLayersMax) return ErrorCode::kUnsupported;
+  // So that a switch allocates nothing of size.
+  if (!map_.reserved() && !map_.Reserve(chain_.blocks()).ok()) return ErrorCode::kIoError;
+  return MakeScratch().ok() ? ErrorCode::kOk : ErrorCode::kIoError;
+}
+
+Status Replica::RunLayer(ReplicaOperation* operation) {
+  if (names_due_) {
+    RETURN_IF_ERROR(GiveNames(files_, directory_, &volume_meta_, chain_.head().meta.name));
+    names_due_ = false;
+  }
+  const std::string name = SnapshotFileName(operation->layer);
+  switch (operation->kind) {
+    case OperationKind::kPrepare: {
+      const Status status = Prepare(*operation);
+      if (!status.ok()) DropPrepared();
+      return status;
+    }
+    case OperationKind::kSwitch:
+    case OperationKind::kSeal:
+      return LayerUnderHead() == name ? SealLayer() : Status::Ok();
+    case OperationKind::kDelete:
+      if (LayerUnderHead() == name) RETURN_IF_ERROR(SealLayer());
+      return DeleteLayer(name);
+    case OperationKind::kLayers:
+      return ListLayers(operation);
+    case OperationKind::kMerge:
+      return RunMerge(operation);
+    case OperationKind::kOpenView:
+      return OpenView(operation);
+    default:
+      return ListChanged(operation);
+  }
+}
+
+// --- preparing
+// ------------------------------------------------------------------------------------
+
+void Replica::DropPrepared() {
+  if (prepared_ == nullptr) return;
+  if (prepared_->head.file.valid()) files_.Close(prepared_->head.file);
+  prepared_->masks.Close(files_);
+  prepared_->sums.Close(files_);
+  prepared_.reset();
+}
+
+// A head beside the one that is written to, and what that one will be called.
+Status Replica::Prepare(const ReplicaOperation& operation) {
+  const Layer& head = chain_.head();
+  const uint32_t number = HeadNumber(head.meta.name) + 1;
+  const std::string name = HeadName(number);
+  if (prepared_ != nullptr) {
+    RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, prepared_->snapshot));
+    DropPrepared();
+  }
+  RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, name));
+  prepared_ = std::make_unique<Prepared>();
+  Prepared& next = *prepared_;
+  next.number = number;
+  next.snapshot = SnapshotFileName(operation.layer);
+  next.frozen = head.meta;
+  next.frozen.name = next.snapshot;
+  next.frozen.removed = false;
+  next.frozen.user_created = operation.user_created;
+  next.frozen.created = TimeText(operation.created_seconds);
+  if (!operation.labels.empty()) {
+    Result<Json> labels = Json::Parse(operation.labels);
+    if (!labels.ok() || !labels.value().is_object()) {
+      return Status(ErrorCode::kInvalidArgument, "labels are no JSON object");
+    }
+    next.frozen.other.Set("Labels", labels.Take());
+  }
+  next.head.meta.name = name;
+  next.head.meta.parent = next.snapshot;
+  next.head.meta.created = next.frozen.created;
+  next.head.size_bytes = size_bytes();
+
+  const std::string path = Join(directory_, name);
+  RETURN_IF_ERROR(CreateLayerFile(files_, path, size_bytes()));
+  Result<io::File> file = files_.Open(path, {.write = true, .direct = direct_, .random = true});
+  if (!file.ok()) return file.status();
+  next.head.file = file.value();
+  Result<MaskFile> masks =
+      MaskFile::Create(files_, directory_, name + std::string(kMaskSuffix), chain_.blocks());
+  if (!masks.ok()) return masks.status();
+  next.masks = masks.Take();
+  if (sums_.on()) {
+    Result<SumFile> sums = SumFile::Create(files_, directory_, name + std::string(kSumSuffix),
+                                           DivideUp(size_bytes(), kRegionBytes));
+    if (!sums.ok()) return sums.status();
+    next.sums = sums.Take();
+  }
+  RETURN_IF_ERROR(io::ReplaceFile(files_, path + std::string(kMetaSuffix), next.head.meta.Write()));
+  // Last: from here on the two together are what a switch needs.
+  return io::ReplaceFile(files_, Join(directory_, next.snapshot + std::string(kMetaSuffix)),
+                         next.frozen.Write());
+}
+
+// --- sealing, deleting
+// ----------------------------------------------------------------------------
+
+// The layer under the head. Its checksums are durable already.
+Status Replica::SealLayer() {
+  if (!record_state_.unsealed) return Status::Ok();
+  const Layer& layer = chain_.layer(static_cast<uint16_t>(chain_.head_index() - 1));
+  const Status synced = files_.SyncData(layer.file);
+  record_sync_failed_ = !synced.ok();
+  RETURN_IF_ERROR(synced);
+  record_next_.unsealed = false;
+  return record_file_.Write(files_, record_next_, &record_sync_failed_);
+}
+
+Status Replica::DeleteLayer(const std::string& file_name) {
+  LayerMeta& meta = snapshots_.at(file_name);
+  if (meta.removed) return Status::Ok();
+  meta.removed = true;
+  const Status status =
+      io::ReplaceFile(files_, Join(directory_, file_name + std::string(kMetaSuffix)), meta.Write());
+  if (!status.ok()) meta.removed = false;
+  return status;
+}
+
+// --- asking
+// ---------------------------------------------------------------------------------------
+
+Status Replica::ListLayers(ReplicaOperation* operation) {
+  // Parents first: by their distance from the bottom.
+  std::vector<std::pair<size_t, const LayerMeta*>> order;
+  for (const auto& [name, meta] : snapshots_) {
+    const Result<std::vector<LayerMeta>> path = Path(name, "");
+    // A branch of which a layer is missing cannot be read, and counts for nothing.
+    if (path.ok()) order.emplace_back(path.value().size(), &meta);
+  }
+  std::stable_sort(order.begin(), order.end(),
+                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  const LayerMeta& head = chain_.head().meta;
+  order.emplace_back(0, &head);
+  const std::string unsealed = record_state_.unsealed ? LayerUnderHead() : std::string();
+  size_t count = 0;
+  for (size_t i = operation->first; i < order.size() && count < wire::kLayerEntriesMax; ++i) {
+    const LayerMeta& meta = *order[i].second;
+    wire::LayerEntry entry;
+    entry.name = SnapshotNameOf(meta.name);
+    entry.parent = SnapshotNameOf(meta.parent);
+    entry.created_seconds = TimeSeconds(meta.created);
+    entry.removed = meta.removed;
+    entry.user_created = meta.user_created;
+    entry.sealed = &meta != &head && meta.name != unsealed;
+    const Result<io::FileInfo> info = files_.Info(Join(directory_, meta.name));
+    if (!info.ok()) return info.status();
+    entry.allocated_bytes = info.value().allocated_bytes;
+    entry.size_bytes = info.value().size_bytes;
+    wire::EncodeLayer(entry, operation->data + count * wire::kLayerEntryBytes);
+    ++count;
+  }
+  operation->answer_bytes = static_cast<uint32_t>(count * wire::kLayerEntryBytes);
+  return Status::Ok();
+}
+
+// Regions of which a layer above the base holds a block, or hides one. What is dirty in the page
+// cache counts.
+Status Replica::ListChanged(ReplicaOperation* operation) {
+  const Result<std::vector<LayerMeta>> path =
+      Path(operation->layer.empty() ? "" : SnapshotFileName(operation->layer),
+           operation->base.empty() ? "" : SnapshotFileName(operation->base));
+  if (!path.ok()) return path.status();
+  std::vector<bool> changed(regions_.regions());
+  const auto note = [&](uint64_t offset, uint64_t length) {
+    const RegionRange range = RegionsOf(offset, length);
+    for (uint32_t region = range.first; region < std::min(range.end, regions_.regions());
+         ++region) {
+      changed[region] = true;
+    }
+  };
+  const uint64_t from = uint64_t{operation->first} * kRegionBytes;
+  for (const LayerMeta& meta : path.value()) {
+    const std::string file_name = Join(directory_, meta.name);
+    Result<MaskFile> masks =
+        MaskFile::Open(files_, file_name + std::string(kMaskSuffix), chain_.blocks());
+    if (masks.ok()) {
+      masks.value().ForEachRun([&](uint64_t block, uint64_t blocks) {
+        note(block * kBlockBytes, blocks * kBlockBytes);
+      });
+      masks.value().Close(files_);
+    } else if (masks.status().code() != ErrorCode::kNotFound) {
+      return masks.status();
+    }
+    Result<io::File> file = files_.Open(file_name, {});
+    if (!file.ok()) return file.status();
+    uint64_t at = from;
+    std::vector<io::FileExtent> extents;
+    Status status;
+    while (at < size_bytes() && status.ok()) {
+      constexpr size_t kAtATime = 512;
+      extents.clear();
+      status = files_.ExtentsWritten(file.value(), at, size_bytes() - at, kAtATime, &extents);
+      for (const io::FileExtent& extent : extents) note(extent.offset_bytes, extent.length_bytes);
+      if (extents.size() < kAtATime) break;
+      at = extents.back().offset_bytes + extents.back().length_bytes;
+    }
+    // What is only in the page cache may have no extent yet.
+    for (at = from; at < size_bytes() && status.ok();) {
+      const Result<io::FileRange> data = files_.NextData(file.value(), at, size_bytes());
+      status = data.status();
+      if (!data.ok() || data.value().empty()) break;
+      note(data.value().begin_bytes, data.value().end_bytes - data.value().begin_bytes);
+      at = data.value().end_bytes;
+    }
+    files_.Close(file.value());
+    RETURN_IF_ERROR(status);
+  }
+  std::vector<wire::RegionRun> runs;
+  for (uint32_t region = operation->first; region < changed.size(); ++region) {
+    if (!changed[region]) continue;
+    if (!runs.empty() && runs.back().first + runs.back().count == region) {
+      ++runs.back().count;
+    } else if (runs.size() == wire::kRegionRunsMax) {
+      break;
+    } else {
+      runs.push_back({region, 1});
+    }
+  }
+  operation->answer_bytes = static_cast<uint32_t>(wire::EncodeRegionRuns(runs, operation->data));
+  return Status::Ok();
+}
+
+Status Replica::OpenView(ReplicaOperation* operation) {
+  const bool difference = !operation->base.empty();
+  const Result<std::vector<LayerMeta>> path =
+      Path(SnapshotFileName(operation->layer),
+           difference ? SnapshotFileName(operation->base) : std::string());
+  if (!path.ok()) return path.status();
+  Result<std::unique_ptr<View>> view =
+      View::Open(files_, directory_, path.value(), size_bytes(), sums_.on(), difference);
+  if (!view.ok()) return view.status();
+  view_opened_ = view.Take();
+  return Status::Ok();
+}
+
+// --- done
+// -----------------------------------------------------------------------------------------
+
+void Replica::EndLayer(const Status& outcome) {
+  ReplicaOperation* operation = record_operation_;
+  if (outcome.ok() && operation->kind == OperationKind::kOpenView) {
+    while (next_view_ == 0 || views_.contains(next_view_)) ++next_view_;
+    operation->view = next_view_;
+    views_[next_view_++] = {std::move(view_opened_), SnapshotFileName(operation->layer),
+                            operation->holder, 0, false};
+  }
+  if (operation->kind == OperationKind::kMerge) {
+    operation->status = OutcomeOfLayer(outcome);
+    return EndMergeStep(operation);
+  }
+  EndRecord(OutcomeOfLayer(outcome));
+}
+
+// What is wrong with a request is told as such; the rest is the disk's.
+ErrorCode Replica::OutcomeOfLayer(const Status& outcome) {
+  switch (outcome.code()) {
+    case ErrorCode::kInvalidArgument:
+    case ErrorCode::kNotFound:
+    case ErrorCode::kCorrupt:
+      return outcome.code();
+    default:
+      return OutcomeOf(outcome);
+  }
+}
+
+}  // namespace ankole::replica

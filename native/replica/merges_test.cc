@@ -1,0 +1,240 @@
+#include <random>
+
+#include "replica/snapshots_testing.h"
+
+// Layers of deleted snapshots go, and nothing that is left changes by it: step by step, cut at each
+// I/O, and beside writes.
+namespace ankole::replica::testing {
+namespace {
+
+uint64_t AllocatedIn(Place& place, const std::string& name) {
+  const Result<io::FileInfo> info = place.files.Info(place.directory + "/" + name);
+  return info.ok() ? info.value().allocated_bytes : 0;
+}
+
+// Three snapshots, each with data, a hole and zeros of its own over the others'.
+struct History {
+  std::map<std::string, std::string> snapshots;
+  std::string head;
+};
+
+History MakeHistory(Driver& driver) {
+  History history;
+  WriteRecord(driver);
+  char seed = 'a';
+  for (const std::string name : {"one", "two", "three"}) {
+    const uint64_t at = static_cast<uint64_t>(seed - 'a') * 65536;
+    Write(driver, at, Text(3 * 65536, seed));
+    Write(driver, 5 * kMiB + at + 512, Text(1024, seed));
+    EXPECT_EQ(driver.Do(OperationKind::kUnmap, at + 8192, 12288), ErrorCode::kOk);
+    ReplicaOperation& zero = driver.Add(OperationKind::kZero, at + 32768, 8192);
+    zero.keep_allocated = true;
+    EXPECT_EQ(driver.Run(), ErrorCode::kOk);
+    EXPECT_EQ(Snapshot(driver, name), ErrorCode::kOk);
+    history.snapshots[name] = driver.ReadAll();
+    ++seed;
+  }
+  Write(driver, 65536 + 4096, Text(8192, 'x'));
+  EXPECT_EQ(driver.Do(OperationKind::kUnmap, 0, 8192), ErrorCode::kOk);
+  history.head = driver.ReadAll();
+  return history;
+}
+
+void ExpectSame(Driver& driver, const History& history) {
+  EXPECT(driver.ReadAll() == history.head);
+  for (const auto& [name, content] : history.snapshots) {
+    EXPECT(ReadSnapshot(driver, name) == content);
+  }
+  EXPECT_EQ(driver.replica().sum_counters().errors, uint64_t{0});
+}
+
+TEST(replica_merges, each_snapshot_can_be_deleted_and_the_others_stay) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    for (const std::string gone : {"one", "two"}) {
+      Place place(reactor);
+      auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
+      History history = MakeHistory(*driver);
+      ASSERT(AboutLayer(*driver, OperationKind::kDelete, gone) == ErrorCode::kOk);
+      history.snapshots.erase(gone);
+      ASSERT(MergeAll(*driver) > 3);
+      EXPECT_EQ(LayersOf(*driver).size(), size_t{3});
+      ExpectSame(*driver, history);
+      EXPECT_EQ(AllocatedIn(place, "volume-snap-" + gone + ".img"), uint64_t{0});
+      for (const std::string& name : place.files.List(place.directory).Take()) {
+        EXPECT(name.find("snap-" + gone) == std::string::npos && name != "merge");
+      }
+      // Written to and frozen over the merged layer.
+      Write(*driver, 0, Text(65536, 'q'));
+      history.head = driver->ReadAll();
+      ExpectSame(*driver, history);
+      driver = nullptr;
+      driver = std::make_unique<Driver>(place.files, reactor, place.directory);
+      ASSERT_OK(driver->status());
+      ExpectSame(*driver, history);
+      ASSERT(Snapshot(*driver, "four") == ErrorCode::kOk);
+      history.snapshots["four"] = history.head;
+      ExpectSame(*driver, history);
+      // What rots in the merged layer is seen.
+      ASSERT(AboutLayer(*driver, OperationKind::kDelete, "four") == ErrorCode::kOk);
+    }
+  });
+}
+
+// Under the head nothing is copied: what the head has anew comes back, the rest at the next
+// snapshot.
+TEST(replica_merges, the_layer_under_the_head_gives_back_what_the_head_has_anew) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    Driver driver(place.files, reactor, place.directory);
+    WriteRecord(driver);
+    Write(driver, 0, Text(kMiB, 'a'));
+    ASSERT(Snapshot(driver, "one") == ErrorCode::kOk);
+    Write(driver, 0, Text(65536, 'b'));
+    ASSERT(driver.Do(OperationKind::kUnmap, 131072, 65536) == ErrorCode::kOk);
+    const std::string head = driver.ReadAll();
+    ASSERT(AboutLayer(driver, OperationKind::kDelete, "one") == ErrorCode::kOk);
+    ASSERT(MergeAll(driver) > 1);
+    EXPECT_EQ(AllocatedIn(place, "volume-snap-one.img"), kMiB - 131072);
+    EXPECT(driver.ReadAll() == head);
+    EXPECT_EQ(MergeAll(driver), 1);
+    ASSERT(Snapshot(driver, "two") == ErrorCode::kOk);
+    ASSERT(MergeAll(driver) > 3);
+    EXPECT_EQ(LayersOf(driver).size(), size_t{2});
+    EXPECT_EQ(AllocatedIn(place, "volume-snap-two.img"), kMiB - 65536);
+    EXPECT(driver.ReadAll() == head);
+    EXPECT(ReadSnapshot(driver, "two") == head);
+    driver.Drop();
+    Driver again(place.files, reactor, place.directory);
+    EXPECT(again.ReadAll() == head);
+  });
+}
+
+// A merge that is cut at any of its I/Os changes nothing that is left, and goes on after it.
+TEST(replica_merges, a_merge_that_is_cut_short_goes_on) {
+  OnEpoll([](io::Reactor& reactor) {
+    for (const std::string gone : {"one", "two", "three"}) {
+      bool done = false;
+      // Of the two that are merged alike each cut is one's.
+      int cut = gone == "two" ? 2 : 1;
+      for (; !done; cut += gone == "three" ? 1 : 2) {
+        Place place(reactor);
+        auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
+        History history = MakeHistory(*driver);
+        const size_t layers = LayersOf(*driver).size();
+        ASSERT(AboutLayer(*driver, OperationKind::kDelete, gone) == ErrorCode::kOk);
+        history.snapshots.erase(gone);
+        place.files.torn_bytes = 700;
+        place.files.Reset(cut);
+        done = MergeAll(*driver) > 0;
+        EXPECT(done != place.files.reached());
+        place.files.Reset(0);
+        EXPECT(driver->ReadAll() == history.head);
+        // Without a crash it goes on as well.
+        if (cut / 2 % 2 == 0) {
+          ASSERT(MergeAll(*driver) > 0);
+          ExpectSame(*driver, history);
+        }
+        driver = nullptr;
+        driver = std::make_unique<Driver>(place.files, reactor, place.directory);
+        ASSERT_OK(driver->status());
+        ExpectSame(*driver, history);
+        ASSERT(MergeAll(*driver) > 0);
+        ExpectSame(*driver, history);
+        EXPECT_EQ(LayersOf(*driver).size(), gone == "three" ? layers : layers - 1);
+      }
+      EXPECT(cut > (gone == "three" ? 3 : 15));
+    }
+  });
+}
+
+// After it too the checksums of both layers count.
+TEST(replica_merges, what_rots_in_a_merged_layer_is_seen) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    Driver driver(place.files, reactor, place.directory);
+    WriteRecord(driver);
+    Write(driver, 0, Text(65536, 'a'));
+    ASSERT(Snapshot(driver, "one") == ErrorCode::kOk);
+    Write(driver, 0, Text(8192, 'b'));
+    ASSERT(Snapshot(driver, "two") == ErrorCode::kOk);
+    ASSERT(AboutLayer(driver, OperationKind::kDelete, "one") == ErrorCode::kOk);
+    ASSERT(MergeAll(driver) > 3);
+    const std::string merged = place.directory + "/volume-snap-two.img";
+    FlipBit(place.files, merged, 4096);   // of the upper one
+    FlipBit(place.files, merged, 16384);  // of the lower one
+    EXPECT(Read(driver, 0, 4096) == Text(8192, 'b').substr(0, 4096));
+    Read(driver, 4096, 4096, ErrorCode::kCorrupt);
+    EXPECT(Read(driver, 8192, 8192) == Text(65536, 'a').substr(8192, 8192));
+    Read(driver, 16384, 4096, ErrorCode::kCorrupt);
+    driver.Drop();
+    Driver again(place.files, reactor, place.directory);
+    EXPECT_EQ(CleanNow(again, 0, 2), ErrorCode::kOk);
+    Read(again, 4096, 4096, ErrorCode::kCorrupt);
+    Read(again, 16384, 4096, ErrorCode::kCorrupt);
+    const uint16_t view = OpenView(again, "two");
+    ReadView(again, view, 16384, 4096, ErrorCode::kCorrupt);
+    again.replica().CloseViews(&again);
+  });
+}
+
+// Snapshots come and go at random, beside writes, merges and crashes.
+TEST(replica_merges, a_random_history_of_deletions) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    std::mt19937_64 random(test::Seed() + 3);
+    Place place(reactor);
+    std::string model(Place::kSize, '\0');
+    std::map<std::string, std::string> snapshots;
+    auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
+    WriteRecord(*driver);
+    for (int step = 0; step < 80; ++step) {
+      for (int i = 0; i < 3; ++i) {
+        const uint64_t sector = random() % (Place::kSize / kSectorBytes);
+        const uint64_t length =
+            kSectorBytes *
+            std::min<uint64_t>(Place::kSize / kSectorBytes - sector, 1 + random() % 200);
+        const uint64_t offset = sector * kSectorBytes;
+        if (random() % 3 == 0) {
+          ASSERT(driver->Do(random() % 2 == 0 ? OperationKind::kUnmap : OperationKind::kZero,
+                            offset, length) == ErrorCode::kOk);
+          model.replace(offset, length, length, '\0');
+        } else {
+          std::string data(length, '\0');
+          for (char& c : data) c = static_cast<char>('a' + random() % 26);
+          model.replace(offset, length, data);
+          Write(*driver, offset, data);
+        }
+      }
+      const uint64_t what = random() % 10;
+      if (what < 4) {
+        const std::string name = "s" + std::to_string(step);
+        ASSERT(Snapshot(*driver, name) == ErrorCode::kOk);
+        snapshots[name] = model;
+      } else if (what < 7 && !snapshots.empty()) {
+        auto one = snapshots.begin();
+        std::advance(one, static_cast<ptrdiff_t>(random() % snapshots.size()));
+        ASSERT(AboutLayer(*driver, OperationKind::kDelete, one->first) == ErrorCode::kOk);
+        snapshots.erase(one);
+      } else if (what == 7) {
+        driver = nullptr;
+        driver = std::make_unique<Driver>(place.files, reactor, place.directory);
+        ASSERT_OK(driver->status());
+      }
+      for (uint64_t steps = random() % 6; steps > 0; --steps) {
+        ASSERT(driver->Do(OperationKind::kMerge) == ErrorCode::kOk);
+      }
+      ASSERT(driver->ReadAll() == model);
+      if (snapshots.empty()) continue;
+      auto one = snapshots.begin();
+      std::advance(one, static_cast<ptrdiff_t>(random() % snapshots.size()));
+      ASSERT(ReadSnapshot(*driver, one->first) == one->second);
+    }
+    ASSERT(MergeAll(*driver) > 0);
+    for (const auto& [name, content] : snapshots) ASSERT(ReadSnapshot(*driver, name) == content);
+    // At most one that was deleted is left, under the head.
+    EXPECT(LayersOf(*driver).size() <= snapshots.size() + 2);
+    EXPECT_EQ(driver->replica().sum_counters().errors, uint64_t{0});
+  });
+}
+
+}  // namespace
+}  // namespace ankole::replica::testing

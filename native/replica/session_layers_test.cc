@@ -1,0 +1,163 @@
+#include "replica/session.h"
+#include "replica/session_testing.h"
+#include "wire/layers.h"
+
+// What is said about layers over a connection (rule 8).
+namespace ankole::replica {
+namespace {
+
+using testing::ARecord;
+using testing::Client;
+using testing::kEpoch;
+using testing::kId;
+using testing::Opcode;
+using testing::Pattern;
+using testing::ReceivedFrame;
+using testing::RunningHost;
+
+constexpr Opcode kAboutLayers[] = {Opcode::kLayers,    Opcode::kPrepare, Opcode::kSwitch,
+                                   Opcode::kSeal,      Opcode::kDelete,  Opcode::kView,
+                                   Opcode::kCloseView, Opcode::kChanged};
+
+// A good payload of it, for a layer that there is not.
+std::vector<std::byte> PayloadOf(Opcode opcode) {
+  const auto copy = [](const auto& bytes) {
+    return std::vector<std::byte>(bytes.begin(), bytes.end());
+  };
+  switch (opcode) {
+    case Opcode::kLayers:
+      return copy(wire::EncodeLayersRequest(0));
+    case Opcode::kPrepare: {
+      std::vector<std::byte> bytes(wire::kPrepareBytesMax);
+      wire::PrepareRequest request;
+      request.name = "monday";
+      request.labels = "{}";
+      request.revert = true;  // to one that there is not
+      bytes.resize(wire::EncodePrepare(request, bytes.data()));
+      return bytes;
+    }
+    case Opcode::kView:
+      return copy(wire::EncodeViewRequest({"monday", ""}));
+    case Opcode::kCloseView:
+      return copy(wire::EncodeViewId(3));
+    case Opcode::kChanged:
+      return copy(wire::EncodeChangedRequest({"", "monday", 0}));
+    default: {
+      std::vector<std::byte> bytes(wire::kLayerNameBytes);
+      wire::EncodeLayerName("monday", bytes.data());
+      return bytes;
+    }
+  }
+}
+
+ErrorCode SendRecord(Client& engine, const wire::RecordPair& pair, uint16_t flags = 0) {
+  std::array<std::byte, wire::kEncodedRecordPairBytes> bytes;
+  wire::EncodeRecordPair(pair, bytes);
+  return engine.Call(Client::Of(Opcode::kRecord, 0, 0, flags), bytes.data(), bytes.size()).status();
+}
+
+TEST(session, RequestsAboutLayersAreAnswered) {
+  RunningHost host(test::TemporaryDirectory());
+  host.WaitForEvent("listening");
+  host.CreateReplica(kId);
+  Client engine(host.socket_path());
+  EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
+  EXPECT(!engine.Inquire().value().unsealed);
+  for (const Opcode opcode : kAboutLayers) {
+    const std::vector<std::byte> payload = PayloadOf(opcode);
+    const ReceivedFrame answer = engine.Call(Client::Of(opcode), payload.data(), payload.size());
+    EXPECT(answer.status() != ErrorCode::kConnectionLost);
+    // Nobody has these; a text says why.
+    const bool none = opcode == Opcode::kPrepare || opcode == Opcode::kSwitch ||
+                      opcode == Opcode::kSeal || opcode == Opcode::kView ||
+                      opcode == Opcode::kChanged;
+    if (none) EXPECT(answer.status() != ErrorCode::kOk && !answer.text().empty());
+  }
+  EXPECT(engine.Call(Client::Of(Opcode::kPing)).status() == ErrorCode::kOk);
+}
+
+TEST(session, RequestsAboutLayersThatAreNoneEndTheConnection) {
+  RunningHost host(test::TemporaryDirectory());
+  host.WaitForEvent("listening");
+  host.CreateReplica(kId);
+  for (const Opcode opcode : kAboutLayers) {
+    const std::vector<std::byte> good = PayloadOf(opcode);
+    std::vector<std::byte> wrong = good;  // as long, and its last byte is none of what it may be
+    wrong.back() = std::byte{0xff};
+    for (const std::vector<std::byte>& payload : {std::vector<std::byte>(), {good[0]}, wrong}) {
+      Client engine(host.socket_path());
+      EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
+      engine.Send(Client::Of(opcode), payload.data(), payload.size());
+      EXPECT(engine.WaitForEnd());
+    }
+    EXPECT(host.Logged({"engine at ", "volume demo", wire::OpcodeName(opcode), ": "}));
+  }
+  EXPECT(host.Logged({"SEAL: the layer's name goes on after its end"}));
+  EXPECT(host.Logged({"VIEW has the wrong length"}));
+}
+
+TEST(session, LayersAreForThoseWhoWereWelcomed) {
+  RunningHost host(test::TemporaryDirectory());
+  host.WaitForEvent("listening");
+  host.CreateReplica(kId);
+  for (const Opcode opcode : kAboutLayers) {
+    Client engine(host.socket_path());
+    EXPECT(engine.Authenticate(kId, kEpoch, testing::TestSecret()) == ErrorCode::kOk);
+    const std::vector<std::byte> payload = PayloadOf(opcode);
+    engine.Send(Client::Of(opcode), payload.data(), payload.size());
+    EXPECT(engine.WaitForEnd());
+    EXPECT(host.Logged({std::string(wire::OpcodeName(opcode)) + " in mode authenticated"}));
+  }
+}
+
+// Whether a view is in range only the replica knows: a snapshot may have another size.
+TEST(session, AViewThatNobodyOpenedReadsNothing) {
+  RunningHost host(test::TemporaryDirectory());
+  host.WaitForEvent("listening");
+  host.CreateReplica(kId);
+  Client engine(host.socket_path());
+  EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
+  for (const Opcode opcode : {Opcode::kRead, Opcode::kSum, Opcode::kStatus}) {
+    wire::Header header = Client::Of(opcode, 1024 * kGiB, 4096);
+    header.view = 5;
+    const ReceivedFrame answer = engine.Call(header);
+    EXPECT(answer.status() != ErrorCode::kOk && answer.status() != ErrorCode::kConnectionLost);
+  }
+}
+
+// Rule 8: between what is sent before the record and after it the sender has nothing in flight.
+TEST(session, ARecordThatNamesALayerIsNotTakenAmongWrites) {
+  RunningHost host(test::TemporaryDirectory());
+  host.WaitForEvent("listening");
+  host.CreateReplica(kId);
+  Client engine(host.socket_path());
+  EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
+  EXPECT(SendRecord(engine, ARecord(kEpoch, 1)) == ErrorCode::kOk);
+  const auto beside_a_write = [&](uint64_t region, const wire::RecordPair& pair, uint16_t flags) {
+    // The first write to a region waits for a sync of the dirty map.
+    const std::vector<std::byte> data = Pattern(4096, 1);
+    engine.Send(Client::Of(Opcode::kWrite, region * kRegionBytes, 4096), data.data(), data.size());
+    std::array<std::byte, wire::kEncodedRecordPairBytes> bytes;
+    wire::EncodeRecordPair(pair, bytes);
+    engine.Send(Client::Of(Opcode::kRecord, 0, 0, flags), bytes.data(), bytes.size());
+    ErrorCode status = ErrorCode::kConnectionLost;
+    for (int i = 0; i < 2; ++i) {
+      const std::optional<ReceivedFrame> answer = engine.Receive();
+      if (!answer.has_value()) return ErrorCode::kConnectionLost;
+      if (answer->header.opcode == Opcode::kRecord) status = answer->status();
+    }
+    return status;
+  };
+  wire::RecordPair named = ARecord(kEpoch, 2);
+  named.current.newest_snapshot = "monday";
+  EXPECT(beside_a_write(0, named, 0) == ErrorCode::kBusy);
+  EXPECT(engine.Inquire().value().records.current == ARecord(kEpoch, 1).current);
+  // One that names no other is, and so is one of a replica that was made equal.
+  EXPECT(beside_a_write(1, ARecord(kEpoch, 2), 0) == ErrorCode::kOk);
+  named.current.generation = 3;
+  EXPECT(beside_a_write(2, named, wire::kFlagResynced) == ErrorCode::kOk);
+  EXPECT_EQ(engine.Inquire().value().records.current.newest_snapshot, "monday");
+}
+
+}  // namespace
+}  // namespace ankole::replica
