@@ -23,7 +23,8 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       options_(std::move(options)),
       buffers_(std::move(buffers)),
       pool_(kEngineOperationsMax),
-      locks_(kEngineOperationsMax + kCopiesMax + 1),
+      // And one each for the joiner and a snapshot.
+      locks_(kEngineOperationsMax + kCopiesMax + 2),
       errands_(reactor),
       regions_(options_.size_bytes),
       copier_(*this, kCopiesMax),
@@ -31,6 +32,7 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       equalizer_(*this, copier_, regions_),
       joiner_(*this, copier_, regions_, cleaner_, options.copied_sync_bytes),
       scrubber_(*this, copier_, regions_, equalizer_.unequal()),
+      snapshotter_(*this, *this),
       complete_(options_.record) {
   CHECK(options_.replicas.size() <= kReplicasMax);
   tick_.owner = answer_task_.owner = this;
@@ -144,7 +146,7 @@ void Engine::Begin(Operation* operation, BlockRequest* request) {
   operation->pinned = operation->own = operation->refused = operation->partly = false;
   operation->repair = operation->repaired = operation->anyway = false;
   if (operation->kind == BlockOperation::kFlush) {
-    Dispatch(operation);
+    DispatchFlush(operation);
     return;
   }
   if (operation->carries_data()) {
@@ -686,6 +688,7 @@ void Engine::Recycle(Operation* operation) {
   if (!operation->quiet()) return;
   left_over_.Remove(operation);
   pool_.Release(operation);
+  snapshotter_.OnQuieter();
   DispatchWaiting();
 }
 
@@ -777,6 +780,7 @@ Json Engine::CountersJson() const {
       .Set("resyncedBytes", copier_.copied_bytes())
       .Set("repairedBlocks", equalizer_.repaired_blocks() + scrubber_.repaired_blocks())
       .Set("scrub", scrubber_.ToJson())
+      .Set("snapshots", snapshotter_.CountersJson())
       .Set("bucketBoundsSeconds", LatencyHistogram::BoundsSeconds())
       .Set("operations", counters_.ToJson())
       .Set("replicas", std::move(replicas));

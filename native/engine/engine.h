@@ -23,6 +23,7 @@
 #include "engine/region_table.h"
 #include "engine/resync_host.h"
 #include "engine/scrubber.h"
+#include "engine/snapshotter.h"
 #include "io/reactor.h"
 
 namespace ankole::engine {
@@ -89,7 +90,7 @@ struct EngineReport {
 
 // The controller of one attached volume: a block device that is replicated to all members and stays
 // one register for each block (rules 1 to 4, 6). One thread, the reactor's.
-class Engine final : public BlockDevice, Link::Owner, ResyncHost {
+class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
  public:
   class Observer {
    public:
@@ -144,6 +145,11 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   // The whole volume; as Scrubber::Start.
   void ScrubAll(const std::string& id, uint64_t bytes_per_second, const ScrubProgress& before);
   void StopScrub() { scrubber_.Stop(); }
+  // Snapshots (rule 8), one after the other in the order of the requests.
+  void TakeSnapshot(SnapshotRequest* request);
+  // Also where there is none: it succeeds.
+  void DeleteSnapshot(SnapshotRequest* request);
+  void ListLayers(SnapshotRequest* request);
   Json ScrubJson() const { return scrubber_.ToJson(); }
   size_t in_flight() const { return pool_.used(); }
   // Regions that may be dirty at some member.
@@ -208,6 +214,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   bool Settled() const override;
   bool AllEqual() const override { return equalizer_.AllEqual(); }
   bool Busy() const override;
+  bool MayJoin() const override { return snapshotter_.may_join(); }
   uint64_t NewTag() override { return ++next_tag_; }
   uint64_t CompleteTag() const override;
   void SendErrand(Errand* errand) override;
@@ -236,6 +243,19 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   void StopResync();
   bool ResyncIdle() const;
   Json ResyncJson(const Link& link) const;
+
+  // --- engine_snapshots.cc ---
+  const char* WhyUnsettled() const override;
+  const char* WhyNoSnapshot() const override;
+  Status WhyNeverASnapshot() const override;
+  bool Quiet() const override;
+  void FlushesGoOn() override;
+  void LetJoinerGo() override;
+  uint64_t ProposeSnapshot(const std::string& name) override;
+  void WriteProposal(Link& link) override;
+  void ProposalFailed(Link& link, const Status& why) override;
+  void DispatchFlush(Operation* operation);
+  bool HasSnapshots() const;
 
   // --- engine_replies.cc: what comes from the links ---
   void OnLinkAuthentic(Link& link) override;
@@ -407,6 +427,9 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost {
   Equalizer equalizer_;
   Joiner joiner_;
   Scrubber scrubber_;
+  Snapshotter snapshotter_;
+  // They wait until all members have switched to the next head.
+  IntrusiveList<Operation, &Operation::queue_node> flushes_;
   IntrusiveList<Operation, &Operation::queue_node> admission_;  // they wait for regions
   uint64_t client_ns_ = 0;  // when a client last asked for something
   wire::Members suspects_;  // started on, and not made equal yet

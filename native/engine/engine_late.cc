@@ -36,12 +36,14 @@ void Engine::Tick() {
   switch (mode_) {
     case Mode::kStarting:
       Evaluate();
+      snapshotter_.Look(now_ns);
       break;
     case Mode::kFencing:
     case Mode::kLearning:
       for (const auto& link : links_) {
         if (!late && link->up()) CheckSilence(*link, now_ns);
       }
+      snapshotter_.Look(now_ns);
       break;
     case Mode::kRecording:
     case Mode::kServing:
@@ -65,7 +67,7 @@ void Engine::Tick() {
   bool busy = active_ || !in_flight_.empty() || mode_ != Mode::kServing || out_of_space_ns_ != 0;
   for (const auto& link : links_) busy |= IsTarget(link->index()) && !link->up();
   busy |= joiner_.link() != nullptr || !equalizer_.AllEqual() || suspects_.count > 0 ||
-          scrubber_.running();
+          scrubber_.running() || snapshotter_.busy();
   active_ = false;
   if (busy) {
     trimmed_ = false;

@@ -61,6 +61,10 @@ void Engine::WriteRecord(Link& link) {
              (suspects_.Contains(link.replica()) && equalizer_.AllEqual())) {
     flags = wire::kFlagResynced;
   }
+  if (snapshotter_.PreparesFirst(link)) {
+    record_sent_[link.index()] = 0;
+    return;
+  }
   record_sent_[link.index()] = proposal_.record.generation;
   link.SendRecord({proposal_.record, complete_}, flags);
 }
@@ -170,11 +174,13 @@ void Engine::AnswerStore(uint64_t question, const Status& outcome) {
 // better.
 void Engine::Complete() {
   const wire::Members before = complete_.members;
+  const bool same = before == proposal_.record.members && complete_.epoch == options_.epoch;
   proposal_.outstanding = false;
   complete_ = proposal_.record;
   ballot_.Complete(complete_.members);
   lease_until_ns_ = 0;
-  log_.Log(LogLevel::kInfo, "members are now [" + Names(complete_.members) + "], generation " +
+  log_.Log(LogLevel::kInfo, (same ? "members are still [" : "members are now [") +
+                                Names(complete_.members) + "], generation " +
                                 std::to_string(complete_.generation));
   observer_.OnComplete(complete_);
   if (mode_ == Mode::kRecording) {
@@ -184,7 +190,9 @@ void Engine::Complete() {
   if (mode_ == Mode::kChanging) SetMode(Mode::kServing, WhoLeft());
   MembersChanged();
   for (const wire::ReplicaId id : complete_.members.all()) {
-    if (!before.Contains(id)) equalizer_.Returned(*LinkOf(id));
+    if (before.Contains(id)) continue;
+    equalizer_.Returned(*LinkOf(id));
+    snapshotter_.OnNewMember(HasSnapshots());
   }
   AcknowledgeHeld();
   if (!unproved_.empty()) AnswerHeldReads();
@@ -220,6 +228,7 @@ void Engine::ServeWhenAlone() {
   }
   SetMode(Mode::kServing, WhoLeft());
   LetLeave({});
+  snapshotter_.OnNewMember(HasSnapshots());
   MembersChanged();
   observer_.OnReady();
 }

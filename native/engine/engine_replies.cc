@@ -63,6 +63,7 @@ void Engine::OnLinkReply(Link& link, const wire::Header& header, const std::byte
     if (!errands_.OnReply(link, header, payload, data)) {
       link.Break({ErrorCode::kProtocolError, "a reply to nothing that was asked"});
     }
+    snapshotter_.OnQuieter();
     return;
   }
   Operation* operation = OperationOf(link, header);
@@ -272,6 +273,7 @@ void Engine::ReturnedMember(Link& link) {
   SendUnanswered(link);
   equalizer_.Returned(link);
   copier_.Kick();
+  snapshotter_.OnMembers();
   CloseWhenIdle();
 }
 
@@ -324,6 +326,8 @@ void Engine::OnLinkLost(Link& link, const Status& why) {
   }
   while (Operation* operation = QuietLeftOver()) Recycle(operation);
   errands_.OnLost(link);
+  snapshotter_.OnLost(link);
+  snapshotter_.OnQuieter();
   if (link.gone()) {
     MemberGone(link);
     return;
@@ -417,6 +421,7 @@ void Engine::OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcom
   if (outcome.ok() && link.sent_resynced()) suspects_.Remove(link.replica());
   if (!unproved_.empty()) AnswerHeldReads();
   if (outcome.ok()) {
+    snapshotter_.OnRecordWritten(link, record_sent_[link.index()]);
     RecordWritten(link);
     return;
   }

@@ -43,6 +43,7 @@ std::string Engine::UnderWay() const {
   add(errands_.in_flight(), "errands");
   add(queue_.empty() && nested_.empty() ? 0 : 1, "queue of requests");
   add(answers_.empty() ? 0 : 1, "queue of answers");
+  add(snapshotter_.phase() != Snapshotter::Phase::kIdle ? 1 : 0, "snapshot");
   add(ResyncIdle() ? 0 : 1, "resync");
   return text;
 }
@@ -74,9 +75,12 @@ EngineReport Engine::Report() const {
     case Mode::kServing:
       state = waits ? "waiting" : degraded ? "degraded" : "serving";
       break;
-    case Mode::kChanging:
-      state = waits ? "waiting" : "degraded";
+    case Mode::kChanging: {
+      // A snapshot is a record with the same members.
+      const bool same = targets() == complete_.members && !degraded;
+      state = waits ? "waiting" : same ? "serving" : "degraded";
       break;
+    }
     case Mode::kStopping:
       state = "stopping";
       break;

@@ -40,6 +40,8 @@ Fault FaultOf(ErrorCode code) {
       return Fault::kSuspect;
     case ErrorCode::kInvalidArgument:
       return Fault::kWrongSize;
+    case ErrorCode::kUnsupported:  // it lacks snapshots
+      return Fault::kOlderRecord;
     case ErrorCode::kFenced:
     case ErrorCode::kNotFound:
     case ErrorCode::kAuthenticationFailed:
@@ -87,7 +89,7 @@ bool Engine::SubmitOwn(OwnRequest* request) {
   operation->repair = operation->repaired = false;
   operation->own = true;
   if (operation->kind == BlockOperation::kFlush) {
-    Dispatch(operation);
+    DispatchFlush(operation);
   } else {
     Lock(operation);
   }
@@ -302,6 +304,7 @@ void Engine::MembersChanged() {
   copier_.Kick();
   joiner_.OnMembers();
   equalizer_.Pump();
+  snapshotter_.OnMembers();
 }
 
 void Engine::LookAtResync(uint64_t now_ns) {
@@ -311,6 +314,7 @@ void Engine::LookAtResync(uint64_t now_ns) {
   scrubber_.Pump();
   if (scrubber_.TakeNews(now_ns)) observer_.OnScrub(scrubber_.ToJson());
   joiner_.OnQuiet(CompleteTag());
+  snapshotter_.Look(now_ns);
   joiner_.Look(now_ns);
   const bool idle = ElapsedNs(client_ns_, now_ns) >= options_.idle_ns && admission_.empty() &&
                     joiner_.link() == nullptr && equalizer_.AllEqual() && !scrubber_.running();
@@ -365,13 +369,17 @@ void Engine::StopResync() {
   joiner_.Stop();
   equalizer_.Stop();
   scrubber_.Stop();
+  const bool fenced = mode_ == Mode::kRefused;
+  snapshotter_.Stop({fenced ? ErrorCode::kFenced : ErrorCode::kUnavailable,
+                     fenced ? "a newer engine took the volume over" : "the engine stops"},
+                    mode_ != Mode::kStopping);
   copier_.CancelAll();
   AdmitWaiting();
 }
 
 bool Engine::ResyncIdle() const {
   return errands_.in_flight() == 0 && copier_.idle() && joiner_.idle() && equalizer_.idle() &&
-         cleaner_.idle() && scrubber_.idle();
+         cleaner_.idle() && scrubber_.idle() && snapshotter_.idle();
 }
 
 void Engine::SetResyncBandwidth(uint64_t bytes_per_second) {

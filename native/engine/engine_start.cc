@@ -123,7 +123,14 @@ void Engine::FirstRecord() {
   for (const wire::Record& record : options_.proposals) proposals.push_back(record.members);
   proposals.push_back(now.newest.members);
   ballot_.Begin(options_.kept ? options_.record.members : now.newest.members, proposals);
+  // What they have switched to. Salvage's record is held by nobody.
   proposal_.record.newest_snapshot = now.newest.newest_snapshot;
+  for (const Heard& heard : heard_) {
+    if (!now.members.Contains(heard.replica)) continue;
+    const wire::Record& holds = heard.state.records.current;
+    proposal_.record.newest_snapshot = holds.newest_snapshot;
+    if (holds == now.newest) break;
+  }
   serve_from_ns_ = options_.alone || all ? 0 : reactor_.NowNs() + kLeaseWaitNs;
   SetMode(Mode::kRecording, "writing the first record of this attachment");
   for (const auto& link : links_) {

@@ -15,7 +15,7 @@ enum class Fault : uint8_t {
   kNoSpace,         // its disk is full, and others have room
   kRecordFailed,    // it could not write the record
   kSuspect,         // it may have lost what it had acknowledged (rule 7)
-  kOlderRecord,     // it holds an older record, or none
+  kOlderRecord,     // it holds an older record, or none; or lacks snapshots
   kRefused,         // it refused the engine: unknown there, another secret, damaged files
   kWrongSize,       // it is not as large as the volume
   kNotHeard,        // it did not answer while the engine started

@@ -31,10 +31,11 @@ Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cl
       lacks_(table.regions()),
       virgin_(table.regions()),
       sync_bytes_(sync_bytes),
+      layer_reader_(host),
       reader_(host),
       map_(table.regions()),
       state_copier_(host) {
-  reader_.owner = this;
+  reader_.owner = layer_reader_.owner = this;
   sync_.owner = this;
   sync_.opcode = wire::Opcode::kFlush;
   sync_.done = [](Errand* errand) { static_cast<Joiner*>(errand->owner)->OnCopiedSynced(); };
@@ -49,7 +50,7 @@ Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cl
 
 bool Joiner::idle() const {
   return walker_.idle() && !reader_.busy() && !state_copier_.busy() && !state_locked_ &&
-         !sync_.in_flight();
+         !sync_.in_flight() && !layer_reader_.busy();
 }
 
 // --- which one
@@ -84,7 +85,7 @@ std::string Joiner::HoldOff(const Link& link) {
 // another one goes to the members only: so that comes first.
 void Joiner::Next() {
   if (stopped_ || phase_ != Phase::kNone || !host_.Settled() || !idle()) return;
-  if (!host_.AllEqual()) return;
+  if (!host_.AllEqual() || !host_.MayJoin()) return;
   const uint64_t now_ns = host_.reactor().NowNs();
   for (const auto& link : host_.links()) {
     const Standing& standing = standing_[link->index()];
@@ -119,7 +120,8 @@ void Joiner::LetGo(const Status& why) {
   if (link_ == nullptr) return;
   Link& link = *link_;
   const bool told = phase_ > Phase::kWelcoming;
-  std::string held = HoldOff(link);
+  // One that the engine lets go for a reason of its own has done nothing.
+  std::string held = why.code() == ErrorCode::kCancelled ? "" : HoldOff(link);
   if (why.code() == ErrorCode::kNoSpace) {
     Standing& standing = standing_[link.index()];
     standing.hold_until_ns =
@@ -170,7 +172,7 @@ void Joiner::OnState(Link& link, bool welcomed, const wire::ReplicaState& state)
     return;
   }
   if (phase_ != Phase::kWelcoming) return;
-  AskMaps();
+  AskLayers();
 }
 
 void Joiner::OnRefused(Link& link, const Status& why) {
@@ -524,7 +526,8 @@ void Joiner::OnMissing(ErrorCode status) {
 }
 
 void Joiner::Propose() {
-  if (phase_ != Phase::kReady || !host_.Settled()) return;  // again by OnMembers
+  // Again by OnMembers, or Look.
+  if (phase_ != Phase::kReady || !host_.Settled() || !host_.MayJoin()) return;
   if (generation_ != host_.complete().generation) {
     // Others left meanwhile: their maps are to be had as well.
     phase_ = Phase::kMissing;

@@ -4,10 +4,12 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "engine/cleaner.h"
 #include "engine/errand.h"
 #include "engine/lack_set.h"
+#include "engine/layer_reader.h"
 #include "engine/map_reader.h"
 #include "engine/operation.h"
 #include "engine/region_table.h"
@@ -31,9 +33,9 @@ struct JoinProgress {
 // Brings replicas that are no members up to date and back (rule 7), one after the other. The one
 // that it is at:
 //
-//   kAsking ─▶ kWelcoming ─▶ kMaps ─▶ kBulk ─▶ kSettling ─▶ kLive ─▶ kFlushing ─▶ kFinal … kReady
-//   ─▶ kProposed ─▶ a member                                                any ─lost, late,
-//   failed▶ kNone
+//   kAsking ─▶ kWelcoming ─▶ kLayers ─▶ kMaps ─▶ kBulk ─▶ kSettling ─▶ kLive ─▶ kFlushing ─▶ kFinal
+//   … kReady ─▶ kProposed ─▶ a member                                                any ─lost,
+//   late, failed▶ kNone
 //
 // kBulk: what it lacks is copied, and what clients write meanwhile is added to that, in parts of
 // regions; no client waits for it. kLive: what clients write goes to it as well, but for parts that
@@ -44,6 +46,7 @@ class Joiner final : Walker::Client {
     kNone,
     kAsking,     // INQUIRE
     kWelcoming,  // WELCOME
+    kLayers,     // asks it and a member which snapshots they have
     kMaps,       // asks it and the members what it lacks
     kBulk,
     kSettling,  // what was copied is flushed, before anybody waits for it
@@ -115,6 +118,9 @@ class Joiner final : Walker::Client {
 
   void Next();
   bool Admits(const wire::ReplicaState& state);
+  void AskLayers();
+  void ReadLayers(Link* link);
+  void OnLayers(ErrorCode status);
   void AskMaps();
   void NextMap();
   void OnMap(ErrorCode status);
@@ -166,6 +172,9 @@ class Joiner final : Walker::Client {
   bool reads_ahead_ = true;     // while what was copied is synced
   uint64_t barrier_tag_ = 0;
   uint64_t generation_ = 0;  // of the members that kMissing began with
+
+  LayerReader layer_reader_;
+  std::vector<wire::LayerEntry> member_layers_;
 
   // Conversations about maps: with one link after the other.
   MapReader reader_;

@@ -52,13 +52,22 @@ void RangeLock::Release(LockRequest* request) {
   held_[index] = held_.back();
   held_[index].request->held_index = index;
   held_.pop_back();
+  GrantAfter(*request);
+}
+
+void RangeLock::Cancel(LockRequest* request) {
+  CHECK(request->waiting_node.linked());
+  waiting_.Remove(request);
+  GrantAfter(*request);
+}
+
+void RangeLock::GrantAfter(const LockRequest& gone) {
   LockRequest* waiter = waiting_.front();
   while (waiter != nullptr) {
     LockRequest* next = waiting_.Next(waiter);
     // Only those who stood in the way of the one that left can go on now; the rest still wait for
     // what they waited for.
-    if (Conflict(*waiter, *request) && !HeldConflicts(*waiter) &&
-        !WaiterConflicts(*waiter, waiter)) {
+    if (Conflict(*waiter, gone) && !HeldConflicts(*waiter) && !WaiterConflicts(*waiter, waiter)) {
       waiting_.Remove(waiter);
       Hold(waiter);
       waiter->granted(waiter);

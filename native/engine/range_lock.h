@@ -33,6 +33,8 @@ class RangeLock {
   // True: held now. False: `granted` will be called.
   bool Acquire(LockRequest* request);
   void Release(LockRequest* request);
+  // One that waits does not any more; `granted` will not be called.
+  void Cancel(LockRequest* request);
   size_t held() const { return held_.size(); }
   size_t waiting() const { return waiting_.size(); }
 
@@ -46,6 +48,7 @@ class RangeLock {
   bool HeldConflicts(const LockRequest& request) const;
   bool WaiterConflicts(const LockRequest& request, const LockRequest* before) const;
   void Hold(LockRequest* request);
+  void GrantAfter(const LockRequest& gone);
 
   std::vector<Range> held_;
   IntrusiveList<LockRequest, &LockRequest::waiting_node> waiting_;

@@ -101,5 +101,30 @@ TEST(range_lock, IsRightForRandomHistories) {
   }
 }
 
+TEST(range_lock, WhoWaitsNoLongerLetsTheOthersGoOn) {
+  RangeLock lock(8);
+  Actor held = MakeActor(0, 4, true);
+  Actor all = MakeActor(0, UINT64_MAX, true);
+  Actor behind = MakeActor(8, 12, true);
+  Actor reads = MakeActor(2, 3, false);
+  EXPECT(lock.Acquire(&held.request));
+  for (Actor* actor : {&all, &behind, &reads}) {
+    actor->request.owner = actor;
+    EXPECT(!lock.Acquire(&actor->request));
+  }
+  lock.Cancel(&all.request);
+  EXPECT(!all.held && behind.held && !reads.held);
+  EXPECT_EQ(lock.waiting(), 1U);
+  lock.Release(&held.request);
+  EXPECT(reads.held);
+  // Once more, and now it is granted.
+  EXPECT(!lock.Acquire(&all.request));
+  lock.Release(&behind.request);
+  lock.Release(&reads.request);
+  EXPECT(all.held);
+  lock.Release(&all.request);
+  EXPECT_EQ(lock.held(), 0U);
+}
+
 }  // namespace
 }  // namespace ankole::engine

@@ -44,6 +44,8 @@ class ResyncHost {
   // Members are the same wherever nobody writes: what may have differed since the start was made
   // equal.
   virtual bool AllEqual() const = 0;
+  // A replica may be filled and become a member; not while a snapshot is taken.
+  virtual bool MayJoin() const = 0;
   // Operations of clients are under way.
   virtual bool Busy() const = 0;
 

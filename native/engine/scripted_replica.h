@@ -17,6 +17,7 @@
 #include "io/reactor.h"
 #include "wire/connection.h"
 #include "wire/hello.h"
+#include "wire/layers.h"
 #include "wire/regions.h"
 
 // For tests only: a replica in memory that speaks the protocol and misbehaves as it is told.
@@ -134,9 +135,29 @@ class ScriptedReplica {
   std::set<uint32_t> dirty;
   std::map<wire::ReplicaId, Missing> missing;
   std::optional<std::set<uint32_t>> recent;  // none: not known
-  std::set<uint64_t> bad;                    // blocks that do not match their checksums
-  std::set<uint64_t> written;                // blocks; all others are holes
-  uint64_t written_bytes = 0;                // by WRITE
+  // Rule 8, from the bottom on.
+  struct Layer {
+    std::string name;
+    bool sealed = false;
+    bool removed = false;
+    std::vector<std::byte> view = {};
+  };
+  std::vector<Layer> layers;
+  std::optional<std::string> prepared;
+  // «a, b (unsealed), c (removed)».
+  std::string Layers() const {
+    std::string text;
+    for (const Layer& layer : layers) {
+      text += (text.empty() ? "" : ", ") + layer.name +
+              (layer.removed  ? " (removed)"
+               : layer.sealed ? ""
+                              : " (unsealed)");
+    }
+    return text;
+  }
+  std::set<uint64_t> bad;      // blocks that do not match their checksums
+  std::set<uint64_t> written;  // blocks; all others are holes
+  uint64_t written_bytes = 0;  // by WRITE
   uint64_t summed_bytes = 0;
 
  private:
@@ -255,6 +276,19 @@ class ScriptedReplica {
             wire::DecodeRecordPair(std::span<const std::byte, wire::kEncodedRecordPairBytes>(
                 payload.data(), payload.size()));
         CHECK(pair.ok());
+        const std::string& named = pair.value().current.newest_snapshot;
+        const bool resynced = (header.flags & wire::kFlagResynced) != 0;
+        if (named != state.records.current.newest_snapshot && !resynced) {
+          if (prepared != named) {
+            note_("not prepared at " + name);
+            Answer(peer, header, ErrorCode::kInvalidArgument, {}, {});
+            return;
+          }
+          prepared.reset();
+          layers.push_back({named, false, false, data});
+          state.unsealed = true;
+          note_("switch at " + name);
+        }
         for (const wire::ReplicaId id : state.records.current.members.all())
           Leaves(pair.value(), id);
         for (const wire::ReplicaId id : pair.value().complete.members.all()) {
@@ -326,6 +360,12 @@ class ScriptedReplica {
       case wire::Opcode::kRecent:
         ServeRegions(peer, header, payload);
         return;
+      case wire::Opcode::kLayers:
+      case wire::Opcode::kPrepare:
+      case wire::Opcode::kSeal:
+      case wire::Opcode::kDelete:
+        ServeLayers(peer, header, payload);
+        return;
       case wire::Opcode::kClose:
         state.unclean = false;
         dirty.clear();
@@ -336,6 +376,53 @@ class ScriptedReplica {
     }
     Answer(peer, header, ErrorCode::kOk, {}, {}, verdict_of.what);
     if (verdict_of.what == What::kTwice) Answer(peer, header, ErrorCode::kOk, {}, {});
+  }
+
+  void ServeLayers(Peer& peer, const wire::Header& header, const std::vector<std::byte>& payload) {
+    const std::string name = wire::ReplicaIdText(id_).substr(14);
+    std::vector<std::byte> answer;
+    ErrorCode status = ErrorCode::kOk;
+    if (header.opcode == wire::Opcode::kLayers) {
+      auto first = wire::DecodeLayersRequest(payload);
+      CHECK(first.ok());
+      for (size_t i = first.value(); i <= layers.size(); ++i) {
+        if (answer.size() == wire::kLayerEntriesMax * wire::kLayerEntryBytes) break;
+        wire::LayerEntry entry;
+        if (i > 0) entry.parent = layers[i - 1].name;
+        if (i < layers.size()) {
+          entry.name = layers[i].name;
+          entry.sealed = layers[i].sealed;
+          entry.removed = layers[i].removed;
+        }
+        answer.resize(answer.size() + wire::kLayerEntryBytes);
+        wire::EncodeLayer(entry, answer.data() + answer.size() - wire::kLayerEntryBytes);
+      }
+    } else if (header.opcode == wire::Opcode::kPrepare) {
+      auto prepare = wire::DecodePrepare(payload);
+      CHECK(prepare.ok());
+      const std::string wanted(prepare.value().name);
+      const bool exists = std::any_of(layers.begin(), layers.end(),
+                                      [&](const Layer& layer) { return layer.name == wanted; });
+      if (exists) status = ErrorCode::kAlreadyExists;
+      if (!layers.empty() && !layers.back().sealed && !layers.back().removed) {
+        status = ErrorCode::kBusy;
+      }
+      if (status == ErrorCode::kOk) prepared = wanted;
+      note_("prepare " + wanted + " at " + name);
+    } else {
+      auto one = wire::DecodeOneLayer(payload);
+      CHECK(one.ok());
+      const bool seal = header.opcode == wire::Opcode::kSeal;
+      status = seal ? ErrorCode::kNotFound : ErrorCode::kOk;
+      for (Layer& layer : layers) {
+        if (layer.name != one.value()) continue;
+        (seal ? layer.sealed : layer.removed) = true;
+        status = ErrorCode::kOk;
+      }
+      state.unsealed = !layers.empty() && !layers.back().sealed && !layers.back().removed;
+      note_((seal ? "seal " : "delete ") + std::string(one.value()) + " at " + name);
+    }
+    Answer(peer, header, status, std::move(answer), {});
   }
 
   void Touch(const wire::Header& header) {
