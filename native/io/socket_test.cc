@@ -597,36 +597,44 @@ TEST(io_socket, a_busy_socket_starves_neither_timers_nor_others) {
     receive.socket.fd = busy[1];
     receive.vectors[0] = {in.data(), in.size()};  // small, so that there is always more
     receive.vectors_count = 1;
-    bool ending = false;
-    receive.then = [&](auto& self) {
-      if (!ending && self.result > 0) reactor.Receive(&self);
-    };
-    other.socket.fd = quiet[1];
-    other.vectors[0] = {in_quiet.data(), in_quiet.size()};
-    other.vectors_count = 1;
     With<CloseOperation> closes[2];
     closes[0].socket.fd = busy[1];
     closes[1].socket.fd = quiet[1];
-    other.then = [&](auto& self) {
-      EXPECT_EQ(self.result, 1);
+    bool ending = false;
+    const auto end = [&] {
       ending = true;
       reactor.Close(&closes[0]);
       reactor.Close(&closes[1]);
       reactor.Stop();
     };
+    receive.then = [&](auto& self) {
+      if (ending || self.result <= 0) return;
+      // Ten timers of 1 ms and a byte take some ten thousand receives, not millions, however busy
+      // the machine is.
+      if (self.runs == 4'000'000) return end();
+      reactor.Receive(&self);
+    };
+    other.socket.fd = quiet[1];
+    other.vectors[0] = {in_quiet.data(), in_quiet.size()};
+    other.vectors_count = 1;
+    bool quiet_was_heard = false;
+    other.then = [&](auto& self) {
+      quiet_was_heard = self.result == 1;
+      if (!ending) end();
+    };
     With<Timer> timer;
-    uint64_t late_ns = 0;
     timer.then = [&](auto& self) {
-      late_ns = std::max(late_ns, reactor.NowNs() - self.deadline_ns);
-      if (self.runs < 10) return reactor.Arm(&self, reactor.NowNs() + kNsPerMs);
+      if (ending) return;
+      if (self.runs < 10 || receive.runs <= 1000)
+        return reactor.Arm(&self, reactor.NowNs() + kNsPerMs);
       EXPECT_EQ(write(quiet[0], "x", 1), 1);
     };
     reactor.Receive(&receive);
     reactor.Receive(&other);
     reactor.Arm(&timer, reactor.NowNs() + kNsPerMs);
     reactor.Loop();
-    EXPECT(receive.runs > 1000);
-    EXPECT(late_ns < 200 * kNsPerMs);  // milliseconds, if the machine is not busy itself
+    EXPECT(timer.runs >= 10);
+    EXPECT(quiet_was_heard);
     pthread_join(thread, nullptr);
     close(busy[0]);
     close(quiet[0]);
