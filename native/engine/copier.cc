@@ -20,6 +20,11 @@ uint8_t Bit(size_t link) { return static_cast<uint8_t>(1U << link); }
 
 Copy* CopyOf(Errand* errand) { return static_cast<Copy*>(errand->owner); }
 
+// Now. A snapshot is asked for where it is open.
+bool CanAsk(const Copy& copy, const Link& link) {
+  return link.up() && (copy.views == nullptr || (*copy.views)[link.index()] != 0);
+}
+
 uint32_t FirstBlock(const Errand& errand, const Copy& copy) {
   return static_cast<uint32_t>((errand.offset_bytes - copy.offset_bytes) / kBlockBytes);
 }
@@ -52,6 +57,7 @@ Copy* Copier::Acquire() {
   copy->copier = this;
   copy->owner_locks = copy->virgin = copy->cancelled = false;
   copy->joiner = nullptr;
+  copy->views = nullptr;
   copy->status = ErrorCode::kOk;
   copy->copied_bytes = copy->repaired_blocks = copy->corrupt_blocks = copy->differing_blocks = 0;
   copy->excluded = 0;
@@ -67,7 +73,7 @@ void Copier::Start(Copy* copy) {
   CHECK(copy->offset_bytes % kBlockBytes == 0 && copy->length_bytes > 0 &&
         copy->length_bytes <= kDataBytesMax);
   copy->state = Copy::State::kLocking;
-  copy->owner_locks |= Mutant("repair-without-lock");
+  copy->owner_locks |= copy->views != nullptr || Mutant("repair-without-lock");
   if (copy->owner_locks) {
     Granted(copy);
     return;
@@ -95,6 +101,11 @@ void Copier::Granted(Copy* copy) {
   Sum(copy);
 }
 
+// A member that can be asked, now or when it is back.
+bool Copier::IsSource(const Copy& copy, size_t index) const {
+  return host_.IsStaying(index) && (copy.excluded & Bit(index)) == 0;
+}
+
 // Whether all that it must ask can be asked now.
 bool Copier::Ready(const Copy& copy) const {
   const auto links = host_.links();
@@ -104,8 +115,8 @@ bool Copier::Ready(const Copy& copy) const {
     // is over.
     bool any = false;
     for (const auto& link : links) {
-      if (!host_.IsStaying(link->index()) || (copy.excluded & Bit(link->index())) != 0) continue;
-      if (link->up()) return true;
+      if (!IsSource(copy, link->index())) continue;
+      if (CanAsk(copy, *link)) return true;
       any = true;
     }
     return !any;
@@ -121,9 +132,11 @@ bool Copier::Ready(const Copy& copy) const {
 bool Copier::PickSource(Copy* copy) const {
   const Link* best = nullptr;
   for (const auto& link : host_.links()) {
-    if (!host_.IsStaying(link->index()) || (copy->excluded & Bit(link->index())) != 0) continue;
-    const bool better = best == nullptr || (link->up() && !best->up()) ||
-                        (link->up() == best->up() && link->outstanding < best->outstanding);
+    if (!IsSource(*copy, link->index())) continue;
+    const bool can = CanAsk(*copy, *link);
+    const bool best_can = best != nullptr && CanAsk(*copy, *best);
+    const bool better = best == nullptr || (can && !best_can) ||
+                        (can == best_can && link->outstanding < best->outstanding);
     if (better) best = link.get();
   }
   if (best == nullptr) return false;
@@ -171,7 +184,10 @@ bool Copier::SumOthers(Copy* copy) {
   if (copy->kind != CopyKind::kFill || !of_source.known || of_source.bad.none()) return false;
   bool asked = false;
   for (const auto& link : host_.links()) {
-    if (!host_.IsStaying(link->index()) || copy->sums[link->index()].known || !link->up()) continue;
+    if (!host_.IsStaying(link->index()) || copy->sums[link->index()].known ||
+        !CanAsk(*copy, *link)) {
+      continue;
+    }
     Send(copy, link->index(), wire::Opcode::kSum, 0, copy->blocks());
     asked = true;
   }
@@ -185,7 +201,7 @@ bool Copier::AwaitsSource(const Copy& copy) const {
   const auto links = host_.links();
   const bool down = std::any_of(links.begin(), links.end(), [&](const auto& link) {
     const size_t i = link->index();
-    return host_.IsStaying(i) && !copy.sums[i].known && (copy.excluded & Bit(i)) == 0;
+    return IsSource(copy, i) && !copy.sums[i].known;
   });
   if (!down) return false;
   for (uint32_t block = 0; block < copy.blocks(); ++block) {
@@ -200,7 +216,7 @@ uint8_t Copier::SourceOf(const Copy& copy, uint32_t block) const {
   for (const auto& link : host_.links()) {
     const size_t i = link->index();
     const Copy::SumsOf& sums = copy.sums[i];
-    if (!host_.IsStaying(i) || (copy.excluded & Bit(i)) != 0) continue;
+    if (!IsSource(copy, i)) continue;
     if (sums.known && !sums.bad[block]) return static_cast<uint8_t>(i);
   }
   return Copy::kNobody;
@@ -307,8 +323,10 @@ void Copier::Pump(Copy* copy) {
 // True also when the link is down: that is a fault of this step.
 bool Copier::Send(Copy* copy, size_t index, wire::Opcode opcode, uint32_t first, uint32_t blocks) {
   Link* link = host_.links()[index].get();
+  const bool of_view = copy->views != nullptr && index != copy->joiner->index();
   // A source may have lost what it told the sums of: another one is taken.
-  if (!link->up() || (opcode == wire::Opcode::kRead && !host_.IsStaying(index))) {
+  if (!link->up() || (of_view && !CanAsk(*copy, *link)) ||
+      (opcode == wire::Opcode::kRead && !host_.IsStaying(index))) {
     copy->fault = ErrorCode::kConnectionLost;
     copy->fault_link = static_cast<uint8_t>(index);
     return true;
@@ -317,6 +335,7 @@ bool Copier::Send(Copy* copy, size_t index, wire::Opcode opcode, uint32_t first,
   while (errand->in_flight()) ++errand;
   errand->link = link;
   errand->opcode = opcode;
+  errand->view = of_view ? (*copy->views)[index] : uint16_t{0};
   errand->offset_bytes = copy->offset_bytes + uint64_t{first} * kBlockBytes;
   errand->length_bytes = static_cast<uint32_t>(
       std::min<uint64_t>(uint64_t{blocks} * kBlockBytes,

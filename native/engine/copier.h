@@ -10,6 +10,7 @@
 #include "engine/errand.h"
 #include "engine/range_lock.h"
 #include "engine/resync_host.h"
+#include "engine/view_set.h"
 #include "wire/regions.h"
 
 namespace ankole::engine {
@@ -41,6 +42,9 @@ struct Copy {
   bool owner_locks = false;   // the range is locked by the owner, exclusively
   bool virgin = false;        // kFill: the joiner has nothing there yet but holes
   Link* joiner = nullptr;     // kFill
+  // kFill: of a snapshot, from the members where it is open. Nobody writes to it, nor to the
+  // joiner: the range needs no lock.
+  const ViewIds* views = nullptr;
   void (*done)(Copy*) = nullptr;
   void* owner = nullptr;
 
@@ -134,6 +138,7 @@ class Copier {
   void Fault(Copy* copy);
   void Cancel(const Link* joiner, bool written);
   void Finish(Copy* copy, ErrorCode status);
+  bool IsSource(const Copy& copy, size_t index) const;
   bool Ready(const Copy& copy) const;
   bool PickSource(Copy* copy) const;
   static Status TakeSums(Errand* errand, std::span<const std::byte> payload);

@@ -251,6 +251,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   bool Quiet() const override;
   void FlushesGoOn() override;
   void LetJoinerGo() override;
+  bool ReleaseView(const std::string& name) override;
+  void OnDeleted(const std::string& name) override { joiner_.OnDeleted(name); }
   uint64_t ProposeSnapshot(const std::string& name) override;
   void WriteProposal(Link& link) override;
   void ProposalFailed(Link& link, const Status& why) override;

@@ -325,6 +325,7 @@ void Engine::OnLinkLost(Link& link, const Status& why) {
     DetachPart(operation, index);
   }
   while (Operation* operation = QuietLeftOver()) Recycle(operation);
+  joiner_.OnConnectionLost(link);
   errands_.OnLost(link);
   snapshotter_.OnLost(link);
   snapshotter_.OnQuieter();

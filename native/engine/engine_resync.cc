@@ -24,6 +24,12 @@ RegionRun RunOf(const Operation& operation) {
   return RegionsOf(operation.offset_bytes, operation.length_bytes);
 }
 
+// What a joiner syncs for, or waits for what it syncs; no client waits for it.
+bool TakesItsTime(wire::Opcode opcode) {
+  return opcode == wire::Opcode::kFlush || opcode == wire::Opcode::kPrepare ||
+         opcode == wire::Opcode::kSwitch || opcode == wire::Opcode::kDelete;
+}
+
 // Why a joiner was let go, by the names of faults.
 Fault FaultOf(ErrorCode code) {
   switch (code) {
@@ -339,7 +345,7 @@ void Engine::CheckErrands(uint64_t now_ns) {
     if (ElapsedNs(link->heard_ns(), now_ns) >= kSilentNs) link->Ping();
     const bool silent =
         link->ping_sent_ns() != 0 && ElapsedNs(link->ping_sent_ns(), now_ns) >= kSilentNs;
-    const bool syncs = oldest != nullptr && oldest->opcode == wire::Opcode::kFlush;
+    const bool syncs = oldest != nullptr && TakesItsTime(oldest->opcode);
     if (!silent && waited_ns < (syncs ? kJoinerFlushNs : kJoinerLateNs)) continue;
     const Status why(ErrorCode::kTimedOut, silent ? "it does not answer" : "it answered too late");
     if (joiner_.link() == link.get()) {
@@ -404,6 +410,7 @@ Json Engine::ResyncJson(const Link& link) const {
       .Set("state", progress.state)
       .Set("regions", progress.regions_total)
       .Set("regionsToGo", progress.regions_to_go)
+      .Set("snapshotsToGo", progress.snapshots_to_go)
       .Set("copiedBytes", progress.copied_bytes)
       .Set("bytesPerSecond", progress.bytes_per_second);
 }

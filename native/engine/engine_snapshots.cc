@@ -65,6 +65,13 @@ void Engine::LetJoinerGo() {
   joiner_.LetGo({ErrorCode::kCancelled, "a snapshot is taken; it is compared again after that"});
 }
 
+bool Engine::ReleaseView(const std::string& name) {
+  if (joiner_.viewed() == name) {
+    joiner_.LetGo({ErrorCode::kCancelled, "the snapshot that it was being given is deleted"});
+  }
+  return joiner_.views_idle() || !joiner_.viewed().empty();
+}
+
 uint64_t Engine::ProposeSnapshot(const std::string& name) {
   CHECK(Settled());
   mode_ = Mode::kChanging;

@@ -36,6 +36,7 @@ void Errands::Send(Errand* errand, uint64_t tag, uint64_t complete_tag) {
   wire::Header header;
   header.opcode = errand->opcode;
   header.flags = errand->flags;
+  header.view = errand->view;
   header.tag = tag;
   header.slot = kFirstSlot + errand->slot;
   header.offset_bytes = errand->offset_bytes;

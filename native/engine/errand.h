@@ -21,6 +21,7 @@ struct Errand {
   Link* link = nullptr;
   wire::Opcode opcode = wire::Opcode::kSum;
   uint16_t flags = 0;
+  uint16_t view = 0;  // READ, SUM and STATUS: of a snapshot; what VIEW answered
   uint64_t offset_bytes = 0;
   uint32_t length_bytes = 0;
   const std::byte* payload = nullptr;  // or the table of a WRITE

@@ -32,10 +32,13 @@ Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cl
       virgin_(table.regions()),
       sync_bytes_(sync_bytes),
       layer_reader_(host),
+      views_(host),
       reader_(host),
       map_(table.regions()),
       state_copier_(host) {
-  reader_.owner = layer_reader_.owner = this;
+  reader_.owner = layer_reader_.owner = views_.owner = step_.owner = this;
+  views_.changed = [](ViewSet* set) { static_cast<Joiner*>(set->owner)->OnViews(); };
+  step_.done = [](Errand* errand) { static_cast<Joiner*>(errand->owner)->OnStep(); };
   sync_.owner = this;
   sync_.opcode = wire::Opcode::kFlush;
   sync_.done = [](Errand* errand) { static_cast<Joiner*>(errand->owner)->OnCopiedSynced(); };
@@ -50,7 +53,7 @@ Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cl
 
 bool Joiner::idle() const {
   return walker_.idle() && !reader_.busy() && !state_copier_.busy() && !state_locked_ &&
-         !sync_.in_flight() && !layer_reader_.busy();
+         !sync_.in_flight() && !layer_reader_.busy() && !step_.in_flight() && views_.idle();
 }
 
 // --- which one
@@ -111,7 +114,12 @@ void Joiner::Reset() {
   lacks_.Clear();
   virgin_.Clear();
   map_.Clear();
-  descends_ = flush_due_ = false;
+  descends_ = map_found_ = flush_due_ = step_due_ = false;
+  plan_ = {};
+  view_next_ = 0;
+  steps_.clear();
+  deleted_.clear();
+  views_.Close();
   reads_ahead_ = true;
   copied_regions_ = unsynced_bytes_ = total_ = copied_bytes_ = told_bytes_ = rate_ = told_ns_ = 0;
 }
@@ -182,10 +190,18 @@ void Joiner::OnRefused(Link& link, const Status& why) {
 // --- what it lacks
 // --------------------------------------------------------------------------------------------
 
-// From now on what is written is noted here, by Takes; what is on its way was not. All else is in
-// the maps.
-void Joiner::AskMaps() {
-  phase_ = Phase::kMaps;
+Link* Joiner::StayingMember() const {
+  Link* member = nullptr;
+  for (const auto& link : host_.links()) {
+    if (host_.IsStaying(link->index()) && link->up()) member = link.get();
+  }
+  return member;
+}
+
+// kMaps: from now on what is written is noted here, by Takes; what is on its way was not. All else
+// is in the maps.
+void Joiner::AskMaps(Phase phase) {
+  phase_ = phase;
   lacks_.Clear();
   map_.Clear();
   table_.AddPinned(&map_);
@@ -202,11 +218,11 @@ void Joiner::AskMaps() {
 void Joiner::NextMap() {
   const auto own = [](MapReader* self, ErrorCode status) {
     auto* of = static_cast<Joiner*>(self->owner);
-    if (of->phase_ != Phase::kMaps) return of->Next();
+    if (!of->asks_maps()) return of->Next();
     if (status != ErrorCode::kOk) {
       return of->LetGo({status, "it did not tell its dirty regions"});
     }
-    of->BeginBulk();
+    of->MapsDone();
   };
   const auto links = host_.links();
   while (map_link_ < links.size() && (!host_.IsMember(map_link_) || !links[map_link_]->up())) {
@@ -218,7 +234,7 @@ void Joiner::NextMap() {
   }
   reader_.ReadMaps(links[map_link_].get(), &maps_, [](MapReader* self, ErrorCode status) {
     auto* of = static_cast<Joiner*>(self->owner);
-    if (of->phase_ != Phase::kMaps) return of->Next();
+    if (!of->asks_maps()) return of->Next();
     const wire::RecordPair& holds = of->state_.records;
     if (status == ErrorCode::kOk) {
       for (const wire::MissingSlot& slot : of->maps_.used()) {
@@ -240,7 +256,7 @@ void Joiner::NextMap() {
 }
 
 void Joiner::OnMap(ErrorCode status) {
-  if (phase_ != Phase::kMaps) return Next();
+  if (!asks_maps()) return Next();
   if (status != ErrorCode::kOk) map_found_ = descends_ = false;  // half of it is none
   ++map_link_;
   NextMap();
@@ -254,18 +270,29 @@ void Joiner::TakeMap() {
   map_.Clear();
 }
 
-void Joiner::BeginBulk() {
+// What its head lacks is known, but for a snapshot of late: that follows from what changed since.
+void Joiner::MapsDone() {
   if (!map_found_) lacks_.AddAll();
   TakeMap();
   if (state_.fresh) virgin_.AddAll();
+  if (phase_ == Phase::kViewMaps) {
+    CopyView();
+  } else {
+    BeginBulk();
+  }
+}
+
+void Joiner::BeginBulk() {
   total_ = lacks_.count();
   bulk_next_ = 0;
   phase_ = Phase::kBulk;
-  host_.log().Log(LogLevel::kInfo,
-                  "replica " + wire::ReplicaIdText(link_->replica()) +
-                      " is brought up to date: " + std::to_string(total_) + " of " +
-                      std::to_string(table_.regions()) + " regions are to be compared" +
-                      (map_found_ ? "" : ", as it descends from no record that is known here"));
+  host_.log().Log(
+      LogLevel::kInfo,
+      "replica " + wire::ReplicaIdText(link_->replica()) +
+          " is brought up to date: " + std::to_string(total_) + " of " +
+          std::to_string(table_.regions()) + " regions are to be compared" +
+          (map_found_ || view_next_ > 0 ? ""
+                                        : ", as it descends from no record that is known here"));
   Tell(host_.reactor().NowNs());
   walker_.Pump();
   if (copying_ == 0) AfterRegions();
@@ -298,7 +325,7 @@ void Joiner::HoldWrites(bool hold) {
 // is to be written next is read meanwhile, but not written.
 void Joiner::ChunkDone(uint64_t copied_bytes) {
   // What was begun for one that was let go counts for none.
-  if (phase_ != Phase::kBulk && phase_ != Phase::kLive) return;
+  if (!copies()) return;
   unsynced_bytes_ += copied_bytes;
   if (unsynced_bytes_ < sync_bytes_) return;
   HoldWrites(true);
@@ -307,16 +334,21 @@ void Joiner::ChunkDone(uint64_t copied_bytes) {
 
 bool Joiner::NextRegion(Walker::Region* region) {
   const bool bulk = phase_ == Phase::kBulk;
-  if (!bulk && phase_ != Phase::kLive) return false;
+  const bool of_view = phase_ == Phase::kViewCopy;
+  if (!copies() || (of_view && !views_.open())) return false;
   const uint64_t next = lacks_.regions().Next(bulk ? bulk_next_ : 0);
   if (next == RegionSet::kNone) return false;
   const RegionRun run = {static_cast<uint32_t>(next), 1};
-  if (!table_.Pin(run, Cleaner::CopiedAt(host_.reactor().NowNs()), kOpenMax)) return false;
+  // Of a snapshot nothing changes at members, and nothing is cleaned before it is one itself.
+  if (!of_view && !table_.Pin(run, Cleaner::CopiedAt(host_.reactor().NowNs()), kOpenMax)) {
+    return false;
+  }
   bulk_next_ = next + 1;
   region->number = run.first;
   region->parts = lacks_.Take(next);
   region->virgin = virgin_.Contains(next);
   region->joiner = link_;
+  region->views = of_view ? &views_.ids() : nullptr;
   virgin_.Remove(next);
   ++copying_;
   return true;
@@ -325,7 +357,8 @@ bool Joiner::NextRegion(Walker::Region* region) {
 void Joiner::RegionDone(const Walker::Region& region, ErrorCode status,
                         const Walker::Totals& totals) {
   --copying_;
-  table_.Unpin({region.number, 1}, Cleaner::CopiedAt(host_.reactor().NowNs()));
+  const bool of_view = region.views != nullptr;
+  if (!of_view) table_.Unpin({region.number, 1}, Cleaner::CopiedAt(host_.reactor().NowNs()));
   if (region.joiner != link_) {
     Next();
     return;
@@ -337,7 +370,7 @@ void Joiner::RegionDone(const Walker::Region& region, ErrorCode status,
                        " cannot be copied: " + ErrorCodeName(status)});
     return;
   }
-  if (status == ErrorCode::kOk) ++copied_regions_;
+  if (status == ErrorCode::kOk && !of_view) ++copied_regions_;
   walker_.Pump();
   if (copying_ == 0) AfterRegions();
 }
@@ -351,7 +384,7 @@ void Joiner::SyncCopied() {
 
 void Joiner::OnCopiedSynced() {
   HoldWrites(false);
-  if (sync_.link != link_ || (phase_ != Phase::kBulk && phase_ != Phase::kLive)) {
+  if (sync_.link != link_ || !copies()) {
     Next();
     return;
   }
@@ -371,6 +404,8 @@ void Joiner::AfterRegions() {
     Flush(Phase::kSettling);
   } else if (phase_ == Phase::kLive && lacks_.empty()) {
     Flush(Phase::kFlushing);
+  } else if (phase_ == Phase::kViewCopy && lacks_.empty() && views_.open() && !sync_.in_flight()) {
+    FreezeView();
   }
 }
 
@@ -535,6 +570,10 @@ void Joiner::Propose() {
     if (!reader_.busy()) NextMissing();
     return;
   }
+  if (!deleted_.empty()) {
+    DeleteThere();
+    return;
+  }
   phase_ = Phase::kProposed;
   host_.ProposeWith(*link_);
 }
@@ -565,16 +604,18 @@ void Joiner::Look(uint64_t now_ns) {
     return;
   }
   if (flush_due_) Flush(phase_);
+  if (step_due_) SendStep();
+  views_.Pump();
   Propose();
   if (held_since_ns_ != 0 && reads_ahead_ && now_ns - held_since_ns_ >= kHeldMaxNs) {
     reads_ahead_ = false;
     copier_.CancelUnwritten(*link_);
   }
-  if (phase_ == Phase::kBulk || phase_ == Phase::kLive) {
+  if (copies()) {
     walker_.Pump();
     if (copying_ == 0) AfterRegions();
   }
-  if (phase_ >= Phase::kBulk && now_ns - told_ns_ >= kTellNs) Tell(now_ns);
+  if ((copies() || phase_ >= Phase::kBulk) && now_ns - told_ns_ >= kTellNs) Tell(now_ns);
 }
 
 void Joiner::Tell(uint64_t now_ns) {
@@ -585,9 +626,11 @@ void Joiner::Tell(uint64_t now_ns) {
   }
   told_ns_ = now_ns;
   told_bytes_ = copied_bytes_;
+  const size_t snapshots = plan_.missing.size() - view_next_;
   host_.TellReplica(*link_, "resyncing",
                     {ErrorCode::kOk, std::to_string(lacks_.count() + copying_) + " of " +
-                                         std::to_string(total_) + " regions to go"});
+                                         std::to_string(total_) + " regions to go" +
+                                         (snapshots == 0 ? "" : " of snapshot " + view().name)});
 }
 
 uint64_t Joiner::HeldOffNs(uint64_t now_ns) const {
@@ -602,7 +645,7 @@ uint64_t Joiner::HeldOffNs(uint64_t now_ns) const {
 
 JoinProgress Joiner::Progress(const Link& link) const {
   JoinProgress progress;
-  if (&link != link_ || phase_ < Phase::kMaps) {
+  if (&link != link_ || phase_ <= Phase::kLayers) {
     const Standing& standing = standing_[link.index()];
     if (standing.hold_until_ns > host_.reactor().NowNs()) progress.state = "held-off";
     return progress;
@@ -612,6 +655,7 @@ JoinProgress Joiner::Progress(const Link& link) const {
   progress.regions_to_go = lacks_.count() + copying_;
   progress.copied_bytes = copied_bytes_;
   progress.bytes_per_second = rate_;
+  progress.snapshots_to_go = plan_.missing.size() - view_next_;
   return progress;
 }
 

@@ -9,11 +9,13 @@
 #include "engine/cleaner.h"
 #include "engine/errand.h"
 #include "engine/lack_set.h"
+#include "engine/layer_plan.h"
 #include "engine/layer_reader.h"
 #include "engine/map_reader.h"
 #include "engine/operation.h"
 #include "engine/region_table.h"
 #include "engine/state_copier.h"
+#include "engine/view_set.h"
 #include "engine/walker.h"
 
 namespace ankole::engine {
@@ -28,6 +30,7 @@ struct JoinProgress {
   uint64_t regions_to_go = 0;
   uint64_t copied_bytes = 0;      // since it began
   uint64_t bytes_per_second = 0;  // of late
+  uint64_t snapshots_to_go = 0;   // the one that it is given now, and those after that
 };
 
 // Brings replicas that are no members up to date and back (rule 7), one after the other. The one
@@ -37,6 +40,14 @@ struct JoinProgress {
 //   … kReady ─▶ kProposed ─▶ a member                                                any ─lost,
 //   late, failed▶ kNone
 //
+// Where its snapshots are not those of the members (rule 8), and once more from kViewMaps on for
+// each that it lacks:
+//
+//   kLayers ─▶ kRoom ─▶ kViewMaps ─▶ kViewCopy ─▶ kViewFreeze ─▶ kViewClose ─▶ kMaps
+//
+// A snapshot is given to it by making its head equal to that, and freezing it. What clients write
+// meanwhile is none of that: the last one is compared with the members' heads.
+//
 // kBulk: what it lacks is copied, and what clients write meanwhile is added to that, in parts of
 // regions; no client waits for it. kLive: what clients write goes to it as well, but for parts that
 // are to be copied yet, so that these become fewer. kFinal: flushes include it.
@@ -44,10 +55,15 @@ class Joiner final : Walker::Client {
  public:
   enum class Phase : uint8_t {
     kNone,
-    kAsking,     // INQUIRE
-    kWelcoming,  // WELCOME
-    kLayers,     // asks it and a member which snapshots they have
-    kMaps,       // asks it and the members what it lacks
+    kAsking,      // INQUIRE
+    kWelcoming,   // WELCOME
+    kLayers,      // asks it and a member which snapshots they have
+    kRoom,        // deletes those that members do not have
+    kViewMaps,    // asks what of a snapshot it lacks
+    kViewCopy,    // that is copied
+    kViewFreeze,  // its head becomes the snapshot
+    kViewClose,   // members stop to keep that open
+    kMaps,        // asks it and the members what it lacks
     kBulk,
     kSettling,  // what was copied is flushed, before anybody waits for it
     kLive,
@@ -56,6 +72,7 @@ class Joiner final : Walker::Client {
     kState,     // the target state
     kMissing,   // the missing maps of others
     kLastFlush,
+    kDeletes,   // what was deleted since it was asked for its snapshots goes there as well
     kReady,     // but another record is not complete yet
     kProposed,  // the record with it
   };
@@ -69,12 +86,16 @@ class Joiner final : Walker::Client {
   void OnState(Link& link, bool welcomed, const wire::ReplicaState& state);
   void OnRefused(Link& link, const Status& why);
   void OnLost(Link& link);
+  // Before anything of its connection ends, whoever it is.
+  void OnConnectionLost(const Link& link) { views_.OnLost(link); }
   // A member left: it may come back after a while. Returns what is to be said of that beside why it
   // left; empty: nothing.
   std::string OnLeft(const Link& link);
   // Records were completed, or proposed.
   void OnMembers();
   void Look(uint64_t now_ns);
+  // Members have deleted it.
+  void OnDeleted(const std::string& name);
   // All operations with this tag and below are done.
   void OnQuiet(uint64_t complete_tag);
   void Stop();
@@ -100,6 +121,9 @@ class Joiner final : Walker::Client {
   bool IsResynced(size_t index) const {
     return phase_ == Phase::kProposed && index == this->index();
   }
+  // The snapshot that members keep open for it; empty: none.
+  const std::string& viewed() const { return views_.name(); }
+  bool views_idle() const { return views_.idle(); }
   bool copied_since_flush() const { return copied_regions_ > 0; }
   JoinProgress Progress(const Link& link) const;
   // The longest time for which a replica is held off from now on.
@@ -121,10 +145,37 @@ class Joiner final : Walker::Client {
   void AskLayers();
   void ReadLayers(Link* link);
   void OnLayers(ErrorCode status);
-  void AskMaps();
+  // Snapshots: joiner_layers.cc.
+  struct LayerStep {
+    wire::Opcode opcode = wire::Opcode::kDelete;
+    wire::LayerEntry layer;
+    std::string labels;
+  };
+  void MakeRoom();
+  void DeleteThere();
+  void NextStep();
+  void SendStep();
+  void OnStep();
+  void StepsDone();
+  void BeginView();
+  void CopyView();
+  void OnViews();
+  void FreezeView();
+  void AfterView();
+  void ReadHeadChanges();
+  // The snapshot that it is given.
+  const wire::LayerEntry& view() const { return plan_.missing[view_next_]; }
+
+  Link* StayingMember() const;
+  bool asks_maps() const { return phase_ == Phase::kMaps || phase_ == Phase::kViewMaps; }
+  bool copies() const {
+    return phase_ == Phase::kBulk || phase_ == Phase::kLive || phase_ == Phase::kViewCopy;
+  }
+  void AskMaps(Phase phase);
   void NextMap();
   void OnMap(ErrorCode status);
   void TakeMap();
+  void MapsDone();
   void BeginBulk();
   bool MayCopy() override { return reads_ahead_ || held_since_ns_ == 0; }
   void ChunkDone(uint64_t copied_bytes) override;
@@ -175,6 +226,14 @@ class Joiner final : Walker::Client {
 
   LayerReader layer_reader_;
   std::vector<wire::LayerEntry> member_layers_;
+  LayerPlan plan_;
+  size_t view_next_ = 0;  // of plan_.missing
+  ViewSet views_;
+  std::vector<LayerStep> steps_;      // to be done at it, the next one last
+  std::vector<std::string> deleted_;  // since it was asked for its snapshots
+  Errand step_;
+  std::vector<std::byte> step_payload_;
+  bool step_due_ = false;  // it must wait until a layer is merged away
 
   // Conversations about maps: with one link after the other.
   MapReader reader_;

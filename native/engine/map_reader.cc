@@ -59,6 +59,21 @@ void MapReader::FreeMissing(Link* link, wire::ReplicaId id, Done done) {
   Send(wire::EncodeMissing(missing_, {}, payload_.data()));
 }
 
+void MapReader::ReadChanged(Link* link, const std::string& base, const std::string& layer,
+                            RegionSet* into, Done done) {
+  Begin(link, wire::Opcode::kChanged, done);
+  base_ = base;
+  layer_ = layer;
+  into_ = into;
+  SendChanged();
+}
+
+void MapReader::SendChanged() {
+  const auto request = wire::EncodeChangedRequest({base_, layer_, static_cast<uint32_t>(next_)});
+  std::copy(request.begin(), request.end(), payload_.begin());
+  Send(request.size());
+}
+
 void MapReader::SendMap() {
   const auto request = wire::EncodeMapRequest({id_, static_cast<uint32_t>(next_)});
   std::copy(request.begin(), request.end(), payload_.begin());
@@ -95,7 +110,8 @@ Status MapReader::AddRuns(const wire::RegionRuns& runs) {
 
 Status MapReader::Take(std::span<const std::byte> payload) {
   switch (errand_.opcode) {
-    case wire::Opcode::kMap: {
+    case wire::Opcode::kMap:
+    case wire::Opcode::kChanged: {
       Result<wire::RegionRuns> runs = wire::RegionRuns::Decode(payload);
       if (!runs.ok()) return runs.status();
       // A peer that answers the same again and again is not followed.
@@ -130,6 +146,8 @@ void MapReader::OnAnswer() {
     done_(this, ErrorCode::kConnectionLost);
   } else if (errand_.opcode == wire::Opcode::kMap) {
     SendMap();
+  } else if (errand_.opcode == wire::Opcode::kChanged) {
+    SendChanged();
   } else {
     SendRuns();
   }

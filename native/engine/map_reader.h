@@ -3,9 +3,11 @@
 #include <array>
 #include <cstdint>
 #include <span>
+#include <string>
 
 #include "engine/region_set.h"
 #include "engine/resync_host.h"
+#include "wire/layers.h"
 #include "wire/regions.h"
 
 namespace ankole::engine {
@@ -29,6 +31,10 @@ class MapReader {
   void BeginMissing(Link* link, const wire::MissingRequest& request, const RegionSet* regions,
                     Done done);
   void FreeMissing(Link* link, wire::ReplicaId id, Done done);
+  // Adds the regions in which two layers may differ: names of snapshots, `base` under `layer`;
+  // empty: nothing, and the head.
+  void ReadChanged(Link* link, const std::string& base, const std::string& layer, RegionSet* into,
+                   Done done);
   bool busy() const { return errand_.in_flight(); }
 
   void* owner = nullptr;
@@ -37,6 +43,7 @@ class MapReader {
  private:
   void Begin(Link* link, wire::Opcode opcode, Done done);
   void SendMap();
+  void SendChanged();
   void SendRuns();
   void Send(size_t payload_bytes);
   void OnAnswer();
@@ -52,6 +59,8 @@ class MapReader {
   wire::RegionMaps* maps_ = nullptr;
   const RegionSet* regions_ = nullptr;  // to be sent
   wire::MissingRequest missing_;
+  std::string base_;
+  std::string layer_;
   uint64_t next_ = 0;  // region; RegionSet::kNone: all were read or sent
   std::array<std::byte, kControlPayloadBytesMax> payload_;
 };

@@ -141,9 +141,11 @@ class ScriptedReplica {
     bool sealed = false;
     bool removed = false;
     std::vector<std::byte> view = {};
+    std::set<uint64_t> bad = {};  // blocks of the view
   };
   std::vector<Layer> layers;
   std::optional<std::string> prepared;
+  uint16_t view_id = 0;  // the last one that was given out
   // «a, b (unsealed), c (removed)».
   std::string Layers() const {
     std::string text;
@@ -172,6 +174,7 @@ class ScriptedReplica {
     ScriptedReplica& owner;
     wire::Connection connection;
     wire::HelloBytes hello = {};
+    std::map<uint16_t, std::string> views;
     wire::Hello who;
     std::vector<std::byte> large;
     std::list<std::unique_ptr<Out>> out;
@@ -333,8 +336,14 @@ class ScriptedReplica {
         break;
       case wire::Opcode::kLoadState:
       case wire::Opcode::kRead: {
+        const Layer* of = ViewOf(header);
+        if (of == nullptr && header.view != 0) {
+          Answer(peer, header, ErrorCode::kNotFound, {}, {});
+          return;
+        }
+        const std::vector<std::byte>& source = of != nullptr ? of->view : data;
         const std::byte* from = header.opcode == wire::Opcode::kRead
-                                    ? data.data() + header.offset_bytes
+                                    ? source.data() + header.offset_bytes
                                     : target_state.data();
         std::vector<std::byte> bytes(from, from + header.length_bytes);
         std::vector<std::byte> table(BlocksTouched(header.offset_bytes, header.length_bytes) * 4);
@@ -364,6 +373,10 @@ class ScriptedReplica {
       case wire::Opcode::kPrepare:
       case wire::Opcode::kSeal:
       case wire::Opcode::kDelete:
+      case wire::Opcode::kSwitch:
+      case wire::Opcode::kView:
+      case wire::Opcode::kCloseView:
+      case wire::Opcode::kChanged:
         ServeLayers(peer, header, payload);
         return;
       case wire::Opcode::kClose:
@@ -409,6 +422,59 @@ class ScriptedReplica {
       }
       if (status == ErrorCode::kOk) prepared = wanted;
       note_("prepare " + wanted + " at " + name);
+    } else if (header.opcode == wire::Opcode::kView) {
+      auto view = wire::DecodeViewRequest(payload);
+      CHECK(view.ok());
+      status = ErrorCode::kNotFound;
+      for (size_t i = 0; i < layers.size(); ++i) {
+        if (layers[i].name != view.value().layer || layers[i].removed) continue;
+        status = ErrorCode::kOk;
+        peer.views[++view_id] = layers[i].name;
+        answer.resize(wire::kViewAnswerBytesMax);
+        answer.resize(wire::EncodeViewAnswer({view_id, R"({"k":"v"})"}, answer.data()));
+        note_("view " + layers[i].name + " at " + name);
+      }
+    } else if (header.opcode == wire::Opcode::kCloseView) {
+      auto id = wire::DecodeViewId(payload);
+      CHECK(id.ok());
+      status = peer.views.erase(id.value()) == 1 ? ErrorCode::kOk : ErrorCode::kNotFound;
+      note_("close view at " + name);
+    } else if (header.opcode == wire::Opcode::kChanged) {
+      auto changed = wire::DecodeChangedRequest(payload);
+      CHECK(changed.ok());
+      const auto view_of = [&](std::string_view of) -> const std::vector<std::byte>* {
+        for (const Layer& layer : layers) {
+          if (layer.name == of) return &layer.view;
+        }
+        return nullptr;
+      };
+      const std::vector<std::byte>* base = view_of(changed.value().base);
+      const std::vector<std::byte>* upper =
+          changed.value().layer.empty() ? &data : view_of(changed.value().layer);
+      if (base == nullptr || upper == nullptr) {
+        status = ErrorCode::kNotFound;
+      } else {
+        std::set<uint32_t> regions;
+        for (size_t at = 0; at < data.size(); ++at) {
+          if ((*base)[at] != (*upper)[at]) regions.insert(static_cast<uint32_t>(at / kRegionBytes));
+        }
+        answer.resize(kControlPayloadBytesMax);
+        answer.resize(
+            wire::EncodeRegionRuns(RunsOf(regions, changed.value().first), answer.data()));
+      }
+      note_("changed at " + name);
+    } else if (header.opcode == wire::Opcode::kSwitch) {
+      auto one = wire::DecodeOneLayer(payload);
+      CHECK(one.ok());
+      if (prepared != std::string(one.value())) {
+        status = ErrorCode::kNotFound;
+      } else {
+        prepared.reset();
+        // What was removed is merged with what stands on it now.
+        std::erase_if(layers, [](const Layer& layer) { return layer.removed; });
+        layers.push_back({std::string(one.value()), true, false, data, bad});
+      }
+      note_("switch to " + std::string(one.value()) + " at " + name);
     } else {
       auto one = wire::DecodeOneLayer(payload);
       CHECK(one.ok());
@@ -416,6 +482,14 @@ class ScriptedReplica {
       status = seal ? ErrorCode::kNotFound : ErrorCode::kOk;
       for (Layer& layer : layers) {
         if (layer.name != one.value()) continue;
+        const bool viewed = std::any_of(peers_.begin(), peers_.end(), [&](const auto& of) {
+          return std::any_of(of->views.begin(), of->views.end(),
+                             [&](const auto& entry) { return entry.second == layer.name; });
+        });
+        if (viewed && !seal) {
+          status = ErrorCode::kBusy;
+          continue;
+        }
         (seal ? layer.sealed : layer.removed) = true;
         status = ErrorCode::kOk;
       }
@@ -423,6 +497,18 @@ class ScriptedReplica {
       note_((seal ? "seal " : "delete ") + std::string(one.value()) + " at " + name);
     }
     Answer(peer, header, status, std::move(answer), {});
+  }
+
+  // Null: the head is meant, or the view is not open.
+  const Layer* ViewOf(const wire::Header& header) const {
+    for (const auto& peer : peers_) {
+      const auto open = peer->views.find(header.view);
+      if (open == peer->views.end()) continue;
+      for (const Layer& layer : layers) {
+        if (layer.name == open->second) return &layer;
+      }
+    }
+    return nullptr;
   }
 
   void Touch(const wire::Header& header) {
@@ -493,14 +579,21 @@ class ScriptedReplica {
         break;
       }
       case wire::Opcode::kSum: {
+        const Layer* of = ViewOf(header);
+        if (of == nullptr && header.view != 0) {
+          Answer(peer, header, ErrorCode::kNotFound, {}, {});
+          return;
+        }
+        const std::vector<std::byte>& source = of != nullptr ? of->view : data;
+        const std::set<uint64_t>& bad_blocks = of != nullptr ? of->bad : bad;
         const auto blocks = static_cast<uint32_t>(DivideUp(header.length_bytes, kBlockBytes));
         wire::SumsEncoder encoder(answer.data(), blocks);
         const uint64_t first = header.offset_bytes / kBlockBytes;
         for (uint32_t i = 0; i < blocks; ++i) {
           const uint64_t at = (first + i) * kBlockBytes;
-          encoder.Set(i,
-                      Crc32c(data.data() + at, std::min<uint64_t>(kBlockBytes, data.size() - at)),
-                      !written.contains(first + i), bad.contains(first + i));
+          encoder.Set(
+              i, Crc32c(source.data() + at, std::min<uint64_t>(kBlockBytes, data.size() - at)),
+              of == nullptr && !written.contains(first + i), bad_blocks.contains(first + i));
         }
         summed_bytes += header.length_bytes;
         bytes = wire::SumsBytes(blocks);

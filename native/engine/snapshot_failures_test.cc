@@ -92,17 +92,22 @@ TEST(snapshot, AMemberThatIsLateIsDroppedByTheNextRecord) {
   });
 }
 
-// One that cannot seal it after all had flushed it has lost it.
+// One that cannot seal it after all had flushed it has lost it. It is given it anew.
 TEST(snapshot, AMemberThatCannotSealLeaves) {
   Snapshots<3> volume;
   ASSERT(volume.bench.StartAndWait());
   volume[1].verdict = [](const wire::Header& header) {
     return FailWith(header.opcode == Opcode::kSeal, ErrorCode::kIoError);
   };
-  EXPECT(Good(volume.Take("monday")));
-  EXPECT_EQ(volume.bench.Complete().members.count, 2);
-  EXPECT_EQ(volume.Layers(1), "monday (unsealed)");
+  Asked* monday = volume.Begin("monday");
+  EXPECT(volume.Wait(monday));
+  EXPECT(Good(monday->status));
+  EXPECT_EQ(monday->members, 2U);
   EXPECT(volume.bench.At("replica 11 left a snapshot cannot be sealed") != SIZE_MAX);
+  EXPECT(volume.bench.Until([&] { return volume.bench.engine->Report().record.members.count == 3; },
+                            20'000));
+  EXPECT(volume.bench.At("delete monday at 11") < volume.bench.At("switch to monday at 11"));
+  EXPECT(volume.Layers(1).ends_with("monday"));
 }
 
 TEST(snapshot, OneThatTheLastMemberCannotSealIsNone) {
@@ -372,57 +377,6 @@ TEST(snapshot, IsRefusedWhenTheMembersDoNotSettle) {
   volume.bench.AnswerStore(Status::Ok());
 }
 
-// --- joiners
-// --------------------------------------------------------------------------------------------
-
-// Until a joiner can be given views, one that lacks a snapshot must not become a member.
-TEST(snapshot, AJoinerThatLacksOneIsHeldBack) {
-  Snapshots<3> volume(300);
-  ASSERT(volume.bench.StartAndWait());
-  EXPECT(Good(volume.Take("sunday")));
-  volume.bench.On([&] { volume[2].Unlisten(); });
-  EXPECT(
-      volume.bench.Until([&] { return volume.bench.engine->Report().record.members.count == 2; }));
-  EXPECT(Good(volume.Take("monday")));
-  volume.bench.On([&] { volume[2].Listen(); });
-  EXPECT(volume.bench.Until([&] {
-    return volume.bench.At("replica 12 left it lacks the snapshots monday") != SIZE_MAX;
-  }));
-  EXPECT(volume.bench.At("replica 12 fault older-record") != SIZE_MAX);
-  EXPECT(volume.bench.Never([&] { return volume.bench.engine->Report().record.members.count == 3; },
-                            1500));
-  EXPECT_EQ(volume[2].asked(Opcode::kMap), 0);
-  // When it lacks none any more it joins.
-  EXPECT(Good(volume.Delete("monday")));
-  EXPECT(volume.bench.Until([&] { return volume.bench.engine->Report().record.members.count == 3; },
-                            20'000));
-  EXPECT_EQ(volume.Layers(2), "sunday");
-  EXPECT(volume[2].state.records.current.newest_snapshot == "monday");
-  EXPECT(Good(volume.Take("tuesday")));
-  EXPECT_EQ(volume.Layers(2), "sunday, tuesday");
-}
-
-TEST(snapshot, AJoinerThatHasMoreOrHasNotFinishedOneIsHeldBack) {
-  Snapshots<2> volume(300);
-  for (size_t i = 0; i < 2; ++i) volume.Give(i, "sunday", true);
-  volume.HoldRecord("sunday");
-  ASSERT(volume.bench.StartAndWait());
-  volume.bench.On([&] { volume[1].Unlisten(); });
-  EXPECT(
-      volume.bench.Until([&] { return volume.bench.engine->Report().record.members.count == 1; }));
-  volume.bench.On([&] {
-    volume[1].layers[0].sealed = false;
-    volume.Give(1, "monday", true);
-    volume[1].Listen();
-  });
-  EXPECT(volume.bench.Until([&] {
-    return volume.bench.At(
-               "replica 11 left it has not finished the snapshots sunday; it has "
-               "snapshots that members do not have: monday") != SIZE_MAX;
-  }));
-  EXPECT_EQ(volume.bench.Complete().members.count, 1);
-}
-
 TEST(snapshot, AJoinerIsLetGoBeforeTheMembersSwitch) {
   Snapshots<2> volume(300);
   ASSERT(volume.bench.StartAndWait());
@@ -441,9 +395,9 @@ TEST(snapshot, AJoinerIsLetGoBeforeTheMembersSwitch) {
   EXPECT_EQ(volume.Layers(0), "monday");
   EXPECT_EQ(volume.Layers(1), "");
   volume[1].verdict = Judge::Function();
-  EXPECT(volume.bench.Until([&] {
-    return volume.bench.At("replica 11 left it lacks the snapshots monday") != SIZE_MAX;
-  }));
+  EXPECT(volume.bench.Until([&] { return volume.bench.engine->Report().record.members.count == 2; },
+                            20'000));
+  EXPECT_EQ(volume.Layers(1), "monday");
 }
 
 }  // namespace

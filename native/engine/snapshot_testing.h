@@ -118,4 +118,41 @@ inline Judge::Function Tell(std::vector<std::string>* frames) {
   };
 }
 
+// Writers that go on until they are told to stop, at random places.
+struct Writers {
+  explicit Writers(Bench& of, int depth) : bench(of) {
+    bench.On([&] {
+      for (int i = 0; i < depth; ++i) {
+        ++under_way;
+        Request* request =
+            bench.SubmitHere(BlockOperation::kWrite, uint64_t{4096} * i, 4096, uint8_t(i));
+        request->then = [this](Request* self) { Again(self); };
+      }
+    });
+  }
+  void Again(Request* request) {
+    if (request->status != ErrorCode::kOk) test::Fail(__FILE__, __LINE__, "a write failed");
+    ++written;
+    if (stop) {
+      --under_way;
+      return;
+    }
+    random = random * 6364136223846793005 + 1442695040888963407;
+    request->offset_bytes = (random >> 33) % (Bench::kSizeBytes / 4096) * 4096;
+    std::memset(request->chunk->data, static_cast<int>(random >> 56), 4096);
+    --request->runs;
+    bench.engine->Submit(request);
+  }
+  void Stop() {
+    bench.On([&] { stop = true; });
+    EXPECT(bench.Until([&] { return under_way == 0; }));
+  }
+
+  Bench& bench;
+  bool stop = false;
+  int under_way = 0;
+  uint64_t written = 0;
+  uint64_t random = 7;
+};
+
 }  // namespace ankole::engine::testing

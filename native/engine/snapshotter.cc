@@ -159,6 +159,9 @@ bool Snapshotter::Begin(SnapshotRequest* request) {
   const char* why = nullptr;
   if (request->what == SnapshotRequest::What::kDelete) {
     why = engine_.WhyUnsettled();
+    if (why == nullptr && !engine_.ReleaseView(request->name)) {
+      why = "a replica that lacks it is just being given it";
+    }
   } else if (request->what == SnapshotRequest::What::kTake) {
     wrong = engine_.WhyNeverASnapshot().Within("snapshot " + request->name);
     // A record that names the same one as before would switch nothing.
@@ -337,10 +340,12 @@ void Snapshotter::RoundDone() {
       }
       return;
     case Phase::kDeleting:
+      if (outcome.ok()) engine_.OnDeleted(request_->name);
       Deleted();
       return;
     case Phase::kMatching:
       if (outcome.ok()) {
+        if (round_.opcode == wire::Opcode::kDelete) engine_.OnDeleted(steps_.back().name);
         steps_.pop_back();
         Match();
       } else {

@@ -56,6 +56,10 @@ class SnapshotHost {
   // Whoever is being filled is let go: it would get what is written after the snapshot as if that
   // were part of it.
   virtual void LetJoinerGo() = 0;
+  // False: members keep the snapshot open for whoever is being filled. That one is let go.
+  virtual bool ReleaseView(const std::string& name) = 0;
+  // All members have deleted it: whoever is being filled must not bring it back.
+  virtual void OnDeleted(const std::string& name) = 0;
   // Proposes the members as they are, and this snapshot. Returns the generation.
   virtual uint64_t ProposeSnapshot(const std::string& name) = 0;
   // Sends the proposal to this member if it does not have it.
@@ -122,7 +126,9 @@ class Snapshotter {
   // --- what the engine may do meanwhile ----------------------------------------------------------
   bool holds_flushes() const { return phase_ >= Phase::kLocking && phase_ <= Phase::kSwitching; }
   // A replica may become a member, or be filled in order to.
-  bool may_join() const { return (phase_ == Phase::kIdle || phase_ == Phase::kListing) && !due_; }
+  bool may_join() const {
+    return (phase_ == Phase::kIdle || phase_ == Phase::kListing) && !due_ && queue_.empty();
+  }
   Phase phase() const { return phase_; }
   bool busy() const { return phase_ != Phase::kIdle || due_ || !queue_.empty(); }
   bool idle() const;

@@ -129,6 +129,7 @@ void Walker::Pump() {
     copy->length_bytes = ChunkBytes(*job);
     copy->virgin = job->region.virgin;
     copy->joiner = job->region.joiner;
+    copy->views = job->region.views;
     copy->owner = job;
     copy->done = [](Copy* done) { static_cast<Job*>(done->owner)->walker->OnCopy(done); };
     job->next_bytes += copy->length_bytes;

@@ -18,6 +18,7 @@ class Walker {
     uint64_t parts = LackSet::kWhole;  // which of it, as LackSet::Take tells
     bool virgin = false;               // as in Copy
     Link* joiner = nullptr;            // likewise
+    const ViewIds* views = nullptr;    // likewise
     uint64_t round = 0;                // the client's
   };
   struct Totals {

@@ -34,6 +34,10 @@ Status ForEachExtent(io::FileSystem& files, const std::string& path, io::File fi
       const uint64_t end = std::min(size_bytes, extent.offset_bytes + extent.length_bytes);
       const uint64_t begin = std::max(at, extent.offset_bytes);
       if (begin >= end) continue;
+      if (extent.unwritten) {
+        at = end;
+        continue;
+      }
       if (begin % kBlockBytes != 0 || (end % kBlockBytes != 0 && end != size_bytes)) {
         return Status(ErrorCode::kUnsupported,
                       path + ": the file system does not allocate whole blocks of 4 KiB");

@@ -23,9 +23,10 @@ struct Layer {
 // Makes a sparse file of that size, synced but for its name in the directory.
 Status CreateLayerFile(io::FileSystem& files, const std::string& path, uint64_t size_bytes);
 
-// Calls `each` for all allocated extents of the file below `size_bytes`, in order and cut to it;
-// unwritten ones are like the others, as they hide what is under them. kUnsupported where the file
-// system has no FIEMAP, or its extents are not made of whole 4 KiB blocks.
+// Calls `each` for all written extents of the file below `size_bytes`, in order and cut to it.
+// Unwritten ones count for nothing: a power loss leaves them where a write was on its way, and what
+// is under them was not overwritten. kUnsupported where the file system has no FIEMAP, or its
+// extents are not made of whole 4 KiB blocks.
 Status ForEachExtent(io::FileSystem& files, const std::string& path, io::File file,
                      uint64_t size_bytes,
                      const std::function<void(uint64_t offset_bytes, uint64_t length_bytes)>& each);

@@ -116,9 +116,12 @@ void Session::AnswerLayers(SessionOperation* operation) {
       Send(operation, ErrorCode::kOk, answer, storage.answer_bytes, nullptr, 0);
       return;
     case wire::Opcode::kView: {
-      const auto id = wire::EncodeViewId(storage.view);
-      std::copy(id.begin(), id.end(), operation->chunk->data + kAnswerAt);
-      Send(operation, ErrorCode::kOk, answer, id.size(), nullptr, 0);
+      // The labels lie where the answer has them.
+      const std::string_view labels(reinterpret_cast<const char*>(answer) + wire::kViewIdBytes,
+                                    storage.answer_bytes);
+      const size_t bytes =
+          wire::EncodeViewAnswer({storage.view, labels}, operation->chunk->data + kAnswerAt);
+      Send(operation, ErrorCode::kOk, answer, bytes, nullptr, 0);
       return;
     }
     default:

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cerrno>
+#include <cstring>
 #include <set>
 #include <utility>
 
@@ -43,11 +44,18 @@ Status Replica::LoadLayers() {
   const std::set<std::string> there(names.value().begin(), names.value().end());
   const bool ours = record_state_.head != 0;
   for (const std::string& file_name : names.value()) {
+    // Of a snapshot's files that were not replaced after all: nobody uses its name again.
+    if (ours && file_name.starts_with("volume-") && file_name.ends_with(".img.meta.tmp")) {
+      RETURN_IF_ERROR(files_.Remove(Join(directory_, file_name)));
+    }
     if (!file_name.ends_with(kMetaSuffix)) continue;
     const std::string layer = file_name.substr(0, file_name.size() - kMetaSuffix.size());
     if (IsHeadName(layer)) {
-      const bool prepared = ours && HeadNumber(layer) > HeadNumber(volume_meta_.head);
-      if (prepared) RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, layer));
+      // Prepared, or the last that a loss of power left of a head that has another name.
+      const bool leftover =
+          layer != volume_meta_.head &&
+          (HeadNumber(layer) > HeadNumber(volume_meta_.head) || !there.contains(layer));
+      if (ours && leftover) RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, layer));
       continue;
     }
     if (!IsSnapshotName(layer)) continue;
@@ -474,6 +482,14 @@ Status Replica::OpenView(ReplicaOperation* operation) {
       View::Open(files_, directory_, path.value(), size_bytes(), sums_.on(), difference);
   if (!view.ok()) return view.status();
   view_opened_ = view.Take();
+  operation->answer_bytes = 0;
+  const Json* labels = path.value().front().other.Find("Labels");
+  if (operation->data == nullptr || labels == nullptr || !labels->is_object()) return Status::Ok();
+  // Longhorn's may be longer than any that were asked for here: they stay behind.
+  const std::string text = labels->Write();
+  if (text.size() > wire::kLabelsBytesMax) return Status::Ok();
+  std::memcpy(operation->data + wire::kViewIdBytes, text.data(), text.size());
+  operation->answer_bytes = static_cast<uint32_t>(text.size());
   return Status::Ok();
 }
 

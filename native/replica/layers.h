@@ -33,6 +33,7 @@ struct Replica::Merge {
   io::File to;
   uint64_t size_bytes = 0;  // of the upper layer
   uint64_t unsaved_bytes = 0;
+  bool sync_failed = false;  // of what the head has (rule 1)
   SumFile sums;
   // With the names given: what the chain goes on with.
   io::File merged;

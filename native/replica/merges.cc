@@ -1,4 +1,5 @@
 #include <algorithm>
+#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -249,8 +250,10 @@ void Replica::StartMergeStep(ReplicaOperation* operation) {
     Replica* self = step->replica;
     self->merge_step_ = false;
     step->more = step->status == ErrorCode::kOk;
+    const bool sync_failed = self->merge_ != nullptr && self->merge_->sync_failed;
     // Tried again from what is durable.
     if (step->status != ErrorCode::kOk) self->DropMerge();
+    if (sync_failed) return self->FinishSyncFailed(step, -EIO);
     self->Finish(step, step->status);
   };
   reactor_.Run(&operation->job);
@@ -327,17 +330,14 @@ Status Replica::MergeData() {
   for (const io::FileExtent& extent : extents) {
     uint64_t begin = std::max(at, extent.offset_bytes);
     const uint64_t end = std::min(merge_->size_bytes, extent.offset_bytes + extent.length_bytes);
+    // The upper layer does not have it.
+    if (extent.unwritten) begin = end;
     while (begin < end && begin < until) {
       const uint64_t bytes = std::min<uint64_t>(end - begin, kCopyBytes);
-      if (extent.unwritten) {
-        // It reads as zeros, and hides what is below.
-        RETURN_IF_ERROR(files_.ZeroRange(merge_->to, begin, bytes));
-      } else {
-        const Result<size_t> got = files_.ReadOnce(merge_->from, begin, buffer.data(), bytes);
-        if (!got.ok()) return got.status();
-        std::memset(buffer.data() + got.value(), 0, bytes - got.value());
-        RETURN_IF_ERROR(files_.WriteAt(merge_->to, begin, buffer.data(), bytes));
-      }
+      const Result<size_t> got = files_.ReadOnce(merge_->from, begin, buffer.data(), bytes);
+      if (!got.ok()) return got.status();
+      std::memset(buffer.data() + got.value(), 0, bytes - got.value());
+      RETURN_IF_ERROR(files_.WriteAt(merge_->to, begin, buffer.data(), bytes));
       begin += bytes;
       merge_->unsaved_bytes += bytes;
     }
@@ -424,6 +424,7 @@ Status Replica::MergePage(const SumFile* upper, const SumFile* lower, const Mask
     if (masks->Get(region * kRegionBlocks + at)) below.sums[at] = kSumNone;
   }
   for (const io::FileExtent& extent : extents) {
+    if (extent.unwritten) continue;
     const uint64_t first = (std::max(begin, extent.offset_bytes) - begin) / kBlockBytes;
     const uint64_t last =
         DivideUp(std::min(end, extent.offset_bytes + extent.length_bytes) - begin, kBlockBytes);
@@ -439,16 +440,26 @@ Status Replica::MergePage(const SumFile* upper, const SumFile* lower, const Mask
   return merge_->sums.WritePage(files_, region, &below);
 }
 
+// What the head has must not get lost any more. Its failure is that of any other sync of it.
+Status Replica::SyncHeadsFile(io::File file) {
+  const Status synced = files_.SyncData(file);
+  merge_->sync_failed |= !synced.ok();
+  return synced;
+}
+
 // Of the layer under the head what the head has, durably, takes up no space any more.
 Status Replica::PunchUnderHead() {
   std::vector<io::FileExtent> extents;
   uint64_t& at = merge_->at_bytes;
   RETURN_IF_ERROR(
       files_.Extents(merge_->from, at, merge_->size_bytes - at, kExtentsAtATime, &extents));
+  if (!extents.empty()) RETURN_IF_ERROR(SyncHeadsFile(merge_->from));
   for (const io::FileExtent& extent : extents) {
     const uint64_t begin = std::max(at, extent.offset_bytes);
     const uint64_t end = std::min(merge_->size_bytes, extent.offset_bytes + extent.length_bytes);
-    if (begin < end) RETURN_IF_ERROR(files_.PunchHole(merge_->to, begin, end - begin));
+    if (begin < end && !extent.unwritten) {
+      RETURN_IF_ERROR(files_.PunchHole(merge_->to, begin, end - begin));
+    }
     at = end;
   }
   if (extents.size() == kExtentsAtATime) return Status::Ok();
@@ -460,7 +471,7 @@ Status Replica::PunchUnderHead() {
     Result<MaskFile> masks = MaskFile::Open(
         files_, Join(directory_, merge_->upper + std::string(kMaskSuffix)), chain_.blocks());
     Status status = masks.status();
-    if (status.ok()) status = files_.SyncData(mask_file.value());
+    if (status.ok()) status = SyncHeadsFile(mask_file.value());
     if (masks.ok()) {
       masks.value().ForEachRun([&](uint64_t block, uint64_t count) {
         const uint64_t begin = block * kBlockBytes;

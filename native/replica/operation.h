@@ -94,7 +94,8 @@ struct ReplicaOperation {
   uint32_t first = 0;            // kLayers: the first one wanted; kChanged: the first region
   bool more = false;             // kMerge, in `done`: there is more to do
   // kLayers, kChanged: `data` has room for kControlPayloadBytesMax, and this is what was filled
-  // with wire::EncodeLayer or wire::EncodeRegionRuns.
+  // with wire::EncodeLayer or wire::EncodeRegionRuns. kOpenView: `data` may be null; else it gets
+  // the layer's labels, so many bytes from wire::kViewIdBytes on.
   uint32_t answer_bytes = 0;
   uint64_t tag = 0;  // of the request; not the replica's affair
   // On the reactor's thread, exactly once, never from within Submit. May free the operation.

@@ -230,6 +230,7 @@ class Replica {
   Status MergeSums();
   Status MergePage(const SumFile* upper, const SumFile* lower, const MaskFile* masks,
                    uint64_t region);
+  Status SyncHeadsFile(io::File file);
   Status PunchUnderHead();
   Status RunMerge(ReplicaOperation* operation);
   void SwapMerged();
@@ -300,6 +301,8 @@ class Replica {
   ZeroPlan Plan(const ReplicaOperation& operation) const;
   void StartZero(ReplicaOperation* operation);
   void StartZeroing(ReplicaOperation* operation);
+  void TakeSpace(ReplicaOperation* operation);
+  void WaitForMasks(ReplicaOperation* operation);
   void StartMasks();
   Status ZeroOverLayers(ReplicaOperation* operation);
   Status ZeroHeadAlone(ReplicaOperation* operation);

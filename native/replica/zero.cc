@@ -5,9 +5,10 @@
 #include "base/units.h"
 #include "replica/replica.h"
 
-// Writing zeros and giving space back. Over lower layers a block that is freed is masked first,
-// durably, and then punched out of the head: in the other order a crash in between would show what
-// lies under it.
+// Writing zeros and giving space back. Over lower layers a block is masked first, durably, and then
+// punched out of the head, or zeroed there: in the other order a crash in between would show what
+// lies under it. Where the space is to stay taken it is taken before that, which shows nowhere: a
+// disk that is full must not leave masks of what was not done.
 namespace ankole::replica {
 
 // What becomes of the range of a kZero or kUnmap over lower layers.
@@ -19,10 +20,13 @@ struct Replica::ZeroPlan {
   // Whole blocks; the volume's last one counts as whole though it may be shorter.
   uint64_t first_block = 0;
   uint64_t blocks = 0;
-  bool masks = false;
 };
 
 namespace {
+
+bool KeepsSpace(const ReplicaOperation& operation) {
+  return operation.kind == OperationKind::kZero && operation.keep_allocated;
+}
 
 // Of edge_sums: the first block of the range, or its last.
 size_t EdgeIndex(const ReplicaOperation& operation, uint64_t block) {
@@ -49,8 +53,6 @@ Replica::ZeroPlan Replica::Plan(const ReplicaOperation& operation) const {
   if (end > whole_end) plan.edges[plan.edges_count++] = {whole_end / kBlockBytes, whole_end, end};
   plan.first_block = whole_begin / kBlockBytes;
   plan.blocks = (whole_end - whole_begin) / kBlockBytes;
-  plan.masks =
-      plan.blocks > 0 && !(operation.kind == OperationKind::kZero && operation.keep_allocated);
   return plan;
 }
 
@@ -82,13 +84,39 @@ void Replica::StartZeroing(ReplicaOperation* operation) {
     operation->lanes[i].file = layer == BlockMap::kZero ? io::File{} : chain_.layer(layer).file;
   }
   WithScratch(operation, kBlockBytes, [](ReplicaOperation* self) {
-    if (self->replica->Plan(*self).masks) {
-      self->replica->mask_waiters_.PushBack(self);
-      self->replica->StartMasks();
-    } else {
+    if (self->replica->Plan(*self).blocks == 0) {
       self->replica->reactor_.Run(&self->job);
+    } else if (KeepsSpace(*self)) {
+      self->replica->TakeSpace(self);
+    } else {
+      self->replica->WaitForMasks(self);
     }
   });
+}
+
+void Replica::TakeSpace(ReplicaOperation* operation) {
+  operation->job.work = [](io::Job* job) {
+    auto* self = static_cast<ReplicaOperation*>(job->owner);
+    Replica* replica = self->replica;
+    const ZeroPlan plan = replica->Plan(*self);
+    const uint64_t begin = plan.first_block * kBlockBytes;
+    const uint64_t end = std::min(replica->size_bytes(), begin + plan.blocks * kBlockBytes);
+    self->status =
+        OutcomeOf(replica->files_.Allocate(replica->chain_.head().file, begin, end - begin));
+  };
+  operation->job.done = [](io::Operation* job) {
+    auto* self = static_cast<ReplicaOperation*>(job->owner);
+    if (self->status != ErrorCode::kOk) return self->replica->Finish(self, self->status);
+    self->job.work = ZeroWork;
+    self->job.done = ZeroDone;
+    self->replica->WaitForMasks(self);
+  };
+  reactor_.Run(&operation->job);
+}
+
+void Replica::WaitForMasks(ReplicaOperation* operation) {
+  mask_waiters_.PushBack(operation);
+  StartMasks();
 }
 
 void Replica::StartMasks() {
@@ -156,7 +184,8 @@ Status Replica::ZeroOverLayers(ReplicaOperation* operation) {
   if (plan.blocks == 0) return Status::Ok();
   const uint64_t begin = plan.first_block * kBlockBytes;
   const uint64_t length = std::min(size_bytes(), begin + plan.blocks * kBlockBytes) - begin;
-  return plan.masks ? files_.PunchHole(head, begin, length) : files_.ZeroRange(head, begin, length);
+  return KeepsSpace(*operation) ? files_.ZeroRange(head, begin, length)
+                                : files_.PunchHole(head, begin, length);
 }
 
 // The file system zeroes parts of blocks by itself; only their checksums need to see them.
@@ -172,7 +201,7 @@ Status Replica::ZeroHeadAlone(ReplicaOperation* operation) {
     std::memset(block + got.value(), 0, length - got.value());
     ZeroInBlock(operation, plan.edges[i], block);
   }
-  return operation->kind == OperationKind::kZero && operation->keep_allocated
+  return KeepsSpace(*operation)
              ? files_.ZeroRange(head, operation->offset_bytes, operation->length_bytes)
              : files_.PunchHole(head, operation->offset_bytes, operation->length_bytes);
 }
@@ -217,9 +246,7 @@ void Replica::ZeroDone(io::Operation* job) {
   if (operation->status == ErrorCode::kOk && self->map_.reserved()) {
     const ZeroPlan plan = self->Plan(*operation);
     const uint16_t head = self->chain_.head_index();
-    if (plan.blocks > 0) {
-      self->map_.Set(plan.first_block, plan.blocks, plan.masks ? BlockMap::kZero : head);
-    }
+    if (plan.blocks > 0) self->map_.Set(plan.first_block, plan.blocks, BlockMap::kZero);
     for (int i = 0; i < plan.edges_count; ++i) {
       if (operation->lanes[i].file.valid()) self->map_.Set(plan.edges[i].block, 1, head);
     }

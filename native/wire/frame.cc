@@ -60,7 +60,7 @@ constexpr Rule kRules[] = {
     {Opcode::kSwitch, "SWITCH", 0, false, 0, kLayerNameBytes, 0},
     {Opcode::kSeal, "SEAL", 0, false, 0, kLayerNameBytes, 0},
     {Opcode::kDelete, "DELETE", 0, false, 0, kLayerNameBytes, 0},
-    {Opcode::kView, "VIEW", 0, false, 0, kViewRequestBytes, kViewIdBytes},
+    {Opcode::kView, "VIEW", 0, false, 0, kViewRequestBytes, kViewAnswerBytesMax},
     {Opcode::kCloseView, "CLOSE VIEW", 0, false, 0, kViewIdBytes, 0},
     {Opcode::kChanged, "CHANGED", 0, false, 0, kChangedRequestBytes, kControl},
 };

@@ -146,6 +146,9 @@ class Taker final : public Connection::Handler {
       same(EncodeViewRequest(view.value()));
     }
     if (const auto id = DecodeViewId(payload); id.ok()) same(EncodeViewId(id.value()));
+    if (const auto answer = DecodeViewAnswer(payload); answer.ok()) {
+      same(std::span(again.data(), EncodeViewAnswer(answer.value(), again.data())));
+    }
     if (const auto changed = DecodeChangedRequest(payload); changed.ok()) {
       same(EncodeChangedRequest(changed.value()));
     }

@@ -240,6 +240,25 @@ Result<uint16_t> DecodeViewId(std::span<const std::byte> from) {
   return static_cast<uint16_t>(id);
 }
 
+size_t EncodeViewAnswer(const ViewAnswer& answer, std::byte* to) {
+  CHECK(answer.labels.size() <= kLabelsBytesMax);
+  const auto id = EncodeViewId(answer.id);
+  std::copy(id.begin(), id.end(), to);
+  std::memmove(to + kViewIdBytes, answer.labels.data(), answer.labels.size());
+  return kViewIdBytes + answer.labels.size();
+}
+
+Result<ViewAnswer> DecodeViewAnswer(std::span<const std::byte> from) {
+  if (from.size() < kViewIdBytes || from.size() > kViewAnswerBytesMax) {
+    return Bad("VIEW is answered with the wrong length");
+  }
+  const Result<uint16_t> id = DecodeViewId(from.first(kViewIdBytes));
+  if (!id.ok()) return id.status();
+  return ViewAnswer{
+      id.value(),
+      {reinterpret_cast<const char*>(from.data()) + kViewIdBytes, from.size() - kViewIdBytes}};
+}
+
 std::array<std::byte, kChangedRequestBytes> EncodeChangedRequest(const ChangedRequest& request) {
   std::array<std::byte, kChangedRequestBytes> bytes = {};
   EncodeLayerName(request.base, bytes.data());

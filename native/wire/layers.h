@@ -71,19 +71,30 @@ size_t EncodePrepare(const PrepareRequest& request, std::byte* to);
 // Views of the payload.
 Result<PrepareRequest> DecodePrepare(std::span<const std::byte> from);
 
-// VIEW: the name, and the base or zeros. Its answer, and CLOSE VIEW: u32 id (not 0; it fits a
-// header's field), u32 zero.
+// VIEW: the name, and the base or zeros. CLOSE VIEW: u32 id (not 0; it fits a header's field), u32
+// zero; VIEW's answer is the same, and then the layer's labels as PREPARE has them.
 struct ViewRequest {
   std::string_view layer;  // not empty
   std::string_view base;
 };
 inline constexpr size_t kViewRequestBytes = 2 * kLayerNameBytes;
 inline constexpr size_t kViewIdBytes = 8;
+inline constexpr size_t kViewAnswerBytesMax = kViewIdBytes + kLabelsBytesMax;
+static_assert(kViewAnswerBytesMax <= kControlPayloadBytesMax);
 std::array<std::byte, kViewRequestBytes> EncodeViewRequest(const ViewRequest& request);
 // Views of the payload.
 Result<ViewRequest> DecodeViewRequest(std::span<const std::byte> from);
 std::array<std::byte, kViewIdBytes> EncodeViewId(uint16_t id);
 Result<uint16_t> DecodeViewId(std::span<const std::byte> from);
+struct ViewAnswer {
+  uint16_t id = 0;
+  std::string_view labels;  // a JSON object, or empty
+};
+// `to` has kViewAnswerBytesMax, and may hold the labels where they go. Returns the bytes that it
+// wrote.
+size_t EncodeViewAnswer(const ViewAnswer& answer, std::byte* to);
+// A view of the payload.
+Result<ViewAnswer> DecodeViewAnswer(std::span<const std::byte> from);
 // CHANGED: the base or zeros, the name or zeros (the head), u32 first region, u32 zero. The answer
 // is region runs; fewer than kRegionRunsMax: that was all.
 struct ChangedRequest {

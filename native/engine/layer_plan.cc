@@ -1,0 +1,69 @@
+#include "engine/layer_plan.h"
+
+#include <algorithm>
+
+namespace ankole::engine {
+namespace {
+
+bool IsSnapshot(const wire::LayerEntry& layer) { return !layer.name.empty() && !layer.removed; }
+
+bool IsSame(const wire::LayerEntry& one, const wire::LayerEntry& other) {
+  return one.name == other.name && (one.created_seconds == other.created_seconds ||
+                                    one.created_seconds == 0 || other.created_seconds == 0);
+}
+
+// Each layer stands on the one before it.
+bool IsChain(std::span<const wire::LayerEntry> layers) {
+  for (size_t i = 0; i < layers.size(); ++i) {
+    if (layers[i].parent != (i == 0 ? std::string() : layers[i - 1].name)) return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Result<LayerPlan> PlanLayers(std::span<const wire::LayerEntry> members,
+                             std::span<const wire::LayerEntry> joiners) {
+  LayerPlan plan;
+  // One that knows of no layers has no snapshots.
+  if (members.empty() || joiners.empty()) {
+    const bool any = std::any_of(members.begin(), members.end(), IsSnapshot) ||
+                     std::any_of(joiners.begin(), joiners.end(), IsSnapshot);
+    if (!any) return plan;
+    return Status(ErrorCode::kUnsupported, "it knows of no snapshots, and there are some");
+  }
+  if (!IsChain(members)) {
+    return Status(ErrorCode::kUnsupported, "the volume's snapshots are no chain");
+  }
+  // Where the joiner's are none, none of them can be kept.
+  size_t next = IsChain(joiners) ? 0 : joiners.size();
+  std::vector<bool> kept(joiners.size());
+  for (const wire::LayerEntry& layer : members) {
+    if (!IsSnapshot(layer)) continue;
+    if (!layer.sealed) {
+      return Status(ErrorCode::kBusy, "snapshot " + layer.name + " is not finished at all members");
+    }
+    size_t at = next;
+    while (at < joiners.size() &&
+           !(IsSnapshot(joiners[at]) && joiners[at].sealed && IsSame(joiners[at], layer))) {
+      ++at;
+    }
+    if (!plan.missing.empty() || at >= joiners.size()) {
+      plan.missing.push_back(layer);
+      continue;
+    }
+    kept[at] = true;
+    next = at + 1;
+    plan.base = layer.name;
+  }
+  for (size_t i = joiners.size(); i-- > 0;) {
+    if (IsSnapshot(joiners[i]) && !kept[i]) plan.deletes.push_back(joiners[i].name);
+  }
+  // What was not kept is removed by then.
+  const std::string& under = joiners.back().parent;
+  plan.blocked = std::any_of(plan.missing.begin(), plan.missing.end(),
+                             [&](const wire::LayerEntry& layer) { return layer.name == under; });
+  return plan;
+}
+
+}  // namespace ankole::engine
