@@ -36,6 +36,7 @@ const small = { sizeBytes: 96 << 20, diskBytes: 112 << 20 }
 /** More than what is left on a disk that was filled. */
 const manyBlocks = 2400
 const leftBytes = 2 << 20
+const blocksToRead = 64
 
 t.test('one disk is full: its replica leaves, and no request fails', { skip: lacks }, async (t) => {
   const cluster = await aCluster(t, small)
@@ -53,12 +54,18 @@ t.test(
   async (t) => {
     const cluster = await aCluster(t, small)
     const load = await cluster.load({ blocks: manyBlocks, percent: { read: 10, flush: 1, unmap: 0 }, restMs: 0 })
+    // What a write that waits is for cannot be read meanwhile.
+    const blocksLeftOut = manyBlocks - blocksToRead
+    await load.narrow(blocksLeftOut)
+    await load.more(50)
     // All at once: one that is full alone leaves.
     load.pause()
     for (const { disk } of cluster.sites) disk.fill(leftBytes)
     load.resume()
     await cluster.engineIs('out of space', ({ state }) => state === 'waiting')
-    const reader = await cluster.load({ blocks: 64, percent: { read: 100, flush: 0, unmap: 0 } })
+    const reader = await cluster.load({
+      ...{ blocks: manyBlocks, blocksLeftOut, percent: { read: 100, flush: 0, unmap: 0 } },
+    })
     await reader.more(100)
     reader.kill()
     for (const { disk } of cluster.sites) disk.empty()

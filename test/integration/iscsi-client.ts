@@ -1,7 +1,7 @@
 // As much of an iSCSI initiator as these tests need (RFC 7143): discovery, logins with and without CHAP that follow no
 // redirection by themselves, and one small command at a time.
 
-import { createHash } from 'node:crypto'
+import { createHash, randomInt } from 'node:crypto'
 import { once } from 'node:events'
 import { connect, type Socket } from 'node:net'
 
@@ -111,6 +111,8 @@ async function login(address: string, names: Text, chap?: ChapAnswer): Promise<L
   }
 }
 
+/** Of this process: others have sessions of the same initiator. */
+const random = randomInt(1 << 24)
 let sessions = 0
 
 export class IscsiSession {
@@ -260,7 +262,9 @@ export class IscsiSession {
   ): Promise<{ status: number; flags: number; text: Text }> {
     const flags = (current << 2) | (transit ? final | next : 0)
     const request = this.#request(opcode.loginRequest | immediate, flags)
-    request[8] = 0x80 // An ISID of the random kind, another one each: the same would take the place of a session.
+    // An ISID of the random kind (RFC 7143, 11.12.5), another one each: the same would take the place of a session.
+    request[8] = 0x80
+    request.writeUIntBE(random, 9, 3)
     request.writeUInt16BE(this.#qualifier, 12)
     const { header, data } = await this.#exchange(request, encode(text))
     if (header[0] !== reply.login) throw new Error('this is no answer to a login')
