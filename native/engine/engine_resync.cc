@@ -46,7 +46,7 @@ Fault FaultOf(ErrorCode code) {
       return Fault::kSuspect;
     case ErrorCode::kInvalidArgument:
       return Fault::kWrongSize;
-    case ErrorCode::kUnsupported:  // it lacks snapshots
+    case ErrorCode::kUnsupported:  // it cannot be given the snapshots
       return Fault::kOlderRecord;
     case ErrorCode::kFenced:
     case ErrorCode::kNotFound:
