@@ -431,8 +431,11 @@ TEST(replica_snapshots, a_bad_block_is_bad_in_the_snapshot_for_good) {
     // Marked while it lies in the layer below.
     ASSERT(driver.Do(OperationKind::kBad, 8192, 4096) == ErrorCode::kOk);
     Read(driver, 8192, 4096, ErrorCode::kCorrupt);
+    // And one that lies nowhere.
+    ASSERT(driver.Do(OperationKind::kBad, kMiB, 4096) == ErrorCode::kOk);
     ASSERT(Snapshot(driver, "one") == ErrorCode::kOk);
     Read(driver, 8192, 4096, ErrorCode::kCorrupt);
+    Read(driver, kMiB, 4096, ErrorCode::kCorrupt);
     Write(driver, 8192, Text(4096, 'b'));
     EXPECT(Read(driver, 8192, 4096) == Text(4096, 'b'));
     driver.Drop();
@@ -442,6 +445,7 @@ TEST(replica_snapshots, a_bad_block_is_bad_in_the_snapshot_for_good) {
     EXPECT(Read(again, 12288, 4096) == Text(65536, 'a').substr(12288, 4096));
     uint16_t view = OpenView(again, "one");
     ReadView(again, view, 8192, 4096, ErrorCode::kCorrupt);
+    ReadView(again, view, kMiB, 4096, ErrorCode::kCorrupt);
     EXPECT(ReadView(again, view, 4096, 4096) == Text(65536, 'a').substr(4096, 4096));
     view = OpenView(again, "zero");
     EXPECT(ReadView(again, view, 8192, 4096) == Text(65536, 'a').substr(8192, 4096));

@@ -24,8 +24,9 @@ class View::Pages {
       region_ = region;
     }
     const size_t at = block % kRegionBlocks;
-    // A block is marked as bad in the layer that was the head then, whatever layer it lies in.
-    for (size_t above = layer + size_t{1}; above < pages_.size(); ++above) {
+    // A block is marked as bad in the layer that was the head then, whatever layer it lies in, and
+    // if it lies in none.
+    for (size_t above = layer == kNowhere ? 0 : layer + size_t{1}; above < pages_.size(); ++above) {
       const SumFile* file = view_.layers_[above].sums.get();
       if (file == nullptr || !file->MayHoldBad(region)) continue;
       if (Page(above).sums[at] == kSumBad) return kSumBad;
