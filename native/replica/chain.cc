@@ -87,7 +87,7 @@ Status Chain::BuildMap(io::FileSystem& files, const std::string& directory, Bloc
     } else if (masks.status().code() != ErrorCode::kNotFound) {
       return masks.status();
     }
-    RETURN_IF_ERROR(ForEachExtent(files, path, layer.file, layer.size_bytes,
+    RETURN_IF_ERROR(ForEachExtent(files, path, layer.file, {0, layer.size_bytes},
                                   [map, index](uint64_t offset, uint64_t length) {
                                     map->Set(offset / kBlockBytes, DivideUp(length, kBlockBytes),
                                              static_cast<uint16_t>(index));

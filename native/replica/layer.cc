@@ -24,21 +24,22 @@ Status CreateLayerFile(io::FileSystem& files, const std::string& path, uint64_t 
 }
 
 Status ForEachExtent(io::FileSystem& files, const std::string& path, io::File file,
-                     uint64_t size_bytes, const std::function<void(uint64_t, uint64_t)>& each) {
+                     const io::FileRange& range,
+                     const std::function<void(uint64_t, uint64_t)>& each) {
   std::vector<io::FileExtent> extents;
-  uint64_t at = 0;
-  while (at < size_bytes) {
+  uint64_t at = range.begin_bytes;
+  while (at < range.end_bytes) {
     RETURN_IF_ERROR(
-        files.Extents(file, at, size_bytes - at, kExtentsAtATime, &extents).Within(path));
+        files.Extents(file, at, range.end_bytes - at, kExtentsAtATime, &extents).Within(path));
     for (const io::FileExtent& extent : extents) {
-      const uint64_t end = std::min(size_bytes, extent.offset_bytes + extent.length_bytes);
+      const uint64_t end = std::min(range.end_bytes, extent.offset_bytes + extent.length_bytes);
       const uint64_t begin = std::max(at, extent.offset_bytes);
       if (begin >= end) continue;
       if (extent.unwritten) {
         at = end;
         continue;
       }
-      if (begin % kBlockBytes != 0 || (end % kBlockBytes != 0 && end != size_bytes)) {
+      if (begin % kBlockBytes != 0 || (end % kBlockBytes != 0 && end != range.end_bytes)) {
         return Status(ErrorCode::kUnsupported,
                       path + ": the file system does not allocate whole blocks of 4 KiB");
       }

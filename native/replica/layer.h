@@ -23,12 +23,12 @@ struct Layer {
 // Makes a sparse file of that size, synced but for its name in the directory.
 Status CreateLayerFile(io::FileSystem& files, const std::string& path, uint64_t size_bytes);
 
-// Calls `each` for all written extents of the file below `size_bytes`, in order and cut to it.
-// Unwritten ones count for nothing: a power loss leaves them where a write was on its way, and what
-// is under them was not overwritten. kUnsupported where the file system has no FIEMAP, or its
-// extents are not made of whole 4 KiB blocks.
+// Calls `each` for all written extents of the file in the range, whole blocks but for the file's
+// end, in order and cut to it. Unwritten ones count for nothing: a power loss leaves them where a
+// write was on its way, and what is under them was not overwritten. kUnsupported where the file
+// system has no FIEMAP, or its extents are not made of whole 4 KiB blocks.
 Status ForEachExtent(io::FileSystem& files, const std::string& path, io::File file,
-                     uint64_t size_bytes,
+                     const io::FileRange& range,
                      const std::function<void(uint64_t offset_bytes, uint64_t length_bytes)>& each);
 
 // Tries out, with a file that it makes and removes in the directory, that the file system has

@@ -244,6 +244,7 @@ void Replica::BeginLayer(ReplicaOperation* operation) {
 
 ErrorCode Replica::BeginPrepare(const ReplicaOperation& operation) {
   if (sync_failed_) return ErrorCode::kSuspect;
+  if (unshown_) return ErrorCode::kIoError;
   if (snapshots_.contains(SnapshotFileName(operation.layer))) return ErrorCode::kAlreadyExists;
   if (record_state_.unsealed && !IsRemoved(LayerUnderHead())) return ErrorCode::kBusy;
   if (chain_.layers().size() >= kLayersMax) return ErrorCode::kUnsupported;

@@ -3,11 +3,13 @@
 #include <cstddef>
 #include <cstdint>
 #include <string_view>
+#include <vector>
 
 #include "base/block_device.h"
 #include "base/buffer_pool.h"
 #include "base/intrusive_list.h"
 #include "base/result.h"
+#include "io/file_system.h"
 #include "io/reactor.h"
 #include "wire/record.h"
 #include "wire/regions.h"
@@ -97,7 +99,8 @@ struct ReplicaOperation {
   // with wire::EncodeLayer or wire::EncodeRegionRuns. kOpenView: `data` may be null; else it gets
   // the layer's labels, so many bytes from wire::kViewIdBytes on.
   uint32_t answer_bytes = 0;
-  uint64_t tag = 0;  // of the request; not the replica's affair
+  std::vector<io::FileRange> written;  // the replica's: where a change that failed is in the head
+  uint64_t tag = 0;                    // of the request; not the replica's affair
   // On the reactor's thread, exactly once, never from within Submit. May free the operation.
   void (*done)(ReplicaOperation*) = nullptr;
   void* owner = nullptr;  // the submitter's, untouched

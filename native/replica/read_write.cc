@@ -256,7 +256,7 @@ void Replica::WriteLaneDone(io::Operation* lane) {
     const bool sync_failed = write->durable && !(write->direct && code == ErrorCode::kNoSpace);
     self->sums_.NoteFailed(*operation);
     if (sync_failed) return self->FinishSyncFailed(operation, lane->result);
-    return self->Finish(operation, code);
+    return self->FinishFailed(operation, code);
   }
   if (self->map_.reserved()) {
     const uint64_t first = operation->buffer_offset_bytes / kBlockBytes;
@@ -265,6 +265,41 @@ void Replica::WriteLaneDone(io::Operation* lane) {
   }
   if (operation->durable && !write->durable) return self->IssueWrite(operation, true);
   self->sums_.Note(operation, FinishNoted);
+}
+
+// A change that failed may be in the head in part. Over other layers that must show from now on, as
+// it does when the head is opened or frozen: nothing may be read that is gone then.
+void Replica::FinishFailed(ReplicaOperation* operation, ErrorCode code) {
+  operation->status = code;
+  if (!map_.reserved()) return Finish(operation, code);
+  operation->job.owner = operation;
+  operation->job.work = [](io::Job* job) {
+    auto* self = static_cast<ReplicaOperation*>(job->owner);
+    Replica& replica = *self->replica;
+    const Layer& head = replica.chain_.head();
+    const io::FileRange range = {
+        RoundDown(self->offset_bytes, kBlockBytes),
+        std::min(head.size_bytes, RoundUp(self->offset_bytes + self->length_bytes, kBlockBytes))};
+    const Status status =
+        ForEachExtent(replica.files_, replica.directory_ + "/" + head.meta.name, head.file, range,
+                      [self](uint64_t offset_bytes, uint64_t length_bytes) {
+                        self->written.push_back({offset_bytes, offset_bytes + length_bytes});
+                      });
+    job->result = status.ok() ? 0 : -EIO;
+  };
+  operation->job.done = [](io::Operation* job) {
+    auto* self = static_cast<ReplicaOperation*>(job->owner);
+    Replica* replica = self->replica;
+    for (const io::FileRange& range : self->written) {
+      const uint64_t first = range.begin_bytes / kBlockBytes;
+      replica->map_.Set(first, DivideUp(range.end_bytes, kBlockBytes) - first,
+                        replica->chain_.head_index());
+    }
+    self->written.clear();
+    replica->unshown_ |= job->result != 0;
+    replica->Finish(self, self->status);
+  };
+  reactor_.Run(&operation->job);
 }
 
 }  // namespace ankole::replica

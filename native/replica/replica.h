@@ -155,6 +155,7 @@ class Replica {
   ErrorCode Check(const ReplicaOperation& operation) const;
   bool Spoiled(const ReplicaOperation& operation) const;
   void Finish(ReplicaOperation* operation, ErrorCode status);
+  void FinishFailed(ReplicaOperation* operation, ErrorCode code);
   void FinishLater(ReplicaOperation* operation, ErrorCode status);
   void FinishDeferred();
   // Runs `proceed` now, or when the replica is marked dirty.
@@ -442,6 +443,7 @@ class Replica {
   io::Job mask_job_;
   Status mask_outcome_;
   bool mask_sync_failed_ = false;
+  bool unshown_ = false;  // the head's files may be ahead of what is shown
 
   // One at a time, as extents need memory.
   ReplicaOperation* status_operation_ = nullptr;

@@ -99,7 +99,7 @@ Status View::OpenLayer(const std::string& directory, const LayerMeta& meta, bool
     return masks.status();
   }
   RETURN_IF_ERROR(
-      ForEachExtent(files_, path, file.value(), std::min(size_bytes_, info.value().size_bytes),
+      ForEachExtent(files_, path, file.value(), {0, std::min(size_bytes_, info.value().size_bytes)},
                     [this, index](uint64_t offset, uint64_t length) {
                       map_.Set(offset / kBlockBytes, DivideUp(length, kBlockBytes), index);
                     }));

@@ -149,6 +149,8 @@ void Replica::MaskDone(io::Operation* job) {
   auto* self = static_cast<Replica*>(job->owner);
   const Status outcome = self->mask_outcome_;
   if (self->mask_sync_failed_) self->Latch(outcome.message());
+  // Some of the bits may be in the file, of blocks that still show what lies below.
+  self->unshown_ |= !outcome.ok() && outcome.code() != ErrorCode::kNoSpace;
   List batch;
   while (ReplicaOperation* operation = self->mask_running_.PopFront()) batch.PushBack(operation);
   self->StartMasks();
@@ -253,7 +255,12 @@ void Replica::ZeroDone(io::Operation* job) {
   }
   if (operation->status != ErrorCode::kOk) {
     self->sums_.NoteFailed(*operation);
-    return self->Finish(operation, operation->status);
+    // What lies below is masked already.
+    const ZeroPlan plan = self->Plan(*operation);
+    if (self->map_.reserved() && plan.blocks > 0) {
+      self->map_.Set(plan.first_block, plan.blocks, BlockMap::kZero);
+    }
+    return self->FinishFailed(operation, operation->status);
   }
   self->sums_.Note(operation, FinishNoted);
 }
