@@ -272,7 +272,7 @@ void Joiner::TakeMap() {
 
 // What its head lacks is known, but for a snapshot of late: that follows from what changed since.
 void Joiner::MapsDone() {
-  if (!map_found_) lacks_.AddAll();
+  if (!map_found_ || (phase_ == Phase::kViewMaps && plan_.older)) lacks_.AddAll();
   TakeMap();
   if (state_.fresh) virgin_.AddAll();
   if (phase_ == Phase::kViewMaps) {

@@ -65,7 +65,8 @@ void Joiner::OnLayers(ErrorCode status) {
     ReadLayers(link_);
     return;
   }
-  Result<LayerPlan> plan = PlanLayers(member_layers_, layer_reader_.layers());
+  Result<LayerPlan> plan =
+      PlanLayers(member_layers_, layer_reader_.layers(), state_.records.current.newest_snapshot);
   member_layers_.clear();
   if (!plan.ok()) {
     const bool soon = plan.status().code() == ErrorCode::kBusy;

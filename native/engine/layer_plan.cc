@@ -23,7 +23,7 @@ bool IsChain(std::span<const wire::LayerEntry> layers) {
 }  // namespace
 
 Result<LayerPlan> PlanLayers(std::span<const wire::LayerEntry> members,
-                             std::span<const wire::LayerEntry> joiners) {
+                             std::span<const wire::LayerEntry> joiners, std::string_view newest) {
   LayerPlan plan;
   // One that knows of no layers has no snapshots.
   if (members.empty() || joiners.empty()) {
@@ -63,6 +63,14 @@ Result<LayerPlan> PlanLayers(std::span<const wire::LayerEntry> members,
   const std::string& under = joiners.back().parent;
   plan.blocked = std::any_of(plan.missing.begin(), plan.missing.end(),
                              [&](const wire::LayerEntry& layer) { return layer.name == under; });
+  if (!plan.missing.empty() && !newest.empty()) {
+    const auto at = [&](std::string_view name) {
+      return std::find_if(members.begin(), members.end(),
+                          [&](const wire::LayerEntry& layer) { return layer.name == name; });
+    };
+    // Where that one has gone nobody can tell which are younger.
+    plan.older = at(newest) == members.end() || at(plan.missing.front().name) <= at(newest);
+  }
   return plan;
 }
 

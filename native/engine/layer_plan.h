@@ -2,6 +2,7 @@
 
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/result.h"
@@ -21,14 +22,17 @@ struct LayerPlan {
   // A layer of a name that it needs lies right under its head. It goes only when something stands
   // on it.
   bool blocked = false;
+  // What it lacks may be from before it was left: what it misses since then does not tell where its
+  // head differs from that.
+  bool older = false;
 
   bool nothing() const { return deletes.empty() && missing.empty(); }
 };
 
 // From what LAYERS says at a member and at the joiner. Two snapshots of a name are the same one
 // when they were taken in the same second, where both know it. kUnsupported: the member's are no
-// chain, kBusy: one is not finished.
+// chain, kBusy: one is not finished. `newest`: that the joiner's record names; empty: none.
 Result<LayerPlan> PlanLayers(std::span<const wire::LayerEntry> members,
-                             std::span<const wire::LayerEntry> joiners);
+                             std::span<const wire::LayerEntry> joiners, std::string_view newest);
 
 }  // namespace ankole::engine

@@ -29,14 +29,16 @@ std::vector<wire::LayerEntry> Chain(const std::vector<std::string>& texts) {
   return layers;
 }
 
-std::string Plan(const std::vector<std::string>& members, const std::vector<std::string>& joiners) {
-  const Result<LayerPlan> plan = PlanLayers(Chain(members), Chain(joiners));
+std::string Plan(const std::vector<std::string>& members, const std::vector<std::string>& joiners,
+                 const std::string& newest = "") {
+  const Result<LayerPlan> plan = PlanLayers(Chain(members), Chain(joiners), newest);
   if (!plan.ok()) return std::string(ErrorCodeName(plan.status().code()));
   std::string text;
   for (const std::string& name : plan.value().deletes) text += "-" + name + " ";
   if (!plan.value().base.empty()) text += "on " + plan.value().base + " ";
   for (const wire::LayerEntry& layer : plan.value().missing) text += "+" + layer.name + " ";
   if (plan.value().blocked) text += "blocked ";
+  if (plan.value().older) text += "older ";
   return text.empty() ? text : text.substr(0, text.size() - 1);
 }
 
@@ -66,6 +68,17 @@ TEST(engine_layer_plan, WhatStandsAboveOneThatIsLackingIsGivenAnew) {
   EXPECT_EQ(Plan({"a", "b"}, {"b", "a"}), "-b on a +b");
 }
 
+// Then the head may differ where nothing was missed.
+TEST(engine_layer_plan, WhatWasThereBeforeItWasLeftIsOlder) {
+  EXPECT_EQ(Plan({"a", "b", "c"}, {"a"}, "a"), "on a +b +c");
+  EXPECT_EQ(Plan({"a", "b-", "c"}, {"a"}, "b"), "on a +c");
+  EXPECT_EQ(Plan({"a", "b", "c"}, {"a"}, "b"), "on a +b +c older");
+  EXPECT_EQ(Plan({"a", "b", "c"}, {"a", "c"}, "c"), "-c on a +b +c blocked older");
+  EXPECT_EQ(Plan({"a", "b"}, {"a-"}, "a"), "+a +b blocked older");
+  EXPECT_EQ(Plan({"a", "b"}, {"a"}, "gone"), "on a +b older");
+  EXPECT_EQ(Plan({"a"}, {"a"}, "gone"), "on a");
+}
+
 TEST(engine_layer_plan, WhatIsNotFinishedIsMadeAnew) {
   EXPECT_EQ(Plan({"a", "b"}, {"a", "b!"}), "-b on a +b blocked");
   EXPECT_EQ(Plan({"a", "b"}, {"a", "b-"}), "on a +b blocked");
@@ -74,18 +87,18 @@ TEST(engine_layer_plan, WhatIsNotFinishedIsMadeAnew) {
 }
 
 TEST(engine_layer_plan, OneWithoutLayersHasNoSnapshots) {
-  EXPECT_EQ(PlanLayers({}, {}).value().missing.size(), 0U);
-  EXPECT(PlanLayers({}, Chain({"a"})).status().code() == ErrorCode::kUnsupported);
-  EXPECT(PlanLayers(Chain({"a"}), {}).status().code() == ErrorCode::kUnsupported);
-  EXPECT(PlanLayers({}, Chain({})).ok());
+  EXPECT_EQ(PlanLayers({}, {}, "").value().missing.size(), 0U);
+  EXPECT(PlanLayers({}, Chain({"a"}), "").status().code() == ErrorCode::kUnsupported);
+  EXPECT(PlanLayers(Chain({"a"}), {}, "").status().code() == ErrorCode::kUnsupported);
+  EXPECT(PlanLayers({}, Chain({}), "").ok());
 }
 
 TEST(engine_layer_plan, BranchesAreNotGivenYet) {
   std::vector<wire::LayerEntry> tree = Chain({"a", "b"});
   tree.back().parent = "a";
-  EXPECT(PlanLayers(tree, Chain({"a"})).status().code() == ErrorCode::kUnsupported);
+  EXPECT(PlanLayers(tree, Chain({"a"}), "").status().code() == ErrorCode::kUnsupported);
   // A joiner's that are none count for nothing.
-  const Result<LayerPlan> plan = PlanLayers(Chain({"a"}), tree);
+  const Result<LayerPlan> plan = PlanLayers(Chain({"a"}), tree, "");
   EXPECT(plan.ok() && plan.value().deletes.size() == 2 && plan.value().missing.size() == 1);
 }
 

@@ -61,7 +61,8 @@ Held ReadHeld(const std::string& directory) {
 }
 
 struct Volume {
-  Volume() {
+  explicit Volume(uint64_t idle_ns = 0) {
+    if (idle_ns != 0) bench.options.idle_ns = idle_ns;
     for (int i = 0; i < 3; ++i) members.push_back(&bench.AddReal());
     CHECK(bench.StartAndWait());
   }
@@ -224,6 +225,26 @@ TEST(engine_snapshot_joiner, ANewOneIsGivenAll) {
   EXPECT_EQ(At(held, "three", 0), '\0');
 }
 
+// A member could not delete what it did, and left it at that: then it is younger than what it
+// lacks.
+TEST(engine_snapshot_joiner, OneThatWasThereIsComparedEverywhere) {
+  Volume volume(100 * kNsPerMs);
+  ASSERT(volume.Write(0, 64 * kKiB, 'a'));
+  ASSERT(volume.Take("one"));
+  ASSERT(volume.Write(0, 4 * kKiB, 'b'));
+  ASSERT(volume.Take("two"));
+  ASSERT(volume.bench.Until([&] { return volume.bench.engine->dirty_regions() == 0; }));
+  ASSERT(volume.Away(2));
+  const std::string path = volume.members[2]->directory() + "/volume-snap-one.img.meta";
+  LayerMeta meta = LayerMeta::Parse("volume-snap-one.img.meta", TextOf(path)).Take();
+  meta.removed = true;
+  ASSERT(io::ReplaceFile(*io::MakePosixFileSystem(), path, meta.Write()).ok());
+  ASSERT(volume.Back(2));
+  const Held held = volume.Stopped({"one", "two"});
+  EXPECT_EQ(At(held, "one", 0), 'a');
+  EXPECT_EQ(At(held, "two", 0), 'b');
+}
+
 // Its name is there, under its head, for something else.
 TEST(engine_snapshot_joiner, OneOfTheSameNameIsNotTakenForIt) {
   Volume volume;
@@ -360,9 +381,17 @@ TEST(engine_snapshot_joiner, WhatIsDeletedWhileItIsFilledGoesThereAsWell) {
   ASSERT(script.bench.Until([&] { return script[2].held() > 0; }));
   EXPECT(Good(script.Delete("monday")));
   EXPECT_EQ(script.LayersAt(2), "monday, tuesday");
-  script[2].verdict = Judge::Function();
+  script.bench.On([&] {
+    script[2].verdict = Judge::Function();
+    script[2].Release();
+  });
   ASSERT(script.Count(3));
   for (size_t i = 0; i < 3; ++i) EXPECT_EQ(script.LayersAt(i), "monday (removed), tuesday");
+  // Before it is one: nobody may start on it and find the snapshot again.
+  uint64_t generation = 0;
+  script.bench.On([&] { generation = script.bench.engine->Report().record.generation; });
+  EXPECT(script.bench.At("delete monday at 12") <
+         script.bench.At("record " + std::to_string(generation) + " at 12"));
 }
 
 // Its view ends with it; the other one's goes on.
