@@ -192,6 +192,24 @@ TEST(replica_snapshots, a_second_preparation_replaces_the_first) {
   });
 }
 
+// It was being given the snapshot, which was deleted then.
+TEST(replica_snapshots, the_record_of_one_that_was_made_equal_switches_nothing) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    Driver driver(place.files, reactor, place.directory);
+    ASSERT(Snapshot(driver, "one") == ErrorCode::kOk);
+    ASSERT(Prepare(driver, "two") == ErrorCode::kOk);
+    ReplicaOperation& record = driver.Add(OperationKind::kRecord);
+    record.record = NextRecord(driver, "two");
+    record.welcomed = record.record.current.epoch;
+    record.resynced = true;
+    ASSERT(driver.Run() == ErrorCode::kOk);
+    EXPECT_EQ(LayersOf(driver).size(), size_t{2});
+    ASSERT(Snapshot(driver, "three") == ErrorCode::kOk);
+    EXPECT_EQ(LayersOf(driver).size(), size_t{3});
+  });
+}
+
 TEST(replica_snapshots, a_snapshot_that_is_read_is_not_deleted) {
   io::OnEachBackend([](io::Reactor& reactor) {
     Place place(reactor);

@@ -30,7 +30,10 @@ bool Replica::Switches(const ReplicaOperation& operation) const {
   }
   const wire::Record& next = operation.record.current;
   const std::string& newest = record_state_.record.current.newest_snapshot;
-  return operation.kind == OperationKind::kRecord && next.newest_snapshot != newest &&
+  // One that was made equal has the snapshot already, or it was deleted: what is prepared is left
+  // of giving it.
+  return operation.kind == OperationKind::kRecord && !operation.resynced &&
+         next.newest_snapshot != newest &&
          prepared_->snapshot == SnapshotFileName(next.newest_snapshot);
 }
 
