@@ -123,6 +123,24 @@ TEST(snapshot, OneThatTheLastMemberCannotSealIsNone) {
   EXPECT(Good(volume.Take("tuesday")));
 }
 
+// It can be sealed, but may lack what was acknowledged before it.
+TEST(snapshot, OneOfALastMemberThatMayHaveLostWritesIsNone) {
+  for (const Step& step : {Step{Opcode::kFlush, 2}, Step{Opcode::kSeal, 1}}) {
+    Snapshots<1> volume;
+    ASSERT(volume.bench.StartAndWait());
+    volume[0].verdict = HoldAt(step);
+    Asked* monday = volume.Begin("monday");
+    EXPECT(volume.bench.Until([&] { return volume[0].held() == 1; }));
+    volume.bench.On([&] {
+      volume[0].state.suspect = volume[0].state.lost = true;
+      volume[0].Break();
+    });
+    ASSERT(volume.Wait(monday));
+    EXPECT(monday->status.code() == ErrorCode::kIoError);
+    EXPECT_EQ(volume.Layers(0), "monday (removed)");
+  }
+}
+
 // The process at the other end was started anew, and has forgotten what it had prepared: the record
 // could never be written there.
 TEST(snapshot, AMemberThatForgotWhatItPreparedPreparesAgain) {

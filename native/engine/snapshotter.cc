@@ -271,6 +271,7 @@ void Snapshotter::OnErrand(Errand* errand) {
   switch (phase_) {
     case Phase::kPreparing:
     case Phase::kSealing:
+    case Phase::kRefusing:
     case Phase::kDeleting:
     case Phase::kMatching:
       break;
@@ -338,6 +339,9 @@ void Snapshotter::RoundDone() {
       } else {
         Abandon(outcome.Within("snapshot " + name_));
       }
+      return;
+    case Phase::kRefusing:
+      Abandon(refused_);
       return;
     case Phase::kDeleting:
       if (outcome.ok()) engine_.OnDeleted(request_->name);
@@ -522,7 +526,10 @@ void Snapshotter::Sealed() {
   if (!host_.Settled()) return;  // again by OnMembers
   const Status lost = engine_.WhyNeverASnapshot();
   if (!lost.ok()) {
-    Abandon(lost.Within("snapshot " + name_));
+    // All have sealed it: left at that it would count.
+    refused_ = lost.Within("snapshot " + name_);
+    phase_ = Phase::kRefusing;
+    BeginRound(wire::Opcode::kDelete, name_, host_.members());
     return;
   }
   request_->members = host_.members().count;
@@ -561,6 +568,7 @@ void Snapshotter::OnMembers() {
       if (!round_.active) return Deleted();
       PumpRound();
       return;
+    case Phase::kRefusing:
     case Phase::kMatching:
       PumpRound();
       return;

@@ -90,6 +90,7 @@ class Snapshotter {
     kSwitching,  // the record is on its way: nothing else is
     kSettling,   // what was frozen is flushed
     kSealing,    // SEAL at all members
+    kRefusing,   // DELETE at all members, as it turned out to be none
     kDeleting,   // DELETE at all members
     kListing,    // LAYERS at one
     kComparing,  // LAYERS at all
@@ -198,6 +199,7 @@ class Snapshotter {
   ResyncHost& host_;
   SnapshotHost& engine_;
   Phase phase_ = Phase::kIdle;
+  Status refused_;  // of kRefusing
   Status stopped_;  // not kOk: why nothing is begun any more
   IntrusiveList<SnapshotRequest, &SnapshotRequest::node> queue_;
   SnapshotRequest* request_ = nullptr;  // the one that is served; null: nobody waits any more
