@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/json.h"
+#include "base/mutant.h"
 
 namespace ankole::engine {
 namespace {
@@ -212,6 +213,7 @@ void Snapshotter::BeginRound(wire::Opcode opcode, const std::string& name,
 void Snapshotter::BeginRound(wire::Opcode opcode, std::vector<std::byte> payload,
                              const wire::Members& of) {
   round_ = {true, opcode, std::move(payload), of, {}, ErrorCode::kOk, 0};
+  if (opcode == wire::Opcode::kSeal && Mutant("seal-not-everywhere")) round_.of.Remove(of.ids[0]);
   PumpRound();
 }
 
@@ -344,7 +346,7 @@ void Snapshotter::RoundDone() {
       Abandon(refused_);
       return;
     case Phase::kDeleting:
-      if (outcome.ok()) engine_.OnDeleted(request_->name);
+      if (outcome.ok() && !Mutant("deleted-but-at-joiner")) engine_.OnDeleted(request_->name);
       Deleted();
       return;
     case Phase::kMatching:
@@ -430,6 +432,10 @@ void Snapshotter::Lock() {
   CheckStill();
   if (phase_ != Phase::kLocking) return;
   locked_ns_ = host_.reactor().NowNs();
+  if (Mutant("snapshot-without-lock")) {
+    phase_ = Phase::kQuieting;
+    return TryPropose();
+  }
   lock_state_ = LockState::kWaited;
   if (host_.locks().Acquire(&lock_)) lock_.granted(&lock_);
 }
@@ -437,7 +443,8 @@ void Snapshotter::Lock() {
 void Snapshotter::TryPropose() {
   if (phase_ != Phase::kQuieting) return;
   CheckStill();
-  if (phase_ != Phase::kQuieting || !engine_.Quiet()) return;
+  const bool quiet = engine_.Quiet() || Mutant("snapshot-without-lock");
+  if (phase_ != Phase::kQuieting || !quiet) return;
   for (const wire::ReplicaId id : host_.members().all()) {
     if (prepared_.Contains(id)) continue;
     Again(ReplicaName(id) + " was away meanwhile");
@@ -517,6 +524,10 @@ void Snapshotter::CheckSwitched() {
     return;
   }
   phase_ = Phase::kSettling;
+  if (Mutant("seal-without-flush")) {
+    phase_ = Phase::kSealing;
+    return BeginRound(wire::Opcode::kSeal, name_, host_.members());
+  }
   Flush();
 }
 

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <vector>
 
+#include "base/mutant.h"
 #include "base/units.h"
 
 namespace ankole::replica {
@@ -35,7 +36,7 @@ Status ForEachExtent(io::FileSystem& files, const std::string& path, io::File fi
       const uint64_t end = std::min(range.end_bytes, extent.offset_bytes + extent.length_bytes);
       const uint64_t begin = std::max(at, extent.offset_bytes);
       if (begin >= end) continue;
-      if (extent.unwritten) {
+      if (extent.unwritten && !Mutant("unwritten-hides")) {
         at = end;
         continue;
       }

@@ -8,6 +8,7 @@
 
 #include "base/bytes.h"
 #include "base/limits.h"
+#include "base/mutant.h"
 #include "base/units.h"
 #include "wire/layers.h"
 
@@ -363,6 +364,7 @@ Status Replica::DeleteLayer(const std::string& file_name) {
   LayerMeta& meta = snapshots_.at(file_name);
   if (meta.removed) return Status::Ok();
   meta.removed = true;
+  if (Mutant("delete-not-durable")) return Status::Ok();
   const Status status =
       io::ReplaceFile(files_, Join(directory_, file_name + std::string(kMetaSuffix)), meta.Write());
   if (!status.ok()) meta.removed = false;

@@ -4,6 +4,7 @@
 #include <utility>
 
 #include "base/limits.h"
+#include "base/mutant.h"
 #include "base/units.h"
 #include "replica/layers.h"
 
@@ -288,6 +289,7 @@ Status Replica::MergeMasks() {
     masks.value().ForEachRun(
         [&](uint64_t block, uint64_t count) { runs.emplace_back(block, count); });
     masks.value().Close(files_);
+    if (Mutant("merge-without-masks")) runs.clear();
     if (!runs.empty() && !parent.empty()) status = MaskLower(runs);
     for (const auto& [block, count] : runs) {
       if (!status.ok()) break;
@@ -334,6 +336,10 @@ Status Replica::MergeData() {
     if (extent.unwritten) begin = end;
     while (begin < end && begin < until) {
       const uint64_t bytes = std::min<uint64_t>(end - begin, kCopyBytes);
+      if (Mutant("merge-drops-block") && begin / kBlockBytes % 64 == 0) {
+        begin += std::min<uint64_t>(bytes, kBlockBytes);
+        continue;
+      }
       const Result<size_t> got = files_.ReadOnce(merge_->from, begin, buffer.data(), bytes);
       if (!got.ok()) return got.status();
       std::memset(buffer.data() + got.value(), 0, bytes - got.value());
@@ -453,7 +459,9 @@ Status Replica::PunchUnderHead() {
   uint64_t& at = merge_->at_bytes;
   RETURN_IF_ERROR(
       files_.Extents(merge_->from, at, merge_->size_bytes - at, kExtentsAtATime, &extents));
-  if (!extents.empty()) RETURN_IF_ERROR(SyncHeadsFile(merge_->from));
+  if (!extents.empty() && !Mutant("punch-before-sync")) {
+    RETURN_IF_ERROR(SyncHeadsFile(merge_->from));
+  }
   for (const io::FileExtent& extent : extents) {
     const uint64_t begin = std::max(at, extent.offset_bytes);
     const uint64_t end = std::min(merge_->size_bytes, extent.offset_bytes + extent.length_bytes);

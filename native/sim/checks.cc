@@ -3,12 +3,9 @@
 #include <malloc.h>
 
 #include <algorithm>
-#include <cstring>
 
-#include "base/crc32c.h"
 #include "replica/record_file.h"
 #include "replica/region_file.h"
-#include "replica/sum_file.h"
 
 namespace ankole::sim {
 namespace {
@@ -40,7 +37,8 @@ class Unnoticed {
 
 }  // namespace
 
-Checks::Checks(Cluster& cluster, const Rot& rot) : cluster_(cluster), rot_(rot) {
+Checks::Checks(Cluster& cluster, const Rot& rot)
+    : cluster_(cluster), rot_(rot), layers_(cluster, rot) {
   LookEverySecond();
 }
 
@@ -154,7 +152,7 @@ uint64_t Checks::AllocatedWithin(uint64_t time_ns) {
   return fewest;
 }
 
-std::string Checks::Unrest() {
+std::string Checks::Unrest(bool snapshots) {
   EngineProcess* const process = cluster_.engine();
   if (process == nullptr || !process->ready()) return "no engine serves";
   engine::Engine& engine = process->engine();
@@ -172,7 +170,7 @@ std::string Checks::Unrest() {
     if (maps->dirty > 0) return name + " has " + std::to_string(maps->dirty) + " dirty regions";
     if (maps->missing.count > 0) return name + " has missing maps";
   }
-  return "";
+  return snapshots ? layers_.Unrest() : "";
 }
 
 // --- closed
@@ -213,6 +211,7 @@ std::optional<Checks::Closed> Checks::ReadClosed(size_t replica) {
 
 void Checks::ClosedClean(const wire::Record& record, bool all_sums) {
   const Unnoticed unnoticed(cluster_.world);
+  layers_.Equal(record.members);
   for (size_t i = 0; i < cluster_.replica_count() && !cluster_.world.failed(); ++i) {
     const std::optional<Closed> closed = ReadClosed(i);
     if (!closed) continue;
@@ -228,70 +227,22 @@ void Checks::ClosedClean(const wire::Record& record, bool all_sums) {
         Finding(i, "it was closed clean and region " + std::to_string(region) + " is dirty");
       }
       CheckMissing(i, closed->missing);
-      for (const char* name : {"/record", "/regions", "/volume-head-000.img.crc"}) {
+      for (const char* name : {"record", "regions"}) {
         InodePtr file;
         Disk& disk = cluster_.replica_machine(i).disk;
-        if (disk.Lookup(cluster_.DirectoryOf(i) + name, &file) < 0) continue;
-        if (Disk::NeedsSync(*file)) Finding(i, std::string(name + 1) + " is not synced");
+        if (disk.Lookup(cluster_.DirectoryOf(i) + "/" + name, &file) < 0) continue;
+        if (Disk::NeedsSync(*file)) Finding(i, std::string(name) + " is not synced");
+      }
+      if (const Result<LayersNow> layers = cluster_.LayersOf(i); layers.ok()) {
+        const InodePtr& sums = layers.value().chain()[0].sums;
+        if (sums != nullptr && Disk::NeedsSync(*sums)) Finding(i, "checksums are not synced");
       }
     }
-    CheckSums(i, *closed, all_sums && member);
+    // What found no space, or could not be read, has none.
+    const Machine& machine = cluster_.replica_machine(i);
+    layers_.CheckSums(i, closed->regions,
+                      all_sums && member && !machine.was_full && !machine.damaged);
   }
-}
-
-// Rule 9. A block in a dirty region may be anything.
-void Checks::CheckSums(size_t replica, const Closed& closed, bool all_sums) {
-  Machine& machine = cluster_.replica_machine(replica);
-  InodePtr head;
-  InodePtr file;
-  if (machine.disk.Lookup(cluster_.HeadPath(replica), &head) < 0 ||
-      machine.disk.Lookup(cluster_.HeadPath(replica) + ".crc", &file) < 0) {
-    return;
-  }
-  // What found no space, or could not be read, has none.
-  const bool known = all_sums && !machine.was_full && !machine.damaged;
-  auto page = head->pages.begin();
-  for (uint64_t region = 0; region < closed.regions.size(); ++region) {
-    if ((closed.regions[region] & replica::kDirtyBit) != 0) continue;
-    replica::SumPage sums = {};
-    (void)machine.disk.Read(*file, replica::SumPageOffset(region), &sums, sizeof(sums));
-    if (replica::CheckSumPage(sums, region) == replica::SumPageState::kDamaged) {
-      Finding(replica, "the checksums of region " + std::to_string(region) + " are not whole");
-      return;
-    }
-    const uint64_t first = region * replica::kRegionBlocks;
-    const uint64_t blocks = std::min<uint64_t>(replica::kRegionBlocks,
-                                               cluster_.options.size_bytes / kBlockBytes - first);
-    page = head->pages.lower_bound(first);
-    for (uint64_t at = 0; at < blocks; ++at) {
-      const std::byte* data = nullptr;
-      while (page != head->pages.end() && page->first < first + at) ++page;
-      if (page != head->pages.end() && page->first == first + at &&
-          page->second.kind == PageKind::kData) {
-        data = page->second.data.get();
-      }
-      const std::string wrong = WrongSum(first + at, sums.sums[at], data, known);
-      if (wrong.empty()) continue;
-      Finding(replica, "block " + std::to_string(first + at) + " " + wrong);
-      return;
-    }
-  }
-}
-
-std::string Checks::WrongSum(uint64_t block, uint32_t stored, const std::byte* data,
-                             bool known) const {
-  if (stored == replica::kSumNone) {
-    return data != nullptr && known ? "has no checksum" : "";
-  }
-  if (rot_.IsLost(block)) return "";
-  // A block that rotted and was written over in part is bad for its replica until it is repaired.
-  if (stored == replica::kSumBad) {
-    return rot_.flips() == 0 ? "is marked bad, and no bit was flipped" : "";
-  }
-  static constexpr std::byte kZeros[kBlockBytes] = {};
-  static const uint32_t kZeroSum = replica::StoredSum(Crc32c(kZeros, sizeof(kZeros)));
-  const uint32_t is = data == nullptr ? kZeroSum : replica::StoredSum(Crc32c(data, kBlockBytes));
-  return is == stored ? "" : "does not match its checksum";
 }
 
 }  // namespace ankole::sim

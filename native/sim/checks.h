@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "sim/cluster.h"
+#include "sim/layer_checks.h"
 #include "sim/rot.h"
 
 namespace ankole::sim {
@@ -18,12 +19,14 @@ class Checks {
   Checks(Cluster& cluster, const Rot& rot);
 
   // Clients want nothing any more, and all replicas are members: what has not come to rest, of the
-  // engine and of the disk hosts. Empty: nothing.
-  std::string Unrest();
+  // engine and of the disk hosts. Empty: nothing. `snapshots`: the last thing that was asked for
+  // was to take one, and it was answered.
+  std::string Unrest(bool snapshots);
   // The fewest bytes that the whole simulation has allocated at a time within the next `time_ns`.
   uint64_t AllocatedWithin(uint64_t time_ns);
   // The engine closed the record's members clean. `all_sums`: Unrest was empty before, and there
   // was no stop before this one, so that no region was left without its checksums.
+  bool Readable(const wire::Members& members) const { return layers_.Readable(members); }
   void ClosedClean(const wire::Record& record, bool all_sums);
 
  private:
@@ -49,13 +52,11 @@ class Checks {
   void LookEverySecond();
   void Look();
   void CheckMissing(size_t replica, const wire::Members& missing);
-  void CheckSums(size_t replica, const Closed& closed, bool all_sums);
-  // Why what is stored of the block, of which the disk has that data, is wrong; empty: it is not.
-  std::string WrongSum(uint64_t block, uint32_t stored, const std::byte* data, bool known) const;
   void Finding(size_t replica, const std::string& what);
 
   Cluster& cluster_;
   const Rot& rot_;
+  LayerChecks layers_;
   wire::Members ever_members_;
 };
 

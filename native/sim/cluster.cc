@@ -44,8 +44,20 @@ std::string Cluster::DirectoryOf(size_t replica) const {
   return replica::ReplicaDirectory("/disk", kVolumeName, replicas_[replica].id);
 }
 
-std::string Cluster::HeadPath(size_t replica) const {
-  return DirectoryOf(replica) + "/volume-head-000.img";
+Result<LayersNow> Cluster::LayersOf(size_t replica) const {
+  return LayersNow::Read(replicas_[replica].machine->disk, DirectoryOf(replica),
+                         options.size_bytes);
+}
+
+void Cluster::TraceBlock(uint64_t block, bool changes) {
+  if (!world.tracing()) return;
+  for (size_t i = 0; i < replicas_.size(); ++i) {
+    const Result<LayersNow> layers = LayersOf(i);
+    std::string text = layers.ok() ? layers.value().Describe(block) : layers.status().message();
+    if (changes && text == replicas_[i].block) continue;
+    world.Trace(replicas_[i].machine->name(), "block " + std::to_string(block) + ": " + text);
+    replicas_[i].block = std::move(text);
+  }
 }
 
 // --- disk hosts
@@ -362,6 +374,7 @@ void Cluster::CheckSynced() {
 
 // What agents and the supervisor see now and then: engines that are fenced off are ended.
 void Cluster::Watch() {
+  if (world.traced_block) TraceBlock(*world.traced_block, true);
   world.After(kWatchNs, [this] {
     CheckSynced();
     for (EngineProcess* old : std::vector<EngineProcess*>(old_engines_)) {

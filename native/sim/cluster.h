@@ -8,6 +8,8 @@
 #include <string>
 #include <vector>
 
+#include "sim/features.h"
+#include "sim/layers_now.h"
 #include "sim/machine.h"
 #include "sim/network.h"
 #include "sim/processes.h"
@@ -28,6 +30,7 @@ class Cluster {
     uint64_t size_bytes = 16 * kMiB;
     bool direct = false;  // O_DIRECT
     bool forks = false;   // the faults are those of Nemesis::Fork
+    bool snapshots = kFeatures.snapshots;
     // As in EngineOptions.
     uint64_t late_ns = kNsPerSecond;
     uint64_t start_wait_ns = 5 * kNsPerSecond;
@@ -76,7 +79,10 @@ class Cluster {
   size_t replica_count() const { return replicas_.size(); }
   const std::vector<std::unique_ptr<Machine>>& machines() const { return machines_; }
   std::string DirectoryOf(size_t replica) const;
-  std::string HeadPath(size_t replica) const;
+  // As its files are now.
+  Result<LayersNow> LayersOf(size_t replica) const;
+  // For traces: what each replica has of the block, in which layer.
+  void TraceBlock(uint64_t block) { TraceBlock(block, false); }
 
   // The newest complete record that an engine told of.
   const wire::Record& complete() const { return complete_; }
@@ -109,14 +115,17 @@ class Cluster {
   std::function<void()> on_members_changed;
   // A record is proposed, or complete: things are on their way.
   std::function<void()> on_record;
+  // A snapshot is about to be taken or deleted, or what was deleted is about to be merged.
+  std::function<void()> on_snapshot;
 
  private:
   struct ReplicaSlot {
     Machine* machine = nullptr;
     wire::ReplicaId id = 0;
     DiskHostProcess* process = nullptr;
-    uint64_t failures = 0;  // starts that failed one after the other
-    bool made = false;      // its replica was made, on the disk that is there
+    uint64_t failures = 0;   // starts that failed one after the other
+    bool made = false;       // its replica was made, on the disk that is there
+    std::string block = {};  // what was last told of a block
   };
   void StartDiskHost(size_t replica);
   void StartEngine();
@@ -127,6 +136,7 @@ class Cluster {
   void AskStore(EngineProcess* engine, uint64_t question, const wire::Record* record);
   void GiveHint(EngineProcess* engine, const wire::Record& record);
   void Completed(const wire::Record& record);
+  void TraceBlock(uint64_t block, bool changes);
   void CheckSynced();
   void Watch();
 

@@ -432,16 +432,15 @@ void Disk::SyncDirectory(Inode* directory) {
 void Disk::Settle(Page* page, bool take_new) {
   if (!page->differs) return;
   if (take_new) {
-    // By sectors, as the device writes them.
-    if (page->kind == PageKind::kData) {
+    if (page->kind == PageKind::kData && page->durable_kind != PageKind::kData) {
+      // A block has its place before its data, and shows that when all of it is written.
+      if (random_.Chance(1, 2)) Set(page, PageKind::kUnwritten);
+    } else if (page->kind == PageKind::kData) {
+      // By sectors, as the device writes them.
       const bool all = random_.Chance(1, 2);
       for (uint32_t at = 0; at < kBlockBytes && !all; at += kSectorBytes) {
         if (random_.Chance(1, 2)) continue;
-        if (page->durable_kind == PageKind::kData) {
-          std::memcpy(page->data.get() + at, page->durable_data.get() + at, kSectorBytes);
-        } else {
-          std::memset(page->data.get() + at, 0, kSectorBytes);
-        }
+        std::memcpy(page->data.get() + at, page->durable_data.get() + at, kSectorBytes);
       }
     }
   } else {

@@ -14,8 +14,10 @@
 // The file system of a simulated machine: what its programs see (the page cache), and what would be
 // there after a power loss. It takes no time; SimFileSystem adds that.
 //
-// Data vanishes in any subset of what was not synced, by 512 bytes. Names vanish in the order in
-// which they were made, a directory at a time: the file systems that have FIEMAP journal them.
+// Data vanishes in any subset of what was not synced, by 512 bytes; of a block that was a hole all
+// or nothing, and it may stay allocated and unwritten: ext4 and XFS give it its place first. Names
+// vanish in the order in which they were made, a directory at a time: the file systems that have
+// FIEMAP journal them.
 namespace ankole::sim {
 
 enum class PageKind : uint8_t { kHole, kUnwritten, kData };

@@ -27,6 +27,27 @@ InodePtr MakeFile(Disk* disk, const std::string& path) {
 
 std::string Blocks(size_t count, char fill) { return std::string(count * kBlockBytes, fill); }
 
+TEST(sim_disk, AHoleThatIsWrittenToIsWholeOrUnwrittenOrAHoleAfterwards) {
+  std::set<std::string> seen;
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    Disk disk(seed);
+    const InodePtr file = MakeFile(&disk, "/f");
+    disk.SyncDirectory(disk.root().get());
+    ASSERT(disk.Truncate(file.get(), kBlockBytes) == 0);
+    disk.SyncEnds(file.get(), disk.SyncBegins(file.get()));
+    const std::string data = Blocks(1, 'b');
+    ASSERT(disk.Write(file.get(), 0, data.data(), data.size()) == 0);
+    disk.LosePower();
+    const std::string left = ReadAll(disk, *file);
+    std::vector<io::FileExtent> extents;
+    disk.Extents(*file, 0, kBlockBytes, 1, &extents);
+    const std::string kind = extents.empty() ? "hole" : extents[0].unwritten ? "unwritten" : "data";
+    EXPECT(left == (kind == "data" ? data : Blocks(1, '\0')));
+    seen.insert(kind);
+  }
+  EXPECT_EQ(seen.size(), 3U);
+}
+
 TEST(sim_disk, UnsyncedDataVanishesInSubsetsBySectorAndSyncedDataStays) {
   bool none = false;
   bool all = false;

@@ -13,6 +13,10 @@ struct Features {
   bool checksums_at_rest = true;
   // Rule 7: members that left come back by themselves.
   bool resync = true;
+  // Rule 8: snapshots.
+  bool snapshots = true;
+  // Rule 8: a replica that missed snapshots is given them, and joins.
+  bool joins_by_views = true;
 };
 inline constexpr Features kFeatures = {};
 

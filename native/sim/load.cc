@@ -141,6 +141,7 @@ void Load::Next(size_t client) {
     for (const Client& each : clients_) {
       if (each.request != nullptr) oldest = std::min(oldest, each.request->began);
     }
+    if (oldest_reader) oldest = std::min(oldest, oldest_reader());
     model.ReadersSince(oldest);
     model.WriteBegins(request->offset_bytes, request->length_bytes, request->value, request->began);
     cluster_.rot->Changes(request->offset_bytes, request->length_bytes);
@@ -257,25 +258,32 @@ bool Load::Superseded(const Request& request) const {
   return request.engine->epoch() < ready_epoch_;
 }
 
+// What was begun after a newer engine had answered somebody cannot be answered by an older one.
+bool Load::Acknowledges(const EngineProcess& engine, const std::string& what, uint64_t began,
+                        uint64_t at) {
+  const wire::Epoch& epoch = engine.epoch();
+  if (epoch > acknowledging_epoch_) {
+    acknowledging_epoch_ = epoch;
+    acknowledged_tick_ = at;
+  }
+  if (epoch == acknowledging_epoch_ || began <= acknowledged_tick_) return true;
+  world_.Finding("two epochs acknowledge: " + what + " was answered by epoch " +
+                 std::to_string(epoch.attachment) + "." + std::to_string(epoch.run) +
+                 ", begun after epoch " + std::to_string(acknowledging_epoch_.attachment) + "." +
+                 std::to_string(acknowledging_epoch_.run) + " had answered");
+  return false;
+}
+
 void Load::Judge(Request* request, uint64_t at) {
   if (request->status != ErrorCode::kOk) {
     JudgeError(request, at);
     return;
   }
   const wire::Epoch epoch = request->engine->epoch();
-  const bool acknowledges = request->operation != BlockOperation::kStatus;
-  if (acknowledges && epoch > acknowledging_epoch_) {
-    acknowledging_epoch_ = epoch;
-    acknowledged_tick_ = at;
-  }
   const bool reads = !request->changes() && request->operation != BlockOperation::kFlush;
   if (reads && Superseded(*request) && !kFeatures.read_lease) return;
-  // What was begun after a newer engine had answered somebody cannot be answered by an older one.
-  if (acknowledges && epoch < acknowledging_epoch_ && request->began > acknowledged_tick_) {
-    world_.Finding("two epochs acknowledge: " + Range(*request) + " was answered by epoch " +
-                   std::to_string(epoch.attachment) + "." + std::to_string(epoch.run) +
-                   ", begun after epoch " + std::to_string(acknowledging_epoch_.attachment) + "." +
-                   std::to_string(acknowledging_epoch_.run) + " had answered");
+  if (request->operation != BlockOperation::kStatus &&
+      !Acknowledges(*request->engine, Range(*request), request->began, at)) {
     return;
   }
   std::string fault;
@@ -290,6 +298,11 @@ void Load::Judge(Request* request, uint64_t at) {
         model.Read(request->offset_bytes, request->data, request->length_bytes, request->began, at);
   }
   if (!fault.empty()) {
+    const uint64_t end_bytes = request->offset_bytes + request->length_bytes;
+    for (uint64_t block = request->offset_bytes / kBlockBytes; block * kBlockBytes < end_bytes;
+         ++block) {
+      cluster_.TraceBlock(block);
+    }
     world_.Finding(Range(*request) + " of client " + std::to_string(request->client) +
                    " at epoch " + std::to_string(epoch.attachment) + "." +
                    std::to_string(epoch.run) + ": " + fault);
@@ -317,11 +330,7 @@ void Load::JudgeError(Request* request, uint64_t at) {
   }
   // An error of the medium is for the client only where every member's disk failed, or lost what it
   // had not synced.
-  // An engine all of whose members are suspect tells of that with every flush.
-  if (request->operation == BlockOperation::kFlush &&
-      (lost_before_ > request->engine->ready_tick || request->engine->epoch() <= suspects_epoch_)) {
-    return;
-  }
+  if (request->operation == BlockOperation::kFlush && FlushMayFail(*request->engine)) return;
   // Who had a good copy may just have left, by a record that is proposed.
   cluster_.rot->Look();
   // The read may end at a disk that fails, after one where the block rotted.

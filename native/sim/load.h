@@ -35,6 +35,16 @@ class Load {
     promised_ns_ = world_.now_ns();
   }
   std::function<void(const std::string& what)> on_late;
+  // Of others than these clients, when the oldest that may be judged by the model was begun.
+  std::function<uint64_t()> oldest_reader;
+  // An answer for somebody, of success: no older engine than the one that has answered since may
+  // give it. False, and a finding, where one does.
+  bool Acknowledges(const EngineProcess& engine, const std::string& what, uint64_t began,
+                    uint64_t at);
+  // All of this engine's members are suspect, or were: it tells of that with every flush.
+  bool FlushMayFail(const EngineProcess& engine) const {
+    return lost_before_ > engine.ready_tick || engine.epoch() <= suspects_epoch_;
+  }
   // What the requests that are under way wait for, for a finding.
   std::string Waiting() const;
 

@@ -59,6 +59,7 @@ Nemesis::Nemesis(Cluster& cluster)
   pause_ns_ = (50 * kNsPerMs) << random_.Below(6);
   length_ns_ = (200 * kNsPerMs) << random_.Below(6);
   cluster_.on_record = [this] { AtRecord(); };
+  cluster_.on_snapshot = [this] { AtSnapshot(); };
   CareForEngine();
 }
 
@@ -108,6 +109,16 @@ void Nemesis::AtRecord() {
     } else {
       Strike();
     }
+  });
+}
+
+// A snapshot is prepared, flushed, switched to and sealed within some round trips and syncs, and
+// merged a second after it was deleted.
+void Nemesis::AtSnapshot() {
+  if (!running_ || random_.Chance(1, 2)) return;
+  const uint64_t most_ns = random_.Chance(1, 3) ? 3 * kNsPerSecond : 100 * kNsPerMs;
+  world_.After(random_.Skewed(0, most_ns), [this, round = round_] {
+    if (running_ && round == round_) Strike();
   });
 }
 

@@ -51,6 +51,7 @@ class Nemesis {
   void Schedule();
   void Strike();
   void AtRecord();
+  void AtSnapshot();
   void Fork();
   void ForkAtRecord();
   void ForkMoves();

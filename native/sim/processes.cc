@@ -132,8 +132,12 @@ void EngineProcess::OnProbeStore(uint64_t question) {
   if (on_probe_store) on_probe_store(question);
 }
 
-void EngineProcess::OnReplica(wire::ReplicaId replica, const char* state, engine::Fault,
+void EngineProcess::OnReplica(wire::ReplicaId replica, const char* state, engine::Fault fault,
                               const std::string& reason) {
+  lack_snapshots_.Remove(replica);
+  if (fault == engine::Fault::kOlderRecord && reason.find("snapshots") != std::string::npos) {
+    lack_snapshots_.Add(replica);
+  }
   only_clients_ &= std::string_view(state) != "resyncing";
   if (!reactor.world().tracing()) return;
   reactor.world().Trace(reactor.process_name(),

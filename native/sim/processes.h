@@ -66,6 +66,8 @@ class EngineProcess final : private engine::Engine::Observer, private LogSink {
   bool clean() const { return clean_; }
   // Whatever it has dirtied was for clients: it began with equal members, and no replica joined.
   bool only_clients() const { return only_clients_; }
+  // It holds these back, as they lack snapshots.
+  const wire::Members& lack_snapshots() const { return lack_snapshots_; }
 
   SimReactor reactor;
   uint64_t started_ns = 0;
@@ -97,6 +99,7 @@ class EngineProcess final : private engine::Engine::Observer, private LogSink {
   bool stopped_ = false;
   bool clean_ = false;
   bool only_clients_ = true;
+  wire::Members lack_snapshots_;
 };
 
 // Keeps what must not be destroyed, where leak checkers find it.

@@ -18,8 +18,10 @@ struct Promises {
   uint64_t redundant_ns = 0;
   uint64_t held_off_ns = 0;  // ... which lasts so long at the most
   uint64_t stop_ns = 0;      // it has stopped
+  uint64_t snapshot_ns = 0;  // a request about snapshots is answered, by success or not
+  uint64_t merged_ns = 0;    // deleted snapshots have gone, of so many as `layers`
 
-  static Promises Of(const Cluster::Options& options) {
+  static Promises Of(const Cluster::Options& options, size_t layers) {
     // A connection that was begun to somebody who is not there any more is given up after 5 s, and
     // the next one is made half a second later (native/engine/link.cc).
     constexpr uint64_t kConnectedNs = 5500 * kNsPerMs;
@@ -36,6 +38,20 @@ struct Promises {
     promises.redundant_ns = promises.answer_ns + (options.replicas - 1) * kJoinNs;
     promises.held_off_ns = 60 * kNsPerSecond;
     promises.stop_ns = 3 * kNsPerSecond + kSlackNs / 2;
+    // Three times it waits for 5 s until it can begin, and for 1 s until nothing is under way
+    // (native/engine/snapshotter.cc); another request may be served before. What members are given
+    // for them to have the same is tried again after 5 s (snapshot_matcher.cc). Each member may
+    // have to be dropped meanwhile, and each replica may join.
+    constexpr uint64_t kRoundNs = 6 * kNsPerSecond;
+    promises.snapshot_ns = 2 * 3 * kRoundNs + 5 * kNsPerSecond +
+                           options.replicas * (promises.answer_ns + kJoinNs) + kSlackNs;
+    // After 1 s, a step each 125 ms; one that failed is tried again after 60 s
+    // (native/replica/served_replica.cc). A step copies 8 MiB.
+    constexpr uint64_t kStepNs = 125 * kNsPerMs + 50 * kNsPerMs;
+    const uint64_t steps = 6 + DivideUp(options.size_bytes, 8 * kMiB);
+    promises.merged_ns = 61 * kNsPerSecond + layers * steps * kStepNs + kSlackNs;
+    // A snapshot is given to a joiner when what it had of that name is gone.
+    if (layers > 0) promises.redundant_ns += promises.merged_ns;
     return promises;
   }
 };

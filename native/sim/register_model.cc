@@ -172,7 +172,77 @@ std::string RegisterModel::Read(uint64_t offset_bytes, const std::byte* data, ui
   return "";
 }
 
+// The first tick after which, and before the next, the sector can have held the value; kNever: none
+// before `at`. Once that moment is fixed each sector is a register of its own.
+uint64_t RegisterModel::FirstInstant(const Sector& sector, uint32_t value, uint64_t from,
+                                     uint64_t at) {
+  uint64_t first = kNever;
+  for (const Write& write : sector.writes) {
+    if (write.value != value) continue;
+    if (write.begin < sector.loose_before) return from;
+    uint64_t t = std::max(from, write.begin);
+    while (t < std::min(first, at)) {
+      Write tried = write;
+      // Between the two ticks.
+      tried.seen = std::max(tried.seen, t + 1);
+      tried.by = std::min(tried.by, t);
+      // Whatever contradicts it does so until it was last seen, or for good.
+      uint64_t until = t;
+      bool fits = true;
+      for (const Write& other : sector.writes) {
+        if (&other == &write || !other.certain || !Contradict(tried, other)) continue;
+        fits = false;
+        until = other.seen > t ? std::max(until, other.seen) : kNever;
+        if (until == kNever) break;
+      }
+      if (fits) {
+        first = t;
+        break;
+      }
+      t = until;
+    }
+  }
+  return first;
+}
+
+std::string RegisterModel::Instant(const std::vector<uint32_t>& values, uint64_t began,
+                                   uint64_t at) const {
+  const auto has = [&](uint64_t s) {
+    return "has " + std::to_string(values[s]) + " in a snapshot taken from " +
+           std::to_string(began) + " to " + std::to_string(at);
+  };
+  uint64_t t = began;
+  uint64_t decides = 0;  // the sector by which it was no earlier
+  for (bool again = true; again;) {
+    again = false;
+    for (uint64_t s = 0; s < values.size(); ++s) {
+      const Sector& sector = sectors_[s];
+      if (values[s] == kUnreadable) continue;
+      if (values[s] == kTorn) return Fault(s, has(s) + ", bytes that nobody wrote there");
+      if (sector.writes.empty()) {
+        if (values[s] != 0) return Fault(s, has(s) + ", and was never written");
+        continue;
+      }
+      if (lost_at_ > began) continue;
+      const uint64_t next = FirstInstant(sector, values[s], t, at);
+      if (next == t) continue;
+      if (next == kNever) {
+        if (t == began || FirstInstant(sector, values[s], began, at) == kNever) {
+          return Fault(s, has(s) + ", which is not there any more or not yet");
+        }
+        return Fault(s, has(s) + ", and not any more at " + std::to_string(t)) +
+               "; no earlier was " + Fault(decides, has(decides));
+      }
+      t = next;
+      decides = s;
+      again = true;
+    }
+  }
+  return "";
+}
+
 void RegisterModel::Lost(uint64_t before, uint64_t now) {
+  lost_at_ = now;
   for (const uint32_t s : unflushed_) {
     Sector& sector = sectors_[s];
     bool any = false;

@@ -38,6 +38,12 @@ class RegisterModel {
   // What a read gave. A finding, or "".
   std::string Read(uint64_t offset_bytes, const std::byte* data, uint64_t length_bytes,
                    uint64_t began, uint64_t at);
+  // What a snapshot holds, a value a sector of the volume, must be what all sectors held at one
+  // instant between the two: what was answered before is in it, what began later is not, and where
+  // it has a write it lacks none that had been answered before that one began. kUnreadable: not
+  // known. A finding, or "". Not known either after a loss since `began`, which may take from the
+  // volume what the snapshot keeps.
+  std::string Instant(const std::vector<uint32_t>& values, uint64_t began, uint64_t at) const;
   // Of what was begun before `before` (a tick) and not flushed, any part may have vanished: also
   // what was answered after, as an answer may be on its way when the power goes;
   // `now` and `now + 1` are ticks of this event alone.
@@ -49,13 +55,16 @@ class RegisterModel {
 
   // Fills a write's memory so that every sector says whose it is.
   static void Fill(std::byte* data, uint64_t offset_bytes, uint64_t length_bytes, uint32_t value);
+  // And back: which write's the sector is; 0: zeros, kTorn: nobody's.
+  static uint32_t ValueOf(const std::byte* data, uint64_t sector);
+  static constexpr uint32_t kTorn = UINT32_MAX;
+  static constexpr uint32_t kUnreadable = UINT32_MAX - 1;
   // Sectors that were ever written.
   std::vector<uint64_t> Touched() const;
   // For findings: what is known of the sector.
   std::string Describe(uint64_t sector) const;
 
  private:
-  static constexpr uint32_t kTorn = UINT32_MAX;
   struct Write {
     uint32_t value = 0;
     uint64_t begin = 0;
@@ -78,7 +87,7 @@ class RegisterModel {
   };
   static bool Contradict(const Write& a, const Write& b);
   static bool Fits(const Sector& sector, const Write& tried, const Write* except);
-  static uint32_t ValueOf(const std::byte* data, uint64_t sector);
+  static uint64_t FirstInstant(const Sector& sector, uint32_t value, uint64_t from, uint64_t at);
   void Forget(Sector* sector);
   void NoteUnflushed(uint64_t sector);
   std::string Fault(uint64_t sector, const std::string& what) const;
@@ -89,6 +98,7 @@ class RegisterModel {
   // Sectors that have something that is not durable, and perhaps others: what a flush looks at.
   std::vector<uint32_t> unflushed_;
   std::vector<bool> in_unflushed_;
+  uint64_t lost_at_ = 0;  // when something was last lost
 };
 
 }  // namespace ankole::sim

@@ -2,6 +2,7 @@
 
 #include <array>
 
+#include "base/check.h"
 #include "base/test.h"
 
 namespace ankole::sim {
@@ -196,6 +197,83 @@ TEST(sim_register, LooseSectorsMayDifferUntilTheyAreWrittenOver) {
   EXPECT(sector.Read(2, 34, 35));
   EXPECT(sector.Write(3, 40, 41));
   EXPECT(!sector.Read(2, 42, 43));
+}
+
+// Two sectors, written apart.
+struct Pair {
+  RegisterModel model{2 * kSectorBytes};
+  void Begin(uint64_t sector, uint32_t value, uint64_t at) {
+    model.WriteBegins(sector * kSectorBytes, kSectorBytes, value, at);
+  }
+  void End(uint64_t sector, uint64_t began, uint64_t at) {
+    CHECK(model.WriteEnds(sector * kSectorBytes, kSectorBytes, began, at, false).empty());
+  }
+  bool Snapshot(uint32_t first, uint32_t second, uint64_t from, uint64_t to) const {
+    return model.Instant({first, second}, from, to).empty();
+  }
+};
+
+TEST(sim_register, ASnapshotHasWhatWasAnsweredBeforeAndNothingThatBeganAfter) {
+  Pair pair;
+  pair.Begin(0, 1, 10);
+  pair.End(0, 10, 20);
+  EXPECT(pair.Snapshot(1, 0, 30, 40));
+  EXPECT(!pair.Snapshot(0, 0, 30, 40));
+  EXPECT(pair.Snapshot(0, 0, 15, 40));
+  pair.Begin(1, 2, 50);
+  pair.End(1, 50, 60);
+  EXPECT(!pair.Snapshot(1, 2, 30, 50));
+  EXPECT(pair.Snapshot(1, 2, 30, 51));
+  EXPECT(!pair.Snapshot(1, 3, 30, 60));
+  // What is not known is not asked for; what nobody wrote is known.
+  EXPECT(pair.Snapshot(RegisterModel::kUnreadable, 0, 30, 40));
+  EXPECT(!pair.Snapshot(1, RegisterModel::kTorn, 30, 40));
+}
+
+TEST(sim_register, ASnapshotHasNoWriteWithoutThoseThatWereAnsweredBeforeItBegan) {
+  Pair pair;
+  pair.Begin(0, 1, 10);
+  pair.End(0, 10, 20);
+  pair.Begin(1, 2, 30);
+  pair.End(1, 30, 40);
+  // All of it within the time of the snapshot, in which each alone may be there or not.
+  EXPECT(pair.Snapshot(0, 0, 5, 50));
+  EXPECT(pair.Snapshot(1, 0, 5, 50));
+  EXPECT(pair.Snapshot(1, 2, 5, 50));
+  EXPECT(!pair.Snapshot(0, 2, 5, 50));
+  // Those that overlap may come in either order.
+  Pair overlap;
+  overlap.Begin(0, 1, 10);
+  overlap.Begin(1, 2, 15);
+  overlap.End(0, 10, 20);
+  overlap.End(1, 15, 40);
+  EXPECT(overlap.Snapshot(0, 2, 5, 50));
+  EXPECT(overlap.Snapshot(1, 0, 5, 50));
+}
+
+TEST(sim_register, ASnapshotAgreesWithWhatWasRead) {
+  Sector sector;
+  sector.Begin(1, 10);
+  sector.Begin(2, 11);
+  EXPECT(sector.Read(1, 20, 21));
+  EXPECT(sector.Read(2, 30, 31));
+  EXPECT(sector.model.Instant({1}, 12, 30).empty());
+  EXPECT(!sector.model.Instant({1}, 31, 40).empty());
+  // Not while the other one was seen, but before.
+  EXPECT(sector.Read(2, 50, 51));
+  EXPECT(!sector.model.Instant({1}, 35, 45).empty());
+  EXPECT(sector.model.Instant({0}, 12, 40).empty());
+  EXPECT(!sector.model.Instant({0}, 22, 40).empty());
+}
+
+TEST(sim_register, ASnapshotKeepsWhatTheVolumeMayHaveLostSince) {
+  Pair pair;
+  pair.Begin(0, 1, 10);
+  pair.End(0, 10, 20);
+  pair.model.Lost(40, 41);
+  EXPECT(pair.Snapshot(0, 0, 30, 50));
+  EXPECT(pair.Snapshot(1, 0, 30, 50));
+  EXPECT(!pair.Snapshot(1, 7, 30, 50));
 }
 
 }  // namespace

@@ -17,10 +17,21 @@ constexpr uint64_t kRegionBlocks = replica::kRegionBlocks;
 
 Rot::Rot(Cluster& cluster) : cluster_(cluster), random_(cluster.world.random.Next()) {}
 
-Inode* Rot::HeadOf(size_t replica) const {
-  InodePtr head;
-  Disk& disk = cluster_.replica_machine(replica).disk;
-  return disk.Lookup(cluster_.HeadPath(replica), &head) < 0 ? nullptr : head.get();
+const Rot::Known& Rot::KnownOf(size_t replica) const {
+  Known& known = known_[replica];
+  const uint64_t lost_tick = cluster_.replica_machine(replica).lost_tick;
+  if (known.events != cluster_.world.events() || known.lost_tick != lost_tick) {
+    Result<LayersNow> layers = cluster_.LayersOf(replica);
+    known = {cluster_.world.events(), lost_tick, layers.status().code() == ErrorCode::kBusy, {}};
+    if (layers.ok()) known.layers = layers.Take();
+  }
+  return known;
+}
+
+// Null: it has none, or they are being renamed.
+const LayersNow* Rot::LayersOf(size_t replica) const {
+  const Known& known = KnownOf(replica);
+  return known.layers ? &*known.layers : nullptr;
 }
 
 // By its map, as programs see it or as a power loss would leave it.
@@ -39,26 +50,18 @@ bool Rot::RegionDirty(size_t replica, uint64_t region) const {
   return (sector.regions[region % replica::kRegionSectorRegions] & replica::kDirtyBit) != 0;
 }
 
-// What its file says of a block: kSumNone also where it says nothing.
+// What its files say of a block: kSumNone also where they say nothing.
 uint32_t Rot::SumAtRest(size_t replica, uint64_t block) const {
-  InodePtr sums;
-  Disk& disk = cluster_.replica_machine(replica).disk;
-  if (disk.Lookup(cluster_.HeadPath(replica) + ".crc", &sums) < 0) return replica::kSumNone;
-  const uint64_t region = block / kRegionBlocks;
-  replica::SumPage page;
-  const uint64_t at = replica::SumPageOffset(region);
-  if (disk.Read(*sums, at, &page, sizeof(page)) != sizeof(page)) return replica::kSumNone;
-  const bool whole = replica::CheckSumPage(page, region) == replica::SumPageState::kWhole;
-  return whole ? page.sums[block % kRegionBlocks] : replica::kSumNone;
+  const LayersNow* layers = LayersOf(replica);
+  return layers == nullptr ? replica::kSumNone : layers->SumOf(block, layers->PlaceOf(block, 0));
 }
 
 // After a crash a region that is stopped clean before it was cleaned has blocks without one:
 // nothing is computed anew at a stop.
 bool Rot::HasChecksum(size_t replica, uint64_t block) const {
-  std::byte data[kBlockBytes];
-  Disk& disk = cluster_.replica_machine(replica).disk;
-  (void)disk.Read(*HeadOf(replica), block * kBlockBytes, data, sizeof(data));
-  return SumAtRest(replica, block) == replica::StoredSum(Crc32c(data, sizeof(data)));
+  const LayersNow* layers = LayersOf(replica);
+  return layers != nullptr && SumAtRest(replica, block) ==
+                                  replica::StoredSum(Crc32c(layers->DataOf(block, 0), kBlockBytes));
 }
 
 const Rot::Flip* Rot::Find(uint64_t block, size_t replica) const {
@@ -69,18 +72,31 @@ const Rot::Flip* Rot::Find(uint64_t block, size_t replica) const {
   return nullptr;
 }
 
-// Nobody has written over it, or so it looks.
+// Nobody has written over it, or so it looks; or a loss of power would take what was. Of masks that
+// are not durable nothing is known: then it stands for longer than it does.
 bool Rot::StandsStill(const Flip& flip) const {
-  const Inode* head = HeadOf(flip.replica);
-  if (head == nullptr) return false;
-  const auto page = head->pages.find(flip.byte / kBlockBytes);
-  if (page == head->pages.end()) return false;
+  const LayersNow* layers = LayersOf(flip.replica);
+  if (layers == nullptr) return false;
+  const uint64_t block = flip.byte / kBlockBytes;
   const uint64_t at = flip.byte % kBlockBytes;
-  const bool now = !flip.overwritten && page->second.kind == PageKind::kData &&
-                   page->second.data[at] == flip.value;
-  const bool durable = page->second.differs && page->second.durable_kind == PageKind::kData &&
-                       page->second.durable_data[at] == flip.value;
-  return now || durable;
+  const LayersNow::Place place = layers->PlaceOf(block, 0);
+  if (!flip.overwritten && place.page != nullptr && place.page->kind == PageKind::kData &&
+      place.page->data[at] == flip.value) {
+    return true;
+  }
+  // Also in a layer below that in which it was written over.
+  bool differs = false;
+  for (const LayersNow::Layer& layer : layers->chain()) {
+    const auto page = layer.data->pages.find(block);
+    if (page == layer.data->pages.end()) continue;
+    const bool here = page->second.differs;
+    differs |= here;
+    const PageKind kind = here ? page->second.durable_kind : page->second.kind;
+    if (kind != PageKind::kData) continue;
+    const auto& data = here ? page->second.durable_data : page->second.data;
+    return differs && data[at] == flip.value;
+  }
+  return false;
 }
 
 // A replica cannot tell that the flipped bit is just what a change of a part of the block wrote
@@ -88,7 +104,7 @@ bool Rot::StandsStill(const Flip& flip) const {
 // its file says of a clean region tells.
 bool Rot::IsBad(uint64_t block, const Flip& flip) const {
   if (StandsStill(flip)) return true;
-  if (!flip.touched || HeadOf(flip.replica) == nullptr) return false;
+  if (!flip.touched || LayersOf(flip.replica) == nullptr) return false;
   if (RegionDirty(flip.replica, block / kRegionBlocks)) return true;
   return SumAtRest(flip.replica, block) != replica::kSumNone && !HasChecksum(flip.replica, block);
 }
@@ -102,32 +118,41 @@ bool Rot::IsGood(uint64_t block, size_t replica) const {
 
 bool Rot::FlipOne(uint64_t block, size_t replica) {
   Machine& machine = cluster_.replica_machine(replica);
-  Inode* const head = HeadOf(replica);
-  if (head == nullptr || machine.damaged || machine.was_full) return false;
+  const LayersNow* layers = LayersOf(replica);
+  if (layers == nullptr || machine.damaged || machine.was_full) return false;
   if (Find(block, replica) != nullptr || RegionDirty(replica, block / kRegionBlocks)) return false;
-  const auto page = head->pages.find(block);
-  if (page == head->pages.end() || page->second.differs) return false;
+  const LayersNow::Place place = layers->PlaceOf(block, 0);
+  if (place.page == nullptr || place.page->differs) return false;
   if (!HasChecksum(replica, block)) return false;
   const uint64_t bit = random_.Below(kBlockBytes * 8);
-  if (!machine.disk.FlipBit(head, block, bit)) return false;
-  standing_.emplace(block,
-                    Flip{replica, block * kBlockBytes + bit / 8, page->second.data[bit / 8]});
+  Inode* const file = layers->chain()[place.layer].data.get();
+  if (!machine.disk.FlipBit(file, block, bit)) return false;
+  const uint64_t byte = block * kBlockBytes + bit / 8;
+  standing_.emplace(block, Flip{replica, byte, place.page->data[bit / 8]});
+  flipped_.insert(block);
   ++flips_;
   if (cluster_.world.tracing()) {
-    cluster_.world.Trace("nemesis",
-                         "flips a bit of block " + std::to_string(block) + " of " + machine.name());
+    cluster_.world.Trace("nemesis", "flips a bit of block " + std::to_string(block) + " of " +
+                                        machine.name() + ", in " +
+                                        layers->chain()[place.layer].meta.name);
   }
   return true;
 }
 
 void Rot::Strike(size_t blocks, bool everywhere) {
-  std::erase_if(standing_, [this](const auto& each) { return !IsBad(each.first, each.second); });
+  std::erase_if(standing_, [this](const auto& each) {
+    return !KnownOf(each.second.replica).renamed && !IsBad(each.first, each.second);
+  });
   const size_t count = cluster_.replica_count();
   for (size_t n = 0; n < blocks; ++n) {
-    const Inode* head = HeadOf(random_.Below(count));
-    if (head == nullptr || head->pages.empty()) continue;
-    auto page = head->pages.lower_bound(random_.Below(cluster_.options.size_bytes / kBlockBytes));
-    if (page == head->pages.end()) page = head->pages.begin();
+    const LayersNow* layers = LayersOf(random_.Below(count));
+    if (layers == nullptr) continue;
+    // Of a layer that is not the head as well, where there are some.
+    const size_t of_layer = layers->chain().size() > 1 ? random_.Below(layers->chain().size()) : 0;
+    const Inode* file = layers->chain()[of_layer].data.get();
+    if (file->pages.empty()) continue;
+    auto page = file->pages.lower_bound(random_.Below(cluster_.options.size_bytes / kBlockBytes));
+    if (page == file->pages.end()) page = file->pages.begin();
     const uint64_t block = page->first;
     const size_t first = random_.Below(count);
     for (size_t i = 0; i < count; ++i) {
@@ -150,7 +175,9 @@ bool Rot::MayDamage(const Machine& machine) const {
 
 bool Rot::MayCrash(const Machine& machine) const {
   for (const auto& [block, flip] : standing_) {
-    if (&cluster_.replica_machine(flip.replica) != &machine || !StandsStill(flip)) continue;
+    if (&cluster_.replica_machine(flip.replica) != &machine) continue;
+    if (KnownOf(flip.replica).renamed) return false;
+    if (!StandsStill(flip)) continue;
     if (RegionDirty(flip.replica, block / kRegionBlocks)) return false;
   }
   return true;
@@ -195,27 +222,25 @@ bool Rot::Excuses(uint64_t offset_bytes, uint64_t length_bytes) const {
 
 // What was written since may have that byte by chance: then it is the same as elsewhere.
 bool Rot::IsElsewhere(uint64_t block, size_t replica) const {
-  std::byte here[kBlockBytes];
-  std::byte there[kBlockBytes];
-  const Inode* own = HeadOf(replica);
+  const LayersNow* own = LayersOf(replica);
   if (own == nullptr) return false;
-  (void)cluster_.replica_machine(replica).disk.Read(*own, block * kBlockBytes, here, sizeof(here));
   for (size_t i = 0; i < cluster_.replica_count(); ++i) {
-    const Inode* head = i == replica ? nullptr : HeadOf(i);
-    if (head == nullptr || !cluster_.complete().members.Contains(cluster_.replica_id(i))) continue;
-    (void)cluster_.replica_machine(i).disk.Read(*head, block * kBlockBytes, there, sizeof(there));
-    if (std::memcmp(here, there, sizeof(here)) == 0) return true;
+    const LayersNow* other = i == replica ? nullptr : LayersOf(i);
+    if (other == nullptr || !cluster_.complete().members.Contains(cluster_.replica_id(i))) continue;
+    if (std::memcmp(own->DataOf(block, 0), other->DataOf(block, 0), kBlockBytes) == 0) return true;
   }
   return false;
 }
 
 std::string Rot::Unrepaired() const {
   for (const auto& [block, flip] : standing_) {
-    if (IsLost(block) || !StandsStill(flip)) continue;
+    if (IsLost(block)) continue;
     if (!cluster_.complete().members.Contains(cluster_.replica_id(flip.replica))) continue;
-    if (IsElsewhere(block, flip.replica)) continue;
-    return "block " + std::to_string(block) + " of " +
-           cluster_.replica_machine(flip.replica).name();
+    const std::string what =
+        "block " + std::to_string(block) + " of " + cluster_.replica_machine(flip.replica).name();
+    if (KnownOf(flip.replica).renamed) return what + ", or nobody can tell yet";
+    if (!StandsStill(flip) || IsElsewhere(block, flip.replica)) continue;
+    return what;
   }
   return "";
 }
@@ -223,18 +248,39 @@ std::string Rot::Unrepaired() const {
 std::string Rot::CleanUnsynced() const {
   for (size_t i = 0; i < cluster_.replica_count(); ++i) {
     const Machine& machine = cluster_.replica_machine(i);
-    const Inode* head = machine.damaged ? nullptr : HeadOf(i);
-    if (head == nullptr) continue;
-    uint64_t region = UINT64_MAX;
-    for (const auto& [block, page] : head->pages) {
-      if (!page.differs || block / kRegionBlocks == region) continue;
-      region = block / kRegionBlocks;
-      if (RegionDirty(i, region)) continue;
-      return "block " + std::to_string(block) + " of " + machine.name() +
-             " is not synced, and its region is clean";
+    const LayersNow* layers = machine.damaged ? nullptr : LayersOf(i);
+    if (layers == nullptr) continue;
+    const std::vector<LayersNow::Layer>& chain = layers->chain();
+    size_t live = 0;  // the snapshot that shows the layer, if one does: 0, the head, is none
+    for (size_t at = 0; at < chain.size(); ++at) {
+      if (chain[at].live()) live = at;
+      uint64_t region = UINT64_MAX;
+      for (const auto& [block, page] : chain[at].data->pages) {
+        if (!page.differs) continue;
+        const std::string what = "block " + std::to_string(block) + " of " + machine.name();
+        // Of what a merge writes nothing shows before it is durable.
+        if (live > 0 && IsShown(*layers, block, live, at)) {
+          return what + " is not synced in " + chain[at].meta.name + ", and snapshot " +
+                 chain[live].snapshot() + " shows it";
+        }
+        if (block / kRegionBlocks == region || !IsShown(*layers, block, 0, at)) continue;
+        region = block / kRegionBlocks;
+        if (RegionDirty(i, region)) continue;
+        return what + " is not synced, and its region is clean";
+      }
     }
   }
   return "";
+}
+
+bool Rot::IsShown(const LayersNow& layers, uint64_t block, size_t from, size_t at) {
+  for (size_t i = from; i < at; ++i) {
+    const LayersNow::Layer& layer = layers.chain()[i];
+    const auto page = layer.data->pages.find(block);
+    if (page != layer.data->pages.end() && page->second.kind == PageKind::kData) return false;
+    if (!layer.masked.empty() && layer.masked[block]) return false;
+  }
+  return true;
 }
 
 }  // namespace ankole::sim

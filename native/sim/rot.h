@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -38,20 +39,33 @@ class Rot {
   bool IsLost(uint64_t block) const { return lost_.contains(block); }
   // Members that still hold a flipped bit where there is a good copy: for a finding, or "".
   std::string Unrepaired() const;
-  // Rule 5: what is not synced is in regions that count as dirty also after a power loss. A block
-  // for which that is not so, for a finding, or "".
+  // Rule 5: what is not synced is in regions that count as dirty also after a power loss; and
+  // nothing of it is in a snapshot that is sealed (rule 8). A block for which that is not so, for a
+  // finding, or "".
   std::string CleanUnsynced() const;
+  // Whether a program that reads the block from the layer `from` on down looks at layer `at`.
+  static bool IsShown(const LayersNow& layers, uint64_t block, size_t from, size_t at);
   uint64_t flips() const { return flips_; }
+  // Of some copy of the block, at some time: in a snapshot it may be there for good.
+  bool WasFlipped(uint64_t block) const { return flipped_.contains(block); }
+  const std::set<uint64_t>& flipped() const { return flipped_; }
 
  private:
   struct Flip {
     size_t replica;
-    uint64_t byte;    // of the head
+    uint64_t byte;    // of the volume, in whatever layer it lies
     std::byte value;  // as it is now
     // A part of its block may have been changed while it stood.
     bool touched = false;
     // All of its block was: it is gone, also where what was written has that byte by chance.
     bool overwritten = false;
+  };
+  // What was read of a replica's directory stands while nothing happens.
+  struct Known {
+    uint64_t events = UINT64_MAX;
+    uint64_t lost_tick = 0;
+    bool renamed = false;  // files are being given other names: nothing is known
+    std::optional<LayersNow> layers;
   };
   const Flip* Find(uint64_t block, size_t replica) const;
   bool StandsStill(const Flip& flip) const;
@@ -62,13 +76,16 @@ class Rot {
   bool HasChecksum(size_t replica, uint64_t block) const;
   bool RegionDirty(size_t replica, uint64_t region) const;
   bool FlipOne(uint64_t block, size_t replica);
-  Inode* HeadOf(size_t replica) const;
+  const Known& KnownOf(size_t replica) const;
+  const LayersNow* LayersOf(size_t replica) const;
 
   Cluster& cluster_;
   Random random_;
   std::multimap<uint64_t, Flip> standing_;  // by block
-  std::set<uint64_t> lost_;                 // blocks without a good copy, at some time
+  std::set<uint64_t> flipped_;
+  std::set<uint64_t> lost_;  // blocks without a good copy, at some time
   uint64_t flips_ = 0;
+  mutable std::map<size_t, Known> known_;
 };
 
 }  // namespace ankole::sim

@@ -10,6 +10,7 @@
 #include "sim/nemesis.h"
 #include "sim/promises.h"
 #include "sim/rot.h"
+#include "sim/snapshots.h"
 
 namespace ankole::sim {
 namespace {
@@ -24,11 +25,13 @@ constexpr uint64_t kLookNs = 250 * kNsPerMs;  // whether it does
 constexpr uint64_t kIdleNs = 11 * kNsPerSecond;
 // What the simulation itself may take meanwhile.
 constexpr uint64_t kGrowthBytes = 16 * kKiB;
+constexpr uint64_t kSnapshotSeed = 0x736e617073686f74;
 
 class Scenario {
  public:
-  Scenario(uint64_t seed, bool trace) : world_(seed) {
+  Scenario(uint64_t seed, bool trace, std::optional<uint64_t> block) : world_(seed) {
     world_.set_tracing(trace);
+    world_.traced_block = block;
     Random& random = world_.random;
     static constexpr size_t kReplicas[] = {1, 2, 2, 3, 3, 3, 5};
     options_.replicas = kReplicas[random.Below(std::size(kReplicas))];
@@ -64,7 +67,9 @@ class Scenario {
     load_->on_late = [this](const std::string& what) {
       if (!OnlyDamaged()) world_.Finding(what);
     };
-    promises_ = Promises::Of(options_);
+    // Chance of its own: a run without snapshots is what it was before there were some.
+    snapshots_ = std::make_unique<Snapshots>(*cluster_, *load_, seed ^ kSnapshotSeed);
+    promises_ = Promises::Of(options_, snapshots_->layers_max());
     nemesis_ = std::make_unique<Nemesis>(*cluster_);
   }
 
@@ -72,8 +77,8 @@ class Scenario {
     Outcome outcome;
     outcome.settings = std::to_string(options_.replicas) + " replicas, " +
                        std::to_string(options_.size_bytes / kMiB) + " MiB, " +
-                       (options_.direct ? "direct, " : "") + std::to_string(rounds_) +
-                       " rounds, faults: " + nemesis_->Describe();
+                       (options_.direct ? "direct, " : "") + std::to_string(rounds_) + " rounds, " +
+                       snapshots_->Describe() + ", faults: " + nemesis_->Describe();
     if (world_.tracing()) world_.Trace("seed", outcome.settings);
     if (cluster_->MakeReplicas()) {
       AttachAnywhere();
@@ -104,7 +109,7 @@ class Scenario {
   }
   void NotInTime(const std::string& what, uint64_t limit_ns) {
     world_.Finding(what + " did not happen within " + std::to_string(limit_ns / kNsPerMs) +
-                   " ms after the faults had stopped: " + load_->Waiting());
+                   " ms after the faults had stopped: " + load_->Waiting() + snapshots_->Waiting());
   }
   bool OnlyDamaged() const {
     for (const wire::ReplicaId id : cluster_->complete().members.all()) {
@@ -149,17 +154,23 @@ class Scenario {
     return engine != nullptr && engine->reactor.alive() && !engine->reactor.frozen();
   }
 
-  // All replicas are members again.
+  // All replicas are members again; but for those that lack snapshots, as long as nobody gives them
+  // any.
   bool Redundant() const {
-    return Serving() && cluster_->complete().members.count == options_.replicas;
+    if (!Serving()) return false;
+    const size_t lack = kFeatures.joins_by_views ? 0 : cluster_->engine()->lack_snapshots().count;
+    return cluster_->complete().members.count + lack == options_.replicas;
   }
+  bool AllMembers() const { return cluster_->complete().members.count == options_.replicas; }
 
   bool Serving() const { return cluster_->engine() != nullptr && cluster_->engine()->ready(); }
 
   void Round(uint64_t round) {
     if (!AwaitUp() || !AwaitStart()) return;
     load_->Promise(UINT64_MAX);
+    snapshots_->Promise(UINT64_MAX);
     load_->Start();
+    snapshots_->Start();
     nemesis_->Start();
     const uint64_t least_ns = (options_.forks ? 15 : 1) * kNsPerSecond;
     world_.RunUntil(world_.now_ns() + world_.random.Skewed(least_ns, 20 * kNsPerSecond));
@@ -171,20 +182,30 @@ class Scenario {
     load_->SlowDown();
     if (world_.failed() || !AwaitUp() || !AwaitStart()) return;
     load_->Promise(promises_.answer_ns);
+    snapshots_->Promise(promises_.snapshot_ns);
     // Still under load for a while: it must go on as before.
     const uint64_t before = load_->answered();
     if (!Await("an answer", kPatienceNs, [&] { return load_->answered() >= before + 20; })) return;
     load_->Stop();
+    snapshots_->Stop();
     if (!Await("the answer to every request", promises_.answer_ns,
                [this] { return load_->idle(); })) {
       return;
     }
+    if (!Await("the answer to every request about snapshots", promises_.snapshot_ns,
+               [this] { return snapshots_->idle(); })) {
+      return;
+    }
     if (kFeatures.resync && !AwaitRedundancy()) return;
+    snapshots_->Settle();
+    if (!Await("a snapshot", promises_.snapshot_ns, [this] { return snapshots_->settled(); })) {
+      return;
+    }
     load_->ReadAll();
     if (!Await("reading all back", kPatienceNs, [this] { return load_->read_all_done(); })) return;
     if (rot_->flips() > 0 && !Scrub()) return;
     // In the last round only: the others shall go on from all that may be left of a clean stop.
-    const bool rests = round + 1 == rounds_;
+    const bool rests = round + 1 == rounds_ && AllMembers();
     if (rests && !Rest()) return;
     // A stop before this one may have left blocks without their checksums: it computes none.
     StopAndCompare(round, rests && round == 0);
@@ -192,12 +213,13 @@ class Scenario {
 
   // Left alone a volume comes to rest, and from then on takes no more memory.
   bool Rest() {
-    const uint64_t limit_ns = options_.idle_ns + kRestNs;
+    const bool snapshots = snapshots_->matched();
+    const uint64_t limit_ns = options_.idle_ns + kRestNs + (snapshots ? promises_.merged_ns : 0);
     const uint64_t end_ns = world_.now_ns() + limit_ns;
     std::string unrest = "?";
     while (!unrest.empty() && world_.now_ns() < end_ns && !world_.failed()) {
       world_.RunUntil(world_.now_ns() + kLookNs);
-      unrest = checks_->Unrest();
+      unrest = checks_->Unrest(snapshots);
     }
     if (world_.failed()) return false;
     if (!unrest.empty()) {
@@ -214,7 +236,8 @@ class Scenario {
                      " bytes more are allocated after " + std::to_string(kIdleNs / kNsPerSecond) +
                      " s");
     }
-    if (unrest = checks_->Unrest(); !unrest.empty()) world_.Finding("at rest, and then: " + unrest);
+    if (unrest = checks_->Unrest(snapshots); !unrest.empty())
+      world_.Finding("at rest, and then: " + unrest);
     return !world_.failed();
   }
 
@@ -250,55 +273,18 @@ class Scenario {
     }
     if (cluster_->engine() == engine && engine->clean()) {
       const wire::Record record = engine->engine().Report().record;
-      Compare(record);
-      if (!world_.failed()) checks_->ClosedClean(record, all_sums);
+      // A merge goes on whether an engine is there or not.
+      if (!Await("the end of a merge", promises_.merged_ns,
+                 [&] { return checks_->Readable(record.members); })) {
+        return;
+      }
+      checks_->ClosedClean(record, all_sums);
+      if (!world_.failed()) snapshots_->ClosedClean(record.members);
     }
     if (world_.failed() || round + 1 == rounds_) return;
     if (nemesis_->flips()) rot_->Strike(world_.random.Between(1, 30), world_.random.Chance(1, 8));
     cluster_->KillEngine(0);
     if (world_.random.Chance(1, 2)) AttachAnywhere();
-  }
-
-  // The members were closed as equal: they must be, byte by byte.
-  void Compare(const wire::Record& record) {
-    const Inode* first = nullptr;
-    std::string first_name;
-    for (size_t i = 0; i < cluster_->replica_count(); ++i) {
-      if (!record.members.Contains(0x10 + i)) continue;
-      Machine& machine = cluster_->replica_machine(i);
-      InodePtr head;
-      if (machine.disk.Lookup(cluster_->HeadPath(i), &head) < 0) {
-        world_.Finding("the head of " + machine.name() + " is gone");
-        return;
-      }
-      if (Disk::NeedsSync(*head)) {
-        world_.Finding("the head of " + machine.name() + " was closed clean and is not synced");
-        return;
-      }
-      Keep(head);
-      if (first == nullptr) {
-        first = head.get();
-        first_name = machine.name();
-        continue;
-      }
-      for (const Inode* inode : {first, static_cast<const Inode*>(head.get())}) {
-        for (const auto& [block, page] : inode->pages) {
-          if (std::memcmp(DataOf(*first, block), DataOf(*head, block), kBlockBytes) == 0) continue;
-          if (rot_->IsLost(block)) continue;
-          world_.Finding("closed clean, and " + first_name + " and " + machine.name() +
-                         " differ in block " + std::to_string(block));
-          return;
-        }
-      }
-    }
-  }
-
-  // As programs see it.
-  static const std::byte* DataOf(const Inode& file, uint64_t block) {
-    static constexpr std::byte kZeros[kBlockBytes] = {};
-    const auto page = file.pages.find(block);
-    const bool holds = page != file.pages.end() && page->second.kind == PageKind::kData;
-    return holds ? page->second.data.get() : kZeros;
   }
 
   World world_;
@@ -310,13 +296,14 @@ class Scenario {
   std::unique_ptr<Rot> rot_;
   std::unique_ptr<Checks> checks_;
   std::unique_ptr<Load> load_;
+  std::unique_ptr<Snapshots> snapshots_;
   std::unique_ptr<Nemesis> nemesis_;
 };
 
 }  // namespace
 
-Outcome RunSeed(uint64_t seed, bool trace) {
-  auto scenario = std::make_shared<Scenario>(seed, trace);
+Outcome RunSeed(uint64_t seed, bool trace, std::optional<uint64_t> block) {
+  auto scenario = std::make_shared<Scenario>(seed, trace, block);
   // Processes that were killed refer to it.
   Keep(scenario);
   return scenario->Run();

@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <optional>
 #include <string>
 
 namespace ankole::sim {
@@ -14,7 +15,8 @@ struct Outcome {
   uint64_t fingerprint = 0;  // the same each time
 };
 
-// One run: a cluster, its load and its faults, all by the seed.
-Outcome RunSeed(uint64_t seed, bool trace);
+// One run: a cluster, its load and its faults, all by the seed. `block`: the trace tells what
+// becomes of that block of the volume.
+Outcome RunSeed(uint64_t seed, bool trace, std::optional<uint64_t> block = std::nullopt);
 
 }  // namespace ankole::sim

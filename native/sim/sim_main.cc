@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -18,7 +19,7 @@
 #include "sim/scenario.h"
 
 // sim --seeds N [--from S] [--jobs J]   runs seeds S to S + N - 1, each in a process of its own
-// sim --seed S                          runs one, with a trace
+// sim --seed S [--block B]              runs one, with a trace, in which is what replicas have of B
 // … --mutant NAME                       with that part broken (a build with ANKOLE_MUTANTS)
 namespace {
 
@@ -30,6 +31,7 @@ struct Arguments {
   uint64_t from = 1;
   uint64_t seed = 0;
   bool one = false;
+  std::optional<uint64_t> block;
   unsigned long jobs = 1;
   bool first = false;  // stop at the first finding
 };
@@ -63,6 +65,8 @@ bool Parse(int argc, char** argv, Arguments* arguments) {
       arguments->from = number;
     } else if (name == "--jobs" && number > 0 && number <= 256) {
       arguments->jobs = number;
+    } else if (name == "--block") {
+      arguments->block = number;
     } else if (name == "--seed") {
       arguments->seed = number;
       arguments->one = true;
@@ -207,8 +211,8 @@ void ReserveHeap(char** argv) {
   (void)execv("/proc/self/exe", argv);
 }
 
-int RunOne(uint64_t seed) {
-  const ankole::sim::Outcome outcome = ankole::sim::RunSeed(seed, true);
+int RunOne(uint64_t seed, std::optional<uint64_t> block) {
+  const ankole::sim::Outcome outcome = ankole::sim::RunSeed(seed, true, block);
   if (!outcome.finding.empty())
     std::printf("seed %llu: %s\n", static_cast<unsigned long long>(seed), outcome.finding.c_str());
   std::printf(
@@ -230,8 +234,8 @@ int main(int argc, char** argv) {
   if (!Parse(argc, argv, &arguments)) {
     std::fprintf(stderr,
                  "usage: sim --seeds N [--from S] [--jobs J] [--first]   many seeds\n"
-                 "       sim --seed S                                    one, with a trace\n");
+                 "       sim --seed S [--block B]                        one, with a trace\n");
     return 2;
   }
-  return arguments.one ? RunOne(arguments.seed) : RunMany(arguments);
+  return arguments.one ? RunOne(arguments.seed, arguments.block) : RunMany(arguments);
 }

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -34,6 +35,8 @@ class World {
   // text is built for it.
   bool tracing() const { return tracing_; }
   void set_tracing(bool tracing) { tracing_ = tracing; }
+  // A block of the volume that the trace is to tell of whenever what replicas have of it changes.
+  std::optional<uint64_t> traced_block;
   void Trace(const std::string& who, const std::string& what);
 
   // Something that must not be. The run ends with the first one.

@@ -52,11 +52,14 @@ function simulate(from, count, ...more) {
 }
 
 /**
- * What clients were told wrongly, replicas that are not the same, and data that the next loss of power would take without a
- * trace. What got stuck, failed or fell over proves nothing of the checkers of data.
+ * What clients were told wrongly, replicas and snapshots that are not the same, and data that the next loss of power would take
+ * without a trace. What got stuck, failed or fell over proves nothing of the checkers of data.
  */
 function counts({ text }) {
-  return /sector \d+ |two epochs acknowledge|differ in block|its region is clean/.test(text)
+  return (
+    /sector \d+ |two epochs acknowledge|differ in block|its region is clean/.test(text) ||
+    /has snapshot |does not have (it|snapshot)|members have it|shows it/.test(text)
+  )
 }
 
 /** The first of the findings among the seeds that this mutant is to blame for: as the code is, the same seed has none. */

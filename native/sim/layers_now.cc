@@ -1,0 +1,206 @@
+#include "sim/layers_now.h"
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "base/crc32c.h"
+#include "replica/mask_file.h"
+#include "replica/record_file.h"
+#include "replica/sum_file.h"
+#include "sim/still_files.h"
+
+namespace ankole::sim {
+namespace {
+
+constexpr char kMergeJournal[] = "merge";
+
+Status ReadMasks(io::FileSystem& files, const std::string& path, uint64_t blocks,
+                 std::vector<bool>* masked) {
+  Result<replica::MaskFile> masks = replica::MaskFile::Open(files, path, blocks);
+  if (!masks.ok()) {
+    return masks.status().code() == ErrorCode::kNotFound ? Status::Ok() : masks.status();
+  }
+  masks.value().ForEachRun([&](uint64_t block, uint64_t count) {
+    masked->resize(blocks);
+    std::fill_n(masked->begin() + static_cast<ptrdiff_t>(block), count, true);
+  });
+  masks.value().Close(files);
+  return Status::Ok();
+}
+
+}  // namespace
+
+Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, uint64_t size_bytes) {
+  StillFiles files(disk);
+  const Result<std::vector<std::string>> listed = files.List(directory);
+  if (!listed.ok()) return listed.status();
+  const std::set<std::string> there(listed.value().begin(), listed.value().end());
+  LayersNow layers;
+  layers.disk_ = &disk;
+  const auto inode = [&](const std::string& name) {
+    InodePtr found;
+    return disk.Lookup(directory + "/" + name, &found) < 0 ? nullptr : found;
+  };
+  // With nothing but a head no file needs to be read.
+  const auto snapshot = there.lower_bound("volume-snap-");
+  if (snapshot == there.end() || !snapshot->starts_with("volume-snap-")) {
+    const auto head = there.lower_bound("volume-head-");
+    if (head == there.end() || !replica::IsHeadName(*head)) {
+      return Status(ErrorCode::kNotFound, directory + ": there is no head");
+    }
+    Layer layer;
+    layer.meta.name = *head;
+    layer.data = inode(*head);
+    layer.sums = inode(*head + std::string(replica::kSumSuffix));
+    layers.chain_.push_back(std::move(layer));
+    return layers;
+  }
+  const auto read = [&](const std::string& name) {
+    return io::ReadWholeFile(files, directory + "/" + name, kMetadataBytesMax);
+  };
+  if (there.contains(kMergeJournal)) {
+    const Result<std::string> text = read(kMergeJournal);
+    const Result<Json> journal = text.ok() ? Json::Parse(text.value()) : text.status();
+    if (!journal.ok()) return journal.status();
+    const Result<bool> names = journal.value().Bool("names", false);
+    if (!names.ok()) return names.status();
+    if (names.value()) return Status(ErrorCode::kBusy, directory + ": a merge gives names");
+  }
+  const Result<std::string> text = read(std::string(replica::kVolumeMetaName));
+  if (!text.ok()) return text.status();
+  const Result<replica::VolumeMeta> volume = replica::VolumeMeta::Parse(text.value());
+  if (!volume.ok()) return volume.status();
+  const Result<replica::RecordState> record =
+      replica::RecordFile::Read(files, directory + "/" + std::string(replica::kRecordName));
+  if (!record.ok()) return record.status();
+  // From a switch until its files have their names the record is ahead of volume.meta.
+  std::string name = volume.value().head;
+  if (record.value().head != 0) name = replica::HeadName(record.value().head - 1);
+  if (!there.contains(name)) name = volume.value().head;
+  const std::string& before = volume.value().head;
+  layers.named_ = name == before;
+  const uint64_t blocks = DivideUp(size_bytes, kBlockBytes);
+  while (!name.empty()) {
+    const std::string meta_name = name + std::string(replica::kMetaSuffix);
+    const Result<std::string> meta_text = read(meta_name);
+    if (!meta_text.ok()) return meta_text.status();
+    Result<replica::LayerMeta> meta = replica::LayerMeta::Parse(meta_name, meta_text.value());
+    if (!meta.ok()) return meta.status();
+    Layer layer;
+    layer.meta = meta.Take();
+    // The layer that was the head may be called so still, or some of its files.
+    const bool renamed = layers.chain_.size() == 1 && !layers.named_;
+    const auto path = [&](std::string_view suffix) {
+      const std::string own = name + std::string(suffix);
+      return renamed && !there.contains(own) ? before + std::string(suffix) : own;
+    };
+    layer.data = inode(path(""));
+    layer.sums = inode(path(replica::kSumSuffix));
+    if (layer.data == nullptr) {
+      return Status(ErrorCode::kNotFound, directory + ": layer " + name + " has no data");
+    }
+    const Status masks =
+        ReadMasks(files, directory + "/" + path(replica::kMaskSuffix), blocks, &layer.masked);
+    if (!masks.ok()) return masks;
+    layer.sealed =
+        !layers.chain_.empty() && !(layers.chain_.size() == 1 && record.value().unsealed);
+    name = layer.meta.parent;
+    layers.chain_.push_back(std::move(layer));
+    if (layers.chain_.size() > there.size()) {
+      return Status(ErrorCode::kCorrupt, directory + ": its layers go round in circles");
+    }
+  }
+  return layers;
+}
+
+std::optional<size_t> LayersNow::Find(const std::string& snapshot) const {
+  for (size_t i = 1; i < chain_.size(); ++i) {
+    if (chain_[i].snapshot() == snapshot) return i;
+  }
+  return std::nullopt;
+}
+
+LayersNow::Place LayersNow::PlaceOf(uint64_t block, size_t from) const {
+  for (size_t i = from; i < chain_.size(); ++i) {
+    const Layer& layer = chain_[i];
+    const auto page = layer.data->pages.find(block);
+    if (page != layer.data->pages.end() && page->second.kind == PageKind::kData) {
+      return {i, &page->second};
+    }
+    // The bottom has nothing to hide.
+    if (i + 1 < chain_.size() && !layer.masked.empty() && layer.masked[block]) return {i, nullptr};
+  }
+  return {chain_.size() - 1, nullptr};
+}
+
+const std::byte* LayersNow::DataOf(uint64_t block, size_t from) const {
+  static constexpr std::byte kZeros[kBlockBytes] = {};
+  const Place place = PlaceOf(block, from);
+  const bool data = place.page != nullptr && place.page->kind == PageKind::kData;
+  return data ? place.page->data.get() : kZeros;
+}
+
+uint32_t LayersNow::SumOf(uint64_t block, const Place& place) const {
+  // A block is marked as bad in the layer that was the head then.
+  for (size_t i = 0; i <= place.layer; ++i) {
+    const uint32_t sum = SumOfLayer(i, block);
+    if (i == place.layer || sum == replica::kSumBad) return sum;
+  }
+  return replica::kSumNone;
+}
+
+uint32_t LayersNow::SumOfLayer(size_t at, uint64_t block) const {
+  const Inode* const file = chain_[at].sums.get();
+  const uint64_t region = block / replica::kRegionBlocks;
+  replica::SumPage page = {};
+  if (file == nullptr) return replica::kSumNone;
+  (void)disk_->Read(*file, replica::SumPageOffset(region), &page, sizeof(page));
+  const bool whole = replica::CheckSumPage(page, region) == replica::SumPageState::kWhole;
+  return whole ? page.sums[block % replica::kRegionBlocks] : replica::kSumNone;
+}
+
+std::vector<uint64_t> LayersNow::Blocks(size_t from) const {
+  std::vector<uint64_t> blocks;
+  for (size_t i = from; i < chain_.size(); ++i) {
+    for (const auto& [block, page] : chain_[i].data->pages) {
+      if (page.kind == PageKind::kData) blocks.push_back(block);
+    }
+  }
+  std::sort(blocks.begin(), blocks.end());
+  blocks.erase(std::unique(blocks.begin(), blocks.end()), blocks.end());
+  return blocks;
+}
+
+std::string LayersNow::Describe(uint64_t block) const {
+  static constexpr const char* kKinds[] = {"hole", "unwritten", "data"};
+  std::string text;
+  for (size_t i = 0; i < chain_.size(); ++i) {
+    const Layer& layer = chain_[i];
+    const auto page = layer.data->pages.find(block);
+    std::string has;
+    if (page != layer.data->pages.end()) {
+      has = std::string(" ") + kKinds[static_cast<size_t>(page->second.kind)];
+      if (page->second.kind == PageKind::kData) {
+        has += " of CRC " + std::to_string(Crc32c(page->second.data.get(), kBlockBytes));
+      }
+      if (page->second.differs) has += ", not synced";
+    }
+    if (!layer.masked.empty() && layer.masked[block]) has += " masked";
+    const uint32_t sum = SumOfLayer(i, block);
+    if (sum > replica::kSumBad) has += " to be of CRC " + std::to_string(sum);
+    if (sum == replica::kSumBad) has += " marked bad";
+    if (has.empty() && i > 0) continue;
+    text += (text.empty() ? "" : ", ") + layer.meta.name + (layer.meta.removed ? " (removed)" : "");
+    text += (i > 0 && !layer.sealed ? " (not sealed):" : ":") + has;
+  }
+  return text;
+}
+
+std::vector<replica::LayerMeta> LayersNow::Metas(size_t from) const {
+  std::vector<replica::LayerMeta> metas;
+  for (size_t i = from; i < chain_.size(); ++i) metas.push_back(chain_[i].meta);
+  return metas;
+}
+
+}  // namespace ankole::sim
