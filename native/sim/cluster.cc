@@ -44,15 +44,15 @@ std::string Cluster::DirectoryOf(size_t replica) const {
   return replica::ReplicaDirectory("/disk", kVolumeName, replicas_[replica].id);
 }
 
-Result<LayersNow> Cluster::LayersOf(size_t replica) const {
-  return LayersNow::Read(replicas_[replica].machine->disk, DirectoryOf(replica),
-                         options.size_bytes);
+Result<LayersNow> Cluster::LayersOf(size_t replica, bool while_named) const {
+  return LayersNow::Read(replicas_[replica].machine->disk, DirectoryOf(replica), options.size_bytes,
+                         while_named);
 }
 
 void Cluster::TraceBlock(uint64_t block, bool changes) {
   if (!world.tracing()) return;
   for (size_t i = 0; i < replicas_.size(); ++i) {
-    const Result<LayersNow> layers = LayersOf(i);
+    const Result<LayersNow> layers = LayersOf(i, true);
     std::string text = layers.ok() ? layers.value().Describe(block) : layers.status().message();
     if (changes && text == replicas_[i].block) continue;
     world.Trace(replicas_[i].machine->name(), "block " + std::to_string(block) + ": " + text);

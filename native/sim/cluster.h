@@ -80,7 +80,7 @@ class Cluster {
   const std::vector<std::unique_ptr<Machine>>& machines() const { return machines_; }
   std::string DirectoryOf(size_t replica) const;
   // As its files are now.
-  Result<LayersNow> LayersOf(size_t replica) const;
+  Result<LayersNow> LayersOf(size_t replica, bool while_named = false) const;
   // For traces: what each replica has of the block, in which layer.
   void TraceBlock(uint64_t block) { TraceBlock(block, false); }
 

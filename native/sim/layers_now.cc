@@ -14,6 +14,14 @@ namespace ankole::sim {
 namespace {
 
 constexpr char kMergeJournal[] = "merge";
+constexpr char kMergedSuffix[] = ".merged";
+
+// Two layers of which the upper one's files are being named: the lower one goes.
+struct Merged {
+  std::string lower;
+  std::string upper;
+  std::string parent;  // of the lower one
+};
 
 Status ReadMasks(io::FileSystem& files, const std::string& path, uint64_t blocks,
                  std::vector<bool>* masked) {
@@ -31,7 +39,8 @@ Status ReadMasks(io::FileSystem& files, const std::string& path, uint64_t blocks
 
 }  // namespace
 
-Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, uint64_t size_bytes) {
+Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, uint64_t size_bytes,
+                                  bool while_named) {
   StillFiles files(disk);
   const Result<std::vector<std::string>> listed = files.List(directory);
   if (!listed.ok()) return listed.status();
@@ -59,13 +68,20 @@ Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, uint
   const auto read = [&](const std::string& name) {
     return io::ReadWholeFile(files, directory + "/" + name, kMetadataBytesMax);
   };
+  Merged merged;
   if (there.contains(kMergeJournal)) {
     const Result<std::string> text = read(kMergeJournal);
     const Result<Json> journal = text.ok() ? Json::Parse(text.value()) : text.status();
     if (!journal.ok()) return journal.status();
     const Result<bool> names = journal.value().Bool("names", false);
     if (!names.ok()) return names.status();
-    if (names.value()) return Status(ErrorCode::kBusy, directory + ": a merge gives names");
+    if (names.value() && !while_named) {
+      return Status(ErrorCode::kBusy, directory + ": a merge gives names");
+    }
+    if (names.value()) {
+      merged = {journal.value().String("lower").value(), journal.value().String("upper").value(),
+                journal.value().String("parent").value()};
+    }
   }
   const Result<std::string> text = read(std::string(replica::kVolumeMetaName));
   if (!text.ok()) return text.status();
@@ -93,6 +109,12 @@ Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, uint
     const bool renamed = layers.chain_.size() == 1 && !layers.named_;
     const auto path = [&](std::string_view suffix) {
       const std::string own = name + std::string(suffix);
+      // Or is merged with the one below, whose files get its name.
+      if (name == merged.upper) {
+        const bool sums = suffix == replica::kSumSuffix;
+        const std::string from = sums ? own + kMergedSuffix : merged.lower + std::string(suffix);
+        if (there.contains(from)) return from;
+      }
       return renamed && !there.contains(own) ? before + std::string(suffix) : own;
     };
     layer.data = inode(path(""));
@@ -105,6 +127,7 @@ Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, uint
     if (!masks.ok()) return masks;
     layer.sealed =
         !layers.chain_.empty() && !(layers.chain_.size() == 1 && record.value().unsealed);
+    if (name == merged.upper) layer.meta.parent = merged.parent;
     name = layer.meta.parent;
     layers.chain_.push_back(std::move(layer));
     if (layers.chain_.size() > there.size()) {

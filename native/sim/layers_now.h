@@ -25,8 +25,10 @@ class LayersNow {
     std::string snapshot() const { return replica::SnapshotNameOf(meta.name); }
   };
 
-  // kBusy while files are being given other names: then nobody can tell what they are.
-  static Result<LayersNow> Read(Disk& disk, const std::string& directory, uint64_t size_bytes);
+  // kBusy while files are being given other names, unless `while_named`: then the layers are those
+  // that they are given to, but programs do not find them under these.
+  static Result<LayersNow> Read(Disk& disk, const std::string& directory, uint64_t size_bytes,
+                                bool while_named);
 
   // The head first.
   const std::vector<Layer>& chain() const { return chain_; }

@@ -17,20 +17,15 @@ constexpr uint64_t kRegionBlocks = replica::kRegionBlocks;
 
 Rot::Rot(Cluster& cluster) : cluster_(cluster), random_(cluster.world.random.Next()) {}
 
-const Rot::Known& Rot::KnownOf(size_t replica) const {
+// Null: it has none.
+const LayersNow* Rot::LayersOf(size_t replica) const {
   Known& known = known_[replica];
   const uint64_t lost_tick = cluster_.replica_machine(replica).lost_tick;
   if (known.events != cluster_.world.events() || known.lost_tick != lost_tick) {
-    Result<LayersNow> layers = cluster_.LayersOf(replica);
-    known = {cluster_.world.events(), lost_tick, layers.status().code() == ErrorCode::kBusy, {}};
+    Result<LayersNow> layers = cluster_.LayersOf(replica, true);
+    known = {cluster_.world.events(), lost_tick, {}};
     if (layers.ok()) known.layers = layers.Take();
   }
-  return known;
-}
-
-// Null: it has none, or they are being renamed.
-const LayersNow* Rot::LayersOf(size_t replica) const {
-  const Known& known = KnownOf(replica);
   return known.layers ? &*known.layers : nullptr;
 }
 
@@ -140,9 +135,7 @@ bool Rot::FlipOne(uint64_t block, size_t replica) {
 }
 
 void Rot::Strike(size_t blocks, bool everywhere) {
-  std::erase_if(standing_, [this](const auto& each) {
-    return !KnownOf(each.second.replica).renamed && !IsBad(each.first, each.second);
-  });
+  std::erase_if(standing_, [this](const auto& each) { return !IsBad(each.first, each.second); });
   const size_t count = cluster_.replica_count();
   for (size_t n = 0; n < blocks; ++n) {
     const LayersNow* layers = LayersOf(random_.Below(count));
@@ -176,7 +169,6 @@ bool Rot::MayDamage(const Machine& machine) const {
 bool Rot::MayCrash(const Machine& machine) const {
   for (const auto& [block, flip] : standing_) {
     if (&cluster_.replica_machine(flip.replica) != &machine) continue;
-    if (KnownOf(flip.replica).renamed) return false;
     if (!StandsStill(flip)) continue;
     if (RegionDirty(flip.replica, block / kRegionBlocks)) return false;
   }
@@ -238,7 +230,6 @@ std::string Rot::Unrepaired() const {
     if (!cluster_.complete().members.Contains(cluster_.replica_id(flip.replica))) continue;
     const std::string what =
         "block " + std::to_string(block) + " of " + cluster_.replica_machine(flip.replica).name();
-    if (KnownOf(flip.replica).renamed) return what + ", or nobody can tell yet";
     if (!StandsStill(flip) || IsElsewhere(block, flip.replica)) continue;
     return what;
   }

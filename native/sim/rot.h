@@ -64,7 +64,6 @@ class Rot {
   struct Known {
     uint64_t events = UINT64_MAX;
     uint64_t lost_tick = 0;
-    bool renamed = false;  // files are being given other names: nothing is known
     std::optional<LayersNow> layers;
   };
   const Flip* Find(uint64_t block, size_t replica) const;
@@ -76,7 +75,6 @@ class Rot {
   bool HasChecksum(size_t replica, uint64_t block) const;
   bool RegionDirty(size_t replica, uint64_t region) const;
   bool FlipOne(uint64_t block, size_t replica);
-  const Known& KnownOf(size_t replica) const;
   const LayersNow* LayersOf(size_t replica) const;
 
   Cluster& cluster_;
