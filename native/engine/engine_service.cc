@@ -9,6 +9,11 @@
 
 namespace ankole::engine {
 
+struct EngineService::Asked : SnapshotRequest {
+  EngineService* service = nullptr;
+  int64_t number = 0;  // of the control message
+};
+
 struct IscsiOptions {
   io::Address address;
   iscsi::ServerOptions server;
@@ -24,6 +29,8 @@ constexpr uint64_t kRetryNs = kNsPerSecond;
 constexpr size_t kSerialBytesMax = 64;
 // Front ends have this long to answer what they took; then their connections are closed.
 constexpr uint64_t kFrontEndStopNs = kNsPerSecond;
+// Of requests about snapshots at once: they are served one after the other.
+constexpr size_t kSnapshotRequestsMax = 64;
 
 Json EventOf(const char* name) { return Json::Object().Set("event", name); }
 
@@ -48,6 +55,34 @@ Result<io::Address> ListenAddress(const Json& json) {
 
 Json EpochToJson(const wire::Epoch& epoch) {
   return Json::Object().Set("attachment", epoch.attachment).Set("run", epoch.run);
+}
+
+Json LayerToJson(const wire::LayerEntry& layer) {
+  return Json::Object()
+      .Set("name", layer.name)
+      .Set("parent", layer.parent)
+      .Set("createdSeconds", layer.created_seconds)
+      .Set("allocatedBytes", layer.allocated_bytes)
+      .Set("sizeBytes", layer.size_bytes)
+      .Set("removed", layer.removed)
+      .Set("userCreated", layer.user_created)
+      .Set("sealed", layer.sealed);
+}
+
+// What is wrong with the message; else `request` is as it says.
+Status ParseTake(const Json& message, SnapshotRequest* request) {
+  const Json* labels = message.Find("labels");
+  if (labels != nullptr && !labels->is_null()) {
+    if (!labels->is_object()) return {ErrorCode::kInvalidArgument, "labels must be an object"};
+    if (!labels->members().empty()) request->labels = labels->Write();
+  }
+  const Result<bool> user_created = message.Bool("userCreated", false);
+  if (!user_created.ok()) return user_created.status();
+  request->user_created = user_created.value();
+  const Result<int64_t> created = message.Integer("createdSeconds", 0, kIntegerMax, 0);
+  if (!created.ok()) return created.status();
+  request->created_seconds = static_cast<uint64_t>(created.value());
+  return Status::Ok();
 }
 
 }  // namespace
@@ -376,6 +411,60 @@ void EngineService::OnSet(int64_t request, const Json& message) {
   events_.Emit(ReplyTo(request, Json::Object()));
 }
 
+// Answered when the engine has an outcome, which may take as long as members take to flush.
+void EngineService::AskForSnapshot(int64_t request, const std::string& name, const Json& message) {
+  auto asked = std::make_unique<Asked>();
+  asked->service = this;
+  asked->number = request;
+  asked->done = [](SnapshotRequest* done) {
+    auto* self = static_cast<Asked*>(done);
+    self->service->Answer(self);
+  };
+  Status status;
+  if (name != "list-layers") {
+    Result<std::string> layer = message.String("layer");
+    status = layer.status();
+    if (layer.ok()) asked->name = layer.Take();
+  }
+  if (status.ok() && name == "take-snapshot") status = ParseTake(message, asked.get());
+  if (status.ok() && asked_.size() >= kSnapshotRequestsMax) {
+    status = {ErrorCode::kBusy, "too many requests about snapshots wait already"};
+  }
+  if (!status.ok()) {
+    events_.Emit(ReplyTo(request, status));
+    return;
+  }
+  Asked* of_engine = asked.get();
+  asked_.push_back(std::move(asked));
+  if (name == "take-snapshot") {
+    engine_->TakeSnapshot(of_engine);
+  } else if (name == "delete-snapshot") {
+    engine_->DeleteSnapshot(of_engine);
+  } else {
+    engine_->ListLayers(of_engine);
+  }
+}
+
+void EngineService::Answer(Asked* asked) {
+  const auto found = std::find_if(asked_.begin(), asked_.end(),
+                                  [&](const auto& other) { return other.get() == asked; });
+  CHECK(found != asked_.end());
+  const std::unique_ptr<Asked> owned = std::move(*found);
+  asked_.erase(found);
+  if (!owned->status.ok()) {
+    events_.Emit(ReplyTo(owned->number, owned->status));
+    return;
+  }
+  Json result = Json::Object().Set("members", static_cast<uint64_t>(owned->members));
+  if (owned->what == SnapshotRequest::What::kTake) result.Set("pauseNs", owned->pause_ns);
+  if (owned->what == SnapshotRequest::What::kList) {
+    Json layers = Json::Array();
+    for (const wire::LayerEntry& layer : owned->layers) layers.Append(LayerToJson(layer));
+    result.Set("layers", std::move(layers));
+  }
+  events_.Emit(ReplyTo(owned->number, std::move(result)));
+}
+
 void EngineService::OnRequest(int64_t request, const std::string& name, const Json& message) {
   if (name == "counters") {
     Json counters = engine_->CountersJson();
@@ -393,6 +482,8 @@ void EngineService::OnRequest(int64_t request, const std::string& name, const Js
     StartScrub(request, message);
   } else if (name == "set") {
     OnSet(request, message);
+  } else if (name == "take-snapshot" || name == "delete-snapshot" || name == "list-layers") {
+    AskForSnapshot(request, name, message);
   } else if (name == "stop-scrub") {
     engine_->StopScrub();
     events_.Emit(ReplyTo(request, engine_->ScrubJson()));

@@ -2,6 +2,8 @@
 
 #include <map>
 #include <memory>
+#include <string>
+#include <vector>
 
 #include "base/service.h"
 #include "engine/engine.h"
@@ -59,6 +61,10 @@ class EngineService final : public Service, Engine::Observer {
   void OnRequest(int64_t request, const std::string& name, const Json& message);
   void StartScrub(int64_t request, const Json& message);
   void OnSet(int64_t request, const Json& message);
+  // A request about snapshots that the engine has not answered yet.
+  struct Asked;
+  void AskForSnapshot(int64_t request, const std::string& name, const Json& message);
+  void Answer(Asked* asked);
   void OnAnswer(int64_t question, const Json& message);
   void BeginStop();
   void StopEngine();
@@ -84,6 +90,8 @@ class EngineService final : public Service, Engine::Observer {
   bool stopping_ = false;
   int front_ends_stopping_ = 0;
   int64_t stop_request_ = -1;
+  // Invariant: empty once the engine has stopped, as it answers all.
+  std::vector<std::unique_ptr<Asked>> asked_;
 };
 
 Json RecordToJson(const wire::Record& record);

@@ -6,7 +6,7 @@
 #include <map>
 
 #include "base/bytes.h"
-#include "engine/engine_testing.h"
+#include "engine/several_testing.h"
 #include "iscsi/server_testing.h"
 
 namespace ankole::engine::testing {
@@ -208,10 +208,16 @@ TEST(engine_service, StopsInTimeWhileRequestsOfItsClientsWait) {
 // An engine with both front ends over a replica that answers.
 struct ServiceBench {
   explicit ServiceBench(const Json& iscsi) : reactor(bench.reactor()), events(bench) {
-    RealReplica& replica = bench.AddReal();
+    Start(GoodConfig(bench.AddReal().address()).Set("iscsi", iscsi));
+  }
+  // Over a replica that does as the test says.
+  ServiceBench() : reactor(bench.reactor()), events(bench) {
+    replica = &bench.AddScripted();
+    Start(GoodConfig(replica->address()));
+  }
+  void Start(const Json& config) {
     bench.On([&] {
-      auto made =
-          EngineService::Make(reactor, GoodConfig(replica.address()).Set("iscsi", iscsi), events);
+      auto made = EngineService::Make(reactor, config, events);
       CHECK(made.ok());
       service = made.Take();
       events.service = service.get();
@@ -235,10 +241,18 @@ struct ServiceBench {
     return result != nullptr ? *result : Json();
   }
 
+  // The code of the error that it answered.
+  std::string Refused(int number) {
+    EXPECT(bench.Until([&] { return events.replies.count(number) != 0; }));
+    const Json* error = events.replies[number].Find("error");
+    return error != nullptr ? error->String("code", "").Take() : "none";
+  }
+
   Bench bench;
   HostReactor reactor;
   Events events;
   std::unique_ptr<Service> service;
+  ScriptedReplica* replica = nullptr;
 };
 
 TEST(engine_service, ServesIscsiBesideNbd) {
@@ -288,6 +302,74 @@ TEST(engine_service, SettingsAndScrubsAreAskedForWhileItRuns) {
     EXPECT_EQ(ended.Integer("regionsDone", 0, 100).Take(),
               int64_t{Bench::kSizeBytes / kRegionBytes});
   });
+}
+
+TEST(engine_service, SnapshotsAreTakenListedAndDeleted) {
+  ServiceBench x;
+  ASSERT(x.bench.Until([&] { return x.events.port != 0; }));
+  const Json wanted = Json::Object()
+                          .Set("layer", "monday-0011aabb")
+                          .Set("labels", Json::Object().Set("app", "db"))
+                          .Set("userCreated", true)
+                          .Set("createdSeconds", 1'780'000'000);
+  const Json taken = x.Ask("take-snapshot", 2, wanted);
+  EXPECT_EQ(taken.Integer("members", 0, 8, -1).Take(), 1);
+  EXPECT(taken.Integer("pauseNs", 0, 1'000'000'000'000, -1).Take() > 0);
+  x.Post("take-snapshot", 3, wanted);
+  EXPECT_EQ(x.Refused(3), "already-exists");
+  const Json listed = x.Ask("list-layers", 4, Json::Object());
+  const Json* layers = listed.Find("layers");
+  ASSERT(layers != nullptr && layers->items().size() == 2);
+  const Json& monday = layers->items()[0];
+  EXPECT_EQ(monday.String("name", "").Take(), "monday-0011aabb");
+  EXPECT_EQ(monday.String("parent", "none").Take(), "");
+  EXPECT(monday.Bool("sealed", false).Take() && !monday.Bool("removed", true).Take());
+  EXPECT_EQ(layers->items()[1].String("name", "none").Take(), "");
+  EXPECT_EQ(layers->items()[1].String("parent", "").Take(), "monday-0011aabb");
+  const Json deleted = x.Ask("delete-snapshot", 5, Json::Object().Set("layer", "monday-0011aabb"));
+  EXPECT_EQ(deleted.Integer("members", 0, 8, -1).Take(), 1);
+  EXPECT(deleted.Find("pauseNs") == nullptr);
+}
+
+TEST(engine_service, ABadRequestAboutSnapshotsIsRefused) {
+  ServiceBench x;
+  ASSERT(x.bench.Until([&] { return x.events.port != 0; }));
+  const Json good = Json::Object().Set("layer", "monday");
+  int number = 10;
+  for (const Json& bad : {
+           Json::Object(),
+           Json::Object().Set("layer", 7),
+           Json::Object().Set("layer", "../etc"),
+           Json(good).Set("labels", "app=db"),
+           Json(good).Set("labels", Json::Array()),
+           Json(good).Set("labels", Json::Object().Set("a", std::string(5000, 'x'))),
+           Json(good).Set("userCreated", "yes"),
+           Json(good).Set("createdSeconds", -1),
+       }) {
+    x.Post("take-snapshot", ++number, bad);
+    EXPECT_EQ(x.Refused(number), "invalid-argument");
+  }
+  x.Post("delete-snapshot", 8, Json::Object());
+  EXPECT_EQ(x.Refused(8), "invalid-argument");
+}
+
+// The replica does not answer: whoever asked is told all the same, before the engine is gone.
+TEST(engine_service, RequestsAboutSnapshotsThatWaitAreAnsweredWhenItStops) {
+  ServiceBench x;
+  ASSERT(x.bench.Until([&] { return x.events.port != 0; }));
+  x.bench.On([&] {
+    x.replica->verdict = [](const wire::Header& header) {
+      return Hold(header.opcode == wire::Opcode::kPrepare);
+    };
+  });
+  for (int number = 100; number < 165; ++number) {
+    const Json message = Json::Object().Set("layer", "layer-" + std::to_string(number));
+    x.Post("take-snapshot", number, message);
+  }
+  EXPECT_EQ(x.Refused(164), "busy");
+  x.Post("stop", 1);
+  for (int number = 100; number < 164; ++number) EXPECT(x.Refused(number) != "none");
+  EXPECT(x.bench.Until([&] { return x.events.stopped; }, 4700));
 }
 
 TEST(engine_service, APortOfIscsiThatIsTakenIsReportedAndWaitedFor) {

@@ -8,6 +8,7 @@ import type {
   EngineCounters,
   EngineEvent,
   IoBackend,
+  Layer,
   PortalCounters,
   PortalEvent,
   Reply,
@@ -36,6 +37,7 @@ export interface AgentOptions {
 }
 
 const countersLimitMs = 1_000
+const layersLimitMs = 2_000
 
 /** Together, with engines and portal at once, under the 5 s in which a node stops, with what it takes to kill the rest. */
 const stopLimitMs = { engine: 3_000, portal: 3_000, 'disk-host': 1_500 } as const
@@ -114,6 +116,11 @@ export class Agent {
       ...{ engines: fulfilled(engines), disks: fulfilled(disks) },
       ...(portal?.status === 'fulfilled' ? { portal: portal.value } : {}),
     }
+  }
+
+  /** Of one volume, as its engine lists them now; undefined: none serves it here. */
+  async layers(volume: string): Promise<Layer[] | undefined> {
+    return await this.#engines.get(volume)?.layers(layersLimitMs)
   }
 
   /** The engines first, clean, as they need the disk hosts for that. Under 5 s in all; what is left then is killed. */

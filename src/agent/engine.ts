@@ -9,6 +9,7 @@ import {
   type CompleteEvent,
   type EngineState,
   type IoBackend,
+  type Layer,
   type LogEvent,
   type MembershipRecord,
   type ProbeEvent,
@@ -21,6 +22,7 @@ import {
 import { engineKey, type ProcessIdentity, type ProcessKey, type SupervisorClient } from '../supervisor/index.js'
 import { endMessage, logEvent, type Logger } from './log.js'
 import type { EnginePlan, EngineReport } from './plan.js'
+import { SnapshotsController } from './snapshots.js'
 
 /** Where complete records are kept: the manager's store. */
 export interface RecordStore {
@@ -73,6 +75,7 @@ export class EngineController {
   /** What the present process was told of what may change while it runs. */
   #told: { resyncBandwidth?: number; scrub?: { id: string; bytesPerSecond: number } } = {}
   #steering = false
+  readonly #snapshots: SnapshotsController
 
   constructor(
     private readonly context: EngineContext,
@@ -83,10 +86,11 @@ export class EngineController {
     this.#report = reportOfStart(plan)
     this.key = engineKey(plan.volume)
     this.requests = new Requests((document) => context.supervisor.post(this.key, document))
+    this.#snapshots = new SnapshotsController(this.requests, context.changed)
   }
 
   report(): EngineReport {
-    return structuredClone(this.#report)
+    return structuredClone({ ...this.#report, snapshots: this.#snapshots.report() })
   }
 
   /** Level-triggered: any plan may come at any time, the same one again too. */
@@ -100,6 +104,7 @@ export class EngineController {
     this.#leaving = undefined
     this.#want()
     void this.#steer()
+    this.#steerSnapshots()
   }
 
   /** Clean; resolves when the process is gone, true if the engine is still not wanted then. */
@@ -107,6 +112,7 @@ export class EngineController {
     if (this.#leaving === undefined || limitMs !== undefined) {
       this.#set({ state: 'stopping', message: 'detaching' })
       this.#leaving = this.context.supervisor.stop(this.key, limitMs)
+      this.#steerSnapshots()
     }
     const leaving = this.#leaving
     await leaving
@@ -121,6 +127,11 @@ export class EngineController {
     return this.requests.send('counters', {}, limitMs)
   }
 
+  /** The volume's layers as its engine lists them now; undefined: it serves nobody. */
+  layers(limitMs: number): Promise<Layer[] | undefined> {
+    return this.#snapshots.layers(limitMs)
+  }
+
   onStarted(process: EngineIdentity): void {
     this.#process = process
     const { message, scrub } = this.#report
@@ -130,10 +141,12 @@ export class EngineController {
       ...{ ...reportOfStart(this.#plan), message, attachment: process.attachment, run: process.run },
       ...(scrub === undefined ? {} : { scrub }),
     })
+    this.#steerSnapshots()
   }
 
   onExited(process: EngineIdentity, reason: string, restartInMs: number | undefined): void {
     if (this.#process?.pid === process.pid) this.#process = undefined
+    this.#steerSnapshots()
     this.requests.abandon(`engine ${this.#plan.volume} ${reason}`)
     // An engine of an earlier attachment ends because this one is to follow it.
     if (process.attachment === this.#plan.attachment) this.#afterEnd(reason, restartInMs)
@@ -219,6 +232,18 @@ export class EngineController {
     this.#said = state
     this.#set({ state: reportedState(state, listens(this.#report)), message, waitsFor, members, generation })
     void this.#steer()
+    this.#steerSnapshots()
+  }
+
+  /** The process that may be asked for what the plan says; undefined: none may. */
+  #servingPid(): number | undefined {
+    const serves = this.#said === 'serving' || this.#said === 'degraded' || this.#said === 'waiting'
+    const isWanted = this.#leaving === undefined && this.#process?.attachment === this.#plan.attachment
+    return serves && isWanted ? this.#process?.pid : undefined
+  }
+
+  #steerSnapshots(): void {
+    this.#snapshots.follow(this.#plan.snapshots, this.#servingPid())
   }
 
   /** Level-triggered: tells the running engine what the plan says and it has not been told yet. */
@@ -241,9 +266,8 @@ export class EngineController {
 
   /** The next of what it has to be told. */
   #wish(): (() => Promise<void>) | undefined {
-    const { attachment, resyncBandwidth, scrub } = this.#plan
-    const serves = this.#said === 'serving' || this.#said === 'degraded' || this.#said === 'waiting'
-    if (!serves || this.#leaving !== undefined || this.#process?.attachment !== attachment) return undefined
+    const { resyncBandwidth, scrub } = this.#plan
+    if (this.#servingPid() === undefined) return undefined
     const told = this.#told
     if (resyncBandwidth !== undefined && resyncBandwidth !== told.resyncBandwidth) {
       return async () => {

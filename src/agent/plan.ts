@@ -9,11 +9,13 @@ import type {
   EngineState,
   HostPort,
   IscsiConfig,
+  Layer,
   MembershipRecord,
   PortalTarget,
   ReplicaFault,
   ScrubFindings,
   ScrubProgress,
+  TakeSnapshot,
   WaitCause,
 } from '../native/index.js'
 
@@ -63,6 +65,15 @@ export interface EnginePlan {
   resyncBandwidth?: number
   /** What the engine is to be at; absent: none. */
   scrub?: ScrubPlan
+  snapshots?: SnapshotsPlan
+}
+
+/** The layers that are named nowhere here stay as they are. */
+export interface SnapshotsPlan {
+  /** In this order. Each is asked of the engine once: whatever becomes of it, its layer's name is used up. */
+  take: TakeSnapshot[]
+  /** Layers that are deleted where there are any of these names. */
+  absent: string[]
 }
 
 /** One scrub of the volume, and how far it is known to have come. */
@@ -130,7 +141,28 @@ export interface EngineReport {
   replicas: { id: string; state: string; fault: ReplicaFault | ''; reason: string }[]
   /** The scrub that it is or was at, as it last said; absent: none. */
   scrub?: ScrubProgress
+  snapshots?: SnapshotsReport
 }
+
+export interface SnapshotsReport {
+  /** Of what the plan says to take: what the engine answered, or that it cannot answer any more. */
+  answers: TakeAnswer[]
+  /** As the engine listed them after all that it did; absent: it has not yet. Empty: its replicas know of no layers. */
+  layers?: Layer[]
+  /** The layer that the engine is asked to take right now. */
+  taking?: string
+  troubles: SnapshotTrouble[]
+}
+
+/** Why a layer that is to be absent may be there still: the last deletion of it failed, at one member at least. */
+export interface SnapshotTrouble {
+  layer: string
+  message: string
+}
+
+export type TakeAnswer = { layer: string } & (
+  { taken: true; pauseNs: number } | { taken: false; code: string; message: string }
+)
 
 export type CannotStart = Omit<CannotStartEvent, 'event'>
 

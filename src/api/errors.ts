@@ -176,6 +176,11 @@ export const controlErrors = {
     grpc: 'FAILED_PRECONDITION',
     action: 'Detach the volume from the other node first.',
   },
+  'volume-not-attached': {
+    http: 409,
+    grpc: 'FAILED_PRECONDITION',
+    action: 'Attach the volume first (`ankole volume attach NAME`).',
+  },
   'volume-deleting': {
     http: 409,
     grpc: 'FAILED_PRECONDITION',
@@ -185,6 +190,17 @@ export const controlErrors = {
     http: 503,
     grpc: 'UNAVAILABLE',
     action: 'Read what the message lacks, bring it back, and ask again; nothing was undone.',
+  },
+  'snapshot-failed': {
+    http: 503,
+    grpc: 'UNAVAILABLE',
+    action:
+      'Remove the cause that the message names, and take it again: a snapshot that failed does not hold its name.',
+  },
+  'too-many-snapshots': {
+    http: 409,
+    grpc: 'RESOURCE_EXHAUSTED',
+    action: 'Delete snapshots of the volume that are not needed (`ankole snapshot delete VOLUME NAME`).',
   },
   'salvage-not-needed': {
     http: 409,

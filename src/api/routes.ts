@@ -16,14 +16,15 @@ import {
   SalvageVolume,
   ScrubView,
   ScrubVolume,
-  timeoutSecondsDefault,
   UpdateVolume,
   VolumeList,
   VolumeName,
   VolumeView,
 } from './schemas.js'
 import type { Server } from './server.js'
+import { addSnapshotRoutes } from './snapshot-routes.js'
 import { attachmentView, nodeViews, processViews, scrubView, volumeView, type Faces, type Reports } from './views.js'
+import { explained, milliseconds, type Waited } from './waiting.js'
 
 export interface RouteOptions {
   /** Throws not-ready until there is one. */
@@ -210,6 +211,8 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
     },
   )
 
+  addSnapshotRoutes(server, current)
+
   server.get(
     '/v1/nodes',
     { schema: { summary: 'All nodes with their disks', tags: ['nodes'], response: { 200: NodeList, ...errors } } },
@@ -249,7 +252,7 @@ function attached(manager: Manager, name: string, timeoutMs: number): Promise<Vo
 }
 
 function gone(manager: Manager, uid: string, name: string, timeoutMs: number): Promise<true> {
-  return explained(manager, name, 'deleted', timeoutMs, () =>
+  return explained(manager, waited(manager, name, 'deleted'), timeoutMs, () =>
     manager.volumes().some(({ metadata }) => metadata.uid === uid) ? undefined : true,
   )
 }
@@ -261,36 +264,16 @@ function waiting(
   timeoutMs: number,
   done: (volume: Volume) => boolean,
 ): Promise<Volume> {
-  return explained(manager, name, what, timeoutMs, () => {
+  return explained(manager, waited(manager, name, what), timeoutMs, () => {
     const volume = manager.volume(name)
     return done(volume) ? volume : undefined
   })
 }
 
-/** Where the time runs out the volume's own message says what it waits for. */
-async function explained<T>(
-  manager: Manager,
-  name: string,
-  what: string,
-  timeoutMs: number,
-  check: () => T | undefined,
-): Promise<T> {
-  try {
-    return await manager.waitFor(`${what} volume ${name}`, timeoutMs, check)
-  } catch (error) {
-    if (!(error instanceof AnkoleError) || error.code !== 'timed-out') throw error
-    const { state, message } = manager.volume(name).status
-    throw new AnkoleError(
-      'timed-out',
-      `Volume ${name} is not ${what} after ${timeoutMs / 1000} s: it is ${state}${message === '' ? '' : `, ${message}`}.`,
-    )
-  }
+function waited(manager: Manager, name: string, what: string): Waited {
+  return { subject: `volume ${name}`, what, now: () => manager.volume(name).status }
 }
 
 function faulted({ metadata, status }: Volume, what: string): AnkoleError {
   return new AnkoleError('volume-faulted', `Volume ${metadata.name} cannot be ${what} now: ${status.message}.`)
-}
-
-function milliseconds(seconds: number | undefined): number {
-  return (seconds ?? timeoutSecondsDefault) * 1000
 }

@@ -1,24 +1,8 @@
 // What goes through REST: the single source of the types, of what is accepted and of the OpenAPI document. A field that
 // is not named here does not leave the process, the volumes' secrets above all.
-import { Type, type Static, type TProperties } from 'typebox'
+import { Type, type Static } from 'typebox'
+import { nullable, Strict, TimeoutSeconds } from './schema-parts.js'
 import { cacheModes, physicalBlockSizes, replicaStates, robustnesses, Salvage, volumeStates } from '../store/index.js'
-
-/** Unknown fields are refused: a misspelt one would otherwise be a wish that nobody heard. */
-function Strict<P extends TProperties>(properties: P, options: object = {}) {
-  return Type.Object(properties, { additionalProperties: false, ...options })
-}
-
-const nullable = <T extends Parameters<typeof Type.Union>[0][number]>(type: T) => Type.Union([type, Type.Null()])
-
-export const timeoutSecondsDefault = 30
-
-const TimeoutSeconds = Type.Optional(
-  Type.Number({
-    minimum: 0,
-    maximum: 600,
-    description: `How long to wait until it is done; ${timeoutSecondsDefault} if not given. What was asked for stays asked for.`,
-  }),
-)
 
 export const ErrorView = Type.Object({
   error: Type.Object({

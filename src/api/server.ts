@@ -63,7 +63,7 @@ export async function buildServer(options: ServerOptions): Promise<Server> {
     openapi: {
       openapi: '3.1.0',
       info: { title: 'Ankole', version, description: 'Distributed block storage: volumes, nodes, processes.' },
-      tags: [{ name: 'volumes' }, { name: 'nodes' }, { name: 'health' }],
+      tags: [{ name: 'volumes' }, { name: 'snapshots' }, { name: 'nodes' }, { name: 'health' }],
     },
   })
   const health = { summary: 'Whether it serves', tags: ['health'], response: { 200: HealthView, 503: HealthView } }

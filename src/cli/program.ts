@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
 import { defaultUrl } from './client.js'
+import { snapshotCommand } from './snapshot.js'
 import { statusCommand } from './status.js'
 import { upCommand } from './up.js'
 import { volumeCommand } from './volume.js'
@@ -10,6 +11,7 @@ Examples:
   ankole up                                    run it here, with a first volume
   ankole volume create data --size 10GiB       a volume with three replicas
   ankole volume attach data                    serve it, and print its address
+  ankole snapshot create data                  what it holds now, kept
   ankole status                                what runs, and where the data is
 
 Every command has its own --help, and --json where it prints something.
@@ -28,7 +30,8 @@ export function buildProgram(): Command {
     .showSuggestionAfterError()
     .showHelpAfterError('Add --help to see what there is.')
     .addHelpText('after', help)
-  for (const command of [upCommand(version), volumeCommand(), statusCommand()]) program.addCommand(command)
+  for (const command of [upCommand(version), volumeCommand(), snapshotCommand(), statusCommand()])
+    program.addCommand(command)
   inheritSettings(program)
   return program
 }

@@ -56,6 +56,13 @@ export function parseReplicaIds(text: string): string[] {
   return ids
 }
 
+/** «KEY=VALUE», on top of those before it. */
+export function parseLabel(text: string, before: Record<string, string>): Record<string, string> {
+  const at = text.indexOf('=')
+  if (at > 0) return { ...before, [text.slice(0, at)]: text.slice(at + 1) }
+  throw new InvalidArgumentError('Use KEY=VALUE, such as app=db.')
+}
+
 export function parsePhysicalBlock(text: string): PhysicalBlockBytes {
   const size = physicalBlockSizes.find((size) => String(size) === text)
   if (size !== undefined) return size

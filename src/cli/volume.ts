@@ -6,6 +6,7 @@ import { formatBytes, parseSize, physicalBlockBytesDefault, replicasMax } from '
 import type { CacheMode, PhysicalBlockBytes } from '../store/index.js'
 import { readChap, type ChapOptions } from './chap.js'
 import { Client } from './client.js'
+import { aCommand, timeoutOption, type Shared, type Waiting } from './command.js'
 import { print, printJson, table } from './output.js'
 import {
   parseBandwidth,
@@ -14,17 +15,7 @@ import {
   parsePhysicalBlock,
   parseReplicaIds,
   parseScrubPeriod,
-  parseTimeoutSeconds,
 } from './values.js'
-
-interface Shared {
-  url: string
-  json?: true
-}
-
-interface Waiting extends Shared {
-  timeout: number
-}
 
 interface CreateOptions extends Waiting, ChapOptions {
   size: string
@@ -48,16 +39,6 @@ export function volumeCommand(): Command {
   volume.addCommand(scrubCommand())
   volume.addCommand(deleteCommand())
   return volume
-}
-
-function aCommand(name: string, description: string): Command {
-  return new Command(name).description(description).option('--json', 'print JSON')
-}
-
-function timeoutOption(): Option {
-  return new Option('--timeout <time>', 'how long to wait until it is done')
-    .argParser(parseTimeoutSeconds)
-    .default(30, '30s')
 }
 
 function createCommand(): Command {

@@ -2,6 +2,7 @@
 // store. One pass looks at every volume; passes follow each other, never overlap, and run whenever something changed.
 import { randomBytes } from 'node:crypto'
 import type { EngineReport, NodeCounters, NodePlan, NodeReport } from '../agent/index.js'
+import type { Layer } from '../native/index.js'
 import { AnkoleError, messageOf } from '../api/errors.js'
 import {
   giveAttachment,
@@ -13,11 +14,11 @@ import {
   type Node,
   type ScrubFindings,
   type ScrubState,
+  type Snapshot,
   type Store,
   type Volume,
   type WatchEvent,
 } from '../store/index.js'
-import { formatHostPort, iscsiUri, nbdUri } from './addresses.js'
 import { checkChap } from './chap.js'
 import { nodePlan, type PlanOptions } from './node-plan.js'
 import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './observation.js'
@@ -25,14 +26,16 @@ import { count, place } from './placement.js'
 import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
 import { planSalvage, type SalvagePlan } from './salvage.js'
 import { assessScrub, beginScrub, endScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
+import { SnapshotKeeper, type SnapshotRequest } from './snapshot-keeper.js'
+import { logScrub, logTransition } from './transitions.js'
 import {
   checkBandwidth,
   checkName,
   checkPhysicalBlock,
   checkReplicas,
-  checkScrubPeriod,
   physicalBlockBytesDefault,
 } from './volume-spec.js'
+import { checkSettings, withSettings, type VolumeSettings } from './volume-settings.js'
 import { assess, type Assessment } from './volume-state.js'
 
 /** The part of a node's agent that the manager needs. */
@@ -42,6 +45,8 @@ export interface NodeAgent {
   onChange(listener: (report: NodeReport) => void): () => void
   /** Leaves out who does not answer in time. */
   counters(): Promise<NodeCounters>
+  /** Of one volume, as its engine lists them now; undefined: none serves it. */
+  layers(volume: string): Promise<Layer[] | undefined>
 }
 
 export interface Logger {
@@ -69,13 +74,6 @@ export interface VolumeRequest {
   chap?: Chap
 }
 
-/** What may change while a volume is; `default`: as if it had never been set. */
-export interface VolumeSettings {
-  resyncBandwidth?: number | 'default'
-  scrubPeriodSeconds?: number | 'default'
-  scrubBandwidth?: number | 'default'
-}
-
 /** After something failed, and while a volume waits for its disks. */
 const lookAgainMs = 1000
 
@@ -86,6 +84,7 @@ export class Manager {
   readonly #options: ManagerOptions
   readonly #volumes = new Map<string, Volume>()
   readonly #nodes = new Map<string, Node>()
+  readonly #snapshots: SnapshotKeeper
   readonly #plans = new Map<string, NodePlan>()
   readonly #waitingSince = new Map<string, number>()
   readonly #listeners = new Set<() => void>()
@@ -106,6 +105,7 @@ export class Manager {
     manager.#endings.push(
       store.watch('Node', (event) => manager.#onNode(event)),
       store.watch('Volume', (event) => manager.#onVolume(event)),
+      store.watch('Snapshot', (event) => manager.#onSnapshot(event)),
       ...[...agents.values()].map((agent) => agent.onChange(() => manager.#look())),
     )
     manager.#look()
@@ -114,6 +114,7 @@ export class Manager {
 
   private constructor(options: ManagerOptions) {
     this.#options = options
+    this.#snapshots = new SnapshotKeeper(options.store, options.log)
   }
 
   /** Ends all decisions; what runs goes on running. */
@@ -341,6 +342,30 @@ export class Manager {
     return { volume, progress: engine !== undefined && engine.id === current?.begunAt ? engine : current }
   }
 
+  createSnapshot(volume: string, request: SnapshotRequest): Promise<Snapshot> {
+    return this.#inTurn(() => this.#snapshots.create(this.volume(volume), request))
+  }
+
+  /** Wants it gone: its layer once the volume is attached, the space that it takes up in the background. */
+  async deleteSnapshot(volume: string, name: string): Promise<Snapshot> {
+    return await this.#snapshots.remove(this.volume(volume), name)
+  }
+
+  snapshots(volume: string): readonly Snapshot[] {
+    return this.#snapshots.of(this.volume(volume))
+  }
+
+  snapshot(volume: string, name: string): Snapshot {
+    return this.#snapshots.one(this.volume(volume), name)
+  }
+
+  /** Of an attached volume, as its engine has them now; undefined where that does not say. */
+  async layers(name: string): Promise<Layer[] | undefined> {
+    const { membership, status } = this.volume(name)
+    if (status.state !== 'attached') return undefined
+    return await this.#options.agents.get(membership.node ?? '')?.layers(name)
+  }
+
   #refuseDetached(name: string): void {
     if (this.volume(name).status.state === 'attached') return
     throw new AnkoleError(
@@ -351,10 +376,7 @@ export class Manager {
 
   /** What may change at any time. An engine that runs follows without a pause. */
   update(name: string, settings: VolumeSettings): Promise<Volume> {
-    const { resyncBandwidth, scrubPeriodSeconds, scrubBandwidth } = settings
-    if (typeof resyncBandwidth === 'number') checkBandwidth(resyncBandwidth, 'copying')
-    if (typeof scrubPeriodSeconds === 'number') checkScrubPeriod(scrubPeriodSeconds)
-    if (typeof scrubBandwidth === 'number') checkBandwidth(scrubBandwidth, 'a scrub')
+    checkSettings(settings)
     return this.#change(name, (volume) => {
       if (volume.metadata.deletionTimestamp !== undefined) throw deleting(name, 'changed')
       volume.spec = withSettings(volume.spec, settings)
@@ -412,6 +434,12 @@ export class Manager {
     this.#tell()
   }
 
+  #onSnapshot(event: WatchEvent<'Snapshot'>): void {
+    this.#snapshots.onEvent(event)
+    this.#look()
+    this.#tell()
+  }
+
   #tell(): void {
     for (const listener of [...this.#listeners]) listener()
   }
@@ -436,6 +464,7 @@ export class Manager {
         const volume = this.#volumes.get(name) // as it is now: it may have changed while others were looked at
         if (volume) await this.#bringNearer(volume, reports, scrubs.has(name))
       }
+      await this.#dropOrphans()
       this.#writePlans()
       this.#waitForScrubs()
       this.#tell()
@@ -458,10 +487,30 @@ export class Manager {
         waitedMs: this.#waitedMs(volume),
       })
       await this.#carryOut(volume, assessment, assessScrub(volume, engine, Date.now(), mayScrub))
+      if (assessment.step === 'forget') return
+      const isUnplanned = (layer: string): boolean => this.#isUnplanned(volume, layer, reports)
+      if (await this.#snapshots.bringNearer(volume, engine, isUnplanned)) this.#lookLater()
     } catch (error) {
       this.#lookLater()
       if (error instanceof AnkoleError && (error.code === 'conflict' || error.code === 'not-found')) return
       this.#options.log.error({ volume: name }, `volume cannot be brought nearer to its goal: ${messageOf(error)}`)
+    }
+  }
+
+  /** The node has followed a plan that does not ask for this layer. */
+  #isUnplanned({ metadata, membership }: Volume, layer: string, reports: ReadonlyMap<string, NodeReport>): boolean {
+    const plan = this.#plans.get(membership.node ?? '')
+    if (plan === undefined || reports.get(plan.node)?.version !== plan.version) return false
+    const engine = plan.engines.find(({ volume }) => volume === metadata.name)
+    return engine?.snapshots?.take.every((take) => take.layer !== layer) ?? true
+  }
+
+  async #dropOrphans(): Promise<void> {
+    try {
+      await this.#snapshots.dropOrphans([...this.#volumes.values()])
+    } catch (error) {
+      this.#lookLater()
+      this.#options.log.error({}, `snapshots of volumes that are gone cannot be forgotten: ${messageOf(error)}`)
     }
   }
 
@@ -491,42 +540,15 @@ export class Manager {
         next = { ...next, membership: { ...next.membership, node: null } }
         break
       case 'forget':
+        await this.#snapshots.forget(volume)
         await store.delete('Volume', name, resourceVersion)
         log.info({ volume: name }, 'volume deleted')
         return
     }
     if (JSON.stringify(next) === JSON.stringify(volume)) return
     await store.update('Volume', next)
-    this.#logTransition(volume, next)
-    this.#logScrub(next, volume.scrub?.last?.endedAt)
-  }
-
-  #logScrub({ metadata, scrub }: Volume, endedBefore: string | undefined): void {
-    const { last } = scrub ?? {}
-    if (last === undefined || last.endedAt === endedBefore) return
-    const { repairedBlocks, corruptBlocks, differingBlocks, regionsFailed } = last
-    const isFine = corruptBlocks + differingBlocks + regionsFailed === 0
-    this.#options.log[isFine ? 'info' : 'warn'](
-      { volume: metadata.name, ...last },
-      `scrub has ended: ${count(repairedBlocks, 'damaged block')} repaired, ${corruptBlocks} damaged at all replicas, ` +
-        `${differingBlocks} not the same at all`,
-    )
-  }
-
-  #logTransition(before: Volume, after: Volume): void {
-    const { log, plan } = this.#options
-    const { metadata, spec, status } = after
-    if (before.status.state === status.state) return
-    const fields = { volume: metadata.name, ...(spec.nodeID === null ? {} : { node: spec.nodeID }) }
-    if (status.state === 'attached') {
-      const portal = formatHostPort({ ...plan.iscsi.listen, host: plan.iscsi.host })
-      const addresses = { iscsi: iscsiUri(metadata.name, portal), nbd: nbdUri(after, plan.nbdHost) }
-      log.info({ ...fields, ...addresses }, 'volume attached')
-    } else if (status.state === 'detached' && before.status.state !== 'creating') {
-      log.info(fields, 'volume detached')
-    } else if (status.state === 'faulted') {
-      log.warn(fields, `volume faulted: ${status.message}`)
-    }
+    logTransition(log, this.#options.plan, volume, next)
+    logScrub(log, next, volume.scrub?.last?.endedAt)
   }
 
   #writePlans(): void {
@@ -534,7 +556,7 @@ export class Manager {
       const node = this.#nodes.get(name)
       if (!node) continue
       const before = this.#plans.get(name)
-      const wanted = nodePlan(node, this.volumes(), this.#options.plan)
+      const wanted = nodePlan(node, this.volumes(), this.#options.plan, (volume) => this.#snapshots.of(volume))
       if (before && JSON.stringify({ ...wanted, version: before.version }) === JSON.stringify(before)) continue
       const plan = { ...wanted, version: (before?.version ?? 0) + 1 }
       this.#plans.set(name, plan)
@@ -565,16 +587,6 @@ export class Manager {
       this.#timer = null
       this.#look()
     }, lookAgainMs)
-  }
-}
-
-function withSettings(spec: Volume['spec'], settings: VolumeSettings): Volume['spec'] {
-  const { resyncBandwidth, scrubPeriodSeconds, scrubBandwidth, ...others } = { ...spec, ...settings }
-  return {
-    ...others,
-    ...(typeof resyncBandwidth === 'number' ? { resyncBandwidth } : {}),
-    ...(typeof scrubPeriodSeconds === 'number' ? { scrubPeriodSeconds } : {}),
-    ...(typeof scrubBandwidth === 'number' ? { scrubBandwidth } : {}),
   }
 }
 

@@ -1,8 +1,9 @@
 import type { DiskPlan, EnginePlan, NodePlan, PortalPlan, ScrubPlan } from '../agent/index.js'
 import type { HostPort } from '../native/index.js'
-import type { Node, Scrub, Volume } from '../store/index.js'
+import type { Node, Scrub, Snapshot, Volume } from '../store/index.js'
 import { formatHostPort, iqnOf } from './addresses.js'
 import { scrubSettings } from './scrub.js'
+import { snapshotsPlan } from './snapshots.js'
 import { physicalBlockBytesDefault } from './volume-spec.js'
 import { wantsEngine, wantsReplicasGone } from './volume-state.js'
 
@@ -27,7 +28,12 @@ export interface IscsiAddresses {
 }
 
 /** What a node is to run: a pure function of the store. The version is the caller's. */
-export function nodePlan(node: Node, volumes: readonly Volume[], options: PlanOptions): Omit<NodePlan, 'version'> {
+export function nodePlan(
+  node: Node,
+  volumes: readonly Volume[],
+  options: PlanOptions,
+  snapshotsOf: (volume: Volume) => readonly Snapshot[] = () => [],
+): Omit<NodePlan, 'version'> {
   const { name } = node.metadata
   const disks = new Map<string, DiskPlan>()
   const addresses = new Map<string, string>()
@@ -48,7 +54,9 @@ export function nodePlan(node: Node, volumes: readonly Volume[], options: PlanOp
     }
     const { iscsiPort } = volume // There is one before there is an attachment.
     if (wantsEngine(volume, name) && iscsiPort !== undefined) {
-      engines.push(enginePlan(volume, iscsiPort, addresses, options))
+      const snapshots = snapshotsPlan(volume, snapshotsOf(volume))
+      const plan = enginePlan(volume, iscsiPort, addresses, options)
+      engines.push(snapshots === undefined ? plan : { ...plan, snapshots })
     }
   }
   return { node: name, disks: [...disks.values()], engines, portal: portalPlan(volumes, options) }

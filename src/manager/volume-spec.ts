@@ -14,10 +14,10 @@ const nameLengthMax = 63
 export const replicasMax = 16
 
 /** Throws invalid-name. */
-export function checkName(name: string): string {
+export function checkName(name: string, what = 'a volume'): string {
   const problem = nameProblem(name)
   if (problem === null) return name
-  throw new AnkoleError('invalid-name', `${JSON.stringify(name.slice(0, 80))} cannot name a volume: ${problem}.`)
+  throw new AnkoleError('invalid-name', `${JSON.stringify(name.slice(0, 80))} cannot name ${what}: ${problem}.`)
 }
 
 function nameProblem(name: string): string | null {

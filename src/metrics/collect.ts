@@ -1,7 +1,7 @@
 // What /metrics shows, gathered at the scrape. Names follow Prometheus' conventions: base units, _total, and labels of
 // bounded size: volumes, replicas, disks and nodes by name, no process numbers.
-import type { NodeCounters, NodeReport } from '../agent/index.js'
-import { scrubSettings } from '../manager/index.js'
+import type { EngineReport, NodeCounters, NodeReport } from '../agent/index.js'
+import { observeEngine, scrubSettings } from '../manager/index.js'
 import {
   operationNames,
   replicaFaults,
@@ -13,12 +13,21 @@ import {
   type PortalCounters,
   type ScrubProgress,
 } from '../native/index.js'
-import { replicaStates, robustnesses, volumeStates, type Node, type Volume } from '../store/index.js'
+import {
+  replicaStates,
+  robustnesses,
+  snapshotStates,
+  volumeStates,
+  type Node,
+  type Snapshot,
+  type Volume,
+} from '../store/index.js'
 import { contentType, Exposition, type Labels } from './exposition.js'
 import { processUsage } from './processes.js'
 
 export interface MetricsSource {
   volumes(): Volume[]
+  snapshots(volume: string): readonly Snapshot[]
   nodes(): { node: Node; report: NodeReport | undefined }[]
 }
 
@@ -48,6 +57,11 @@ async function collect({ source, agents, node, version }: MetricsOptions): Promi
   const cluster = source()
   const nodes = cluster?.nodes() ?? []
   addVolumes(shown, cluster?.volumes() ?? [])
+  const reports = new Map(nodes.flatMap(({ node, report }) => (report ? [[node.metadata.name, report] as const] : [])))
+  for (const volume of cluster?.volumes() ?? []) {
+    const { name } = volume.metadata
+    addSnapshots(shown, name, cluster?.snapshots(name) ?? [], observeEngine(volume, reports))
+  }
   for (const { node, report } of nodes) {
     if (!report) continue
     addDisks(shown, node.metadata.name, report)
@@ -151,6 +165,25 @@ function addScrubs(shown: Exposition, volume: Volume): void {
   ] as const) {
     shown.gauge('ankole_volume_scrub_last_blocks', found, { ...labels, found: what }, count)
   }
+}
+
+/** Layers as the engine last listed them: a scrape does not ask it to. */
+function addSnapshots(
+  shown: Exposition,
+  volume: string,
+  snapshots: readonly Snapshot[],
+  engine: EngineReport | undefined,
+): void {
+  const states = 'Snapshots of the volume, by state.'
+  for (const state of snapshotStates) {
+    const count = snapshots.filter((snapshot) => snapshot.state === state).length
+    shown.gauge('ankole_volume_snapshots', states, { volume, state }, count)
+  }
+  const layers = engine?.snapshots?.layers
+  if (layers === undefined || layers.length === 0) return
+  const allocated = "What the volume's snapshots take up at each replica, with those deleted and not yet merged."
+  const bytes = layers.reduce((sum, { name, allocatedBytes }) => sum + (name === '' ? 0 : allocatedBytes), 0)
+  shown.gauge('ankole_volume_snapshot_allocated_bytes', allocated, { volume }, bytes)
 }
 
 function addDisks(shown: Exposition, node: string, report: NodeReport): void {
@@ -276,6 +309,7 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
   }
   addResync(shown, engine, labels)
   addScrub(shown, labels, engine.scrub)
+  addSnapshotCounters(shown, labels, engine)
   for (const { id, inFlight, resync, operations } of engine.replicas) {
     const of = { volume, replica: id, ...places.get(id) }
     if (resync) {
@@ -284,6 +318,12 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
         'Regions of 4 MiB that the replica lacks before it is a member again.',
         of,
         resync.regionsToGo,
+      )
+      shown.gauge(
+        'ankole_replica_resync_snapshots',
+        'Snapshots that the replica lacks before it is a member again.',
+        of,
+        resync.snapshotsToGo,
       )
       shown.gauge(
         'ankole_replica_resync_copied_bytes',
@@ -295,6 +335,15 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
     addOperations(shown, 'ankole_replica', 'the engine to one replica', of, operations, bounds)
     shown.gauge('ankole_replica_in_flight', 'Operations that the replica has not answered yet.', of, inFlight)
   }
+}
+
+function addSnapshotCounters(shown: Exposition, labels: Labels, engine: EngineCounters): void {
+  const { taken, failed, pause } = engine.snapshots
+  shown.counter('ankole_volume_snapshots_taken_total', 'Snapshots of the volume that were taken.', labels, taken)
+  const refused = 'Snapshots of the volume that were asked of its engine and not taken.'
+  shown.counter('ankole_volume_snapshots_failed_total', refused, labels, failed)
+  const held = 'Time for which taking a snapshot held up I/O of the volume.'
+  shown.histogram('ankole_volume_snapshot_pause_seconds', held, labels, engine.bucketBoundsSeconds, pause)
 }
 
 /** Of the scrub that is under way, or of the last one. */

@@ -294,6 +294,41 @@ export interface EngineRequests {
    */
   scrub: { parameters: ScrubRequest; result: ScrubProgress }
   'stop-scrub': { parameters: object; result: ScrubProgress }
+  /**
+   * Those about snapshots are served one after the other, in their order. What is not answered with success may be there
+   * all the same until `list-layers` says otherwise.
+   */
+  'take-snapshot': { parameters: TakeSnapshot; result: { members: number; pauseNs: number } }
+  'delete-snapshot': { parameters: { layer: string }; result: { members: number } }
+  /** As one member has them; none at all where it knows of no layers. */
+  'list-layers': { parameters: object; result: { members: number; layers: Layer[] } }
+}
+
+export interface TakeSnapshot {
+  /** Of 1 to 63 letters, digits, dots, hyphens and underscores; never used twice within a volume. */
+  layer: string
+  labels: Record<string, string>
+  /** A person asked for it, or a job of theirs. */
+  userCreated: boolean
+  createdSeconds: number
+}
+
+export interface Layer {
+  /** Empty: the head, which is written to. */
+  name: string
+  /** The layer under it; empty: it is at the bottom. */
+  parent: string
+  /** Since 1970; 0: not known. */
+  createdSeconds: number
+  /** What its file takes up. */
+  allocatedBytes: number
+  /** Of the volume when it was frozen. */
+  sizeBytes: number
+  /** Its snapshot was deleted: it stays for those above it until it is merged. */
+  removed: boolean
+  userCreated: boolean
+  /** Durable and equal at all members: what is not is no snapshot yet, and may never be one. */
+  sealed: boolean
 }
 
 /** What may change while an engine runs; what is absent stays. */
@@ -390,6 +425,8 @@ export interface EngineCounters {
   resyncedBytes: number
   repairedBlocks: number
   scrub: ScrubProgress
+  /** Taken and failed since the process started, and for how long each held up I/O. */
+  snapshots: { taken: number; failed: number; pause: { sumSeconds: number; buckets: number[] } }
   replicas: ReplicaCounters[]
 }
 
@@ -407,6 +444,8 @@ export interface ResyncProgress {
   /** That were to be compared when it began, and since. */
   regions: number
   regionsToGo: number
+  /** Of the snapshots that it lacked: the one that it is given now, and those after that. */
+  snapshotsToGo: number
   copiedBytes: number
   bytesPerSecond: number
 }

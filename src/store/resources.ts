@@ -206,6 +206,49 @@ export const Volume = Type.Object({
 })
 export type Volume = Static<typeof Volume>
 
+export const snapshotStates = ['creating', 'ready', 'deleting', 'failed'] as const
+export type SnapshotState = (typeof snapshotStates)[number]
+
+/** As replicas name it: 1 to 63 letters, digits, dots, hyphens and underscores. */
+const LayerName = Type.String({ pattern: '^[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}$' })
+
+/** What a volume held at one instant. Its metadata's name is VOLUME.NAME. */
+export const Snapshot = Type.Object({
+  metadata: Metadata,
+  spec: Type.Object({
+    volume: Type.String({ minLength: 1 }),
+    /** Of that very volume: one of the same name made later is another one. */
+    volumeUid: Type.String({ minLength: 1 }),
+    /** What the user calls it: unique within the volume. */
+    name: Type.String({ pattern: '^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?$' }),
+    labels: Type.Record(Type.String(), Type.String()),
+    userCreated: Type.Boolean(),
+  }),
+  /** When somebody wanted it. ISO 8601. Its document may be older: of one before that failed under this name. */
+  askedAt: Type.String(),
+  /** When its layer was asked for, or when it says it was made. ISO 8601. */
+  createdAt: Type.String(),
+  /** Of the replicas' files. Null: none is asked for yet, or none came about. */
+  layer: Type.Union([LayerName, Type.Null()]),
+  /** Whose engine was asked for that layer. */
+  attachment: Count,
+  /**
+   * How many layers were asked for: one that nobody answered for is not asked for again, another one is. Each may be the
+   * snapshot, until one of them is known to be: then 0.
+   */
+  tries: Count,
+  /** Those that were asked for before, the last at the end: deleted wherever they turn up, once they cannot be it. */
+  abandonedLayers: Type.Array(LayerName),
+  state: Type.Enum(snapshotStates),
+  /** Why it is in this state, where there is more to say. */
+  message: Type.String(),
+  /** Of the volume then. */
+  sizeBytes: Count,
+  /** For how long I/O was held up; null: nobody was told. */
+  pauseMs: Type.Union([Type.Number({ minimum: 0 }), Type.Null()]),
+})
+export type Snapshot = Static<typeof Snapshot>
+
 export const StoreIdentity = Type.Object({
   metadata: Metadata,
   /** Random; a restored store gets a new one. */
@@ -216,8 +259,9 @@ export type StoreIdentity = Static<typeof StoreIdentity>
 export interface Resources {
   Node: Node
   Volume: Volume
+  Snapshot: Snapshot
   StoreIdentity: StoreIdentity
 }
 export type Kind = keyof Resources
 
-export const resourceSchemas: Record<Kind, TSchema> = { Node, Volume, StoreIdentity }
+export const resourceSchemas: Record<Kind, TSchema> = { Node, Volume, Snapshot, StoreIdentity }

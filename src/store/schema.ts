@@ -23,6 +23,13 @@ export const migrations: readonly Migration[] = [
       INSERT INTO sequence (one, value) VALUES (1, 0);
     `,
   },
+  {
+    version: 2,
+    name: 'snapshots',
+    // Snapshots are documents as all else is. A release that knows none would take a volume's layers for nobody's: so it
+    // must not open this store any more.
+    sql: '',
+  },
 ]
 
 export const schemaVersion = migrations.at(-1)?.version ?? 0

@@ -1,78 +1,11 @@
 // `ankole up` and the commands against it, as scripts use them: the contract that stays.
-import { execFile, spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
 import { existsSync, mkdirSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
-import t, { type Test } from 'tap'
-import { aFreePort, pattern } from './builders.js'
+import t from 'tap'
+import { pattern } from './builders.js'
 import { discover, logIn, logInThrough } from './iscsi-client.js'
-import { NbdClient } from './nbd-client.js'
-
-const main = fileURLToPath(new URL('../../src/cli/main.js', import.meta.url))
-
-interface Up {
-  url: string
-  stdout: () => string
-  stderr: () => string
-  /** Runs a command against it; fails unless it exits with 0. */
-  json: (...parameters: string[]) => Promise<Status>
-  run: (...parameters: string[]) => Promise<{ exitCode: number; stdout: string; stderr: string }>
-  child: ChildProcess
-  /** Ctrl-C: the exit code, and how long it took. */
-  stop: () => Promise<{ exitCode: number | null; tookMs: number }>
-}
-
-interface Status {
-  iscsi?: { portal: string; iqn: string; lun: number }
-  nbd?: { uri: string }
-  processes?: { pid: number; kind: string; restarts: number; volume?: string; disk?: string }[]
-  volumes?: { name: string; state: string; robustness: string; message: string; replicas: Record<string, string>[] }[]
-}
-
-async function up(t: Test, data: string, ...options: string[]): Promise<Up> {
-  const url = `http://127.0.0.1:${await aFreePort()}`
-  const faces = ['--http', url.slice(7), '--iscsi', '127.0.0.1:0']
-  const child = spawn(process.execPath, [main, 'up', '--data', data, ...faces, ...options])
-  const printed = { stdout: '', stderr: '' }
-  child.stdout.on('data', (chunk: Buffer) => (printed.stdout += chunk.toString()))
-  child.stderr.on('data', (chunk: Buffer) => (printed.stderr += chunk.toString()))
-  const ended = once(child, 'exit') as Promise<[number | null]>
-  t.teardown(() => child.kill('SIGKILL'))
-  const run: Up['run'] = (...parameters) =>
-    new Promise((resolve) => {
-      const env = { ...process.env, ANKOLE_URL: url }
-      execFile(process.execPath, [main, ...parameters], { env }, (error, stdout, stderr) => {
-        resolve({ exitCode: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
-      })
-    })
-  const json: Up['json'] = async (...parameters) => {
-    const { exitCode, stdout, stderr } = await run(...parameters, '--json')
-    t.equal(exitCode, 0, `${parameters.join(' ')} ${stderr}`)
-    return JSON.parse(stdout) as Status
-  }
-  const stop: Up['stop'] = async () => {
-    const started = performance.now()
-    child.kill('SIGINT')
-    const [exitCode] = await ended
-    return { exitCode, tookMs: performance.now() - started }
-  }
-  await until(`the API at ${url}\n${printed.stderr}`, async () => (await fetch(`${url}/healthz`)).status === 200)
-  return { url, child, run, json, stop, stdout: () => printed.stdout, stderr: () => printed.stderr }
-}
-
-async function until(what: string, done: () => Promise<boolean>): Promise<void> {
-  for (let i = 0; i < 300; ++i) {
-    if (await done().catch(() => false)) return
-    await new Promise((resolve) => setTimeout(resolve, 100))
-  }
-  throw new Error(`waited in vain for ${what}`)
-}
-
-function clientOf({ nbd }: Status): Promise<NbdClient> {
-  const { hostname, port, pathname } = new URL(nbd?.uri ?? '')
-  return NbdClient.connect({ host: hostname, port: Number(port) }, pathname.slice(1))
-}
+import { clientOf, until, up } from './up.js'
 
 void t.test('the first volume is there, serves, and comes back with its data', async (t) => {
   const data = join(t.testdir(), 'data')
@@ -125,7 +58,7 @@ void t.test('the first volume is there, serves, and comes back with its data', a
   })
 
   const { exitCode, tookMs } = await first.stop()
-  t.equal(exitCode, 0, first.stderr())
+  t.equal(exitCode, 0, 'it stops clean', { stderr: first.stderr() })
   t.ok(tookMs < 5000, `stopped in ${Math.round(tookMs)} ms`)
 
   const again = await up(t, data)

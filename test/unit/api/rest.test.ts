@@ -304,6 +304,8 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}/detach',
     '/v1/volumes/{name}/salvage',
     '/v1/volumes/{name}/scrub',
+    '/v1/volumes/{name}/snapshots',
+    '/v1/volumes/{name}/snapshots/{snapshot}',
   ])
 })
 

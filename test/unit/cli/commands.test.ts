@@ -123,6 +123,56 @@ void t.test('a volume is shown, changed and scrubbed', async (t) => {
   })
 })
 
+void t.test('snapshots are taken, listed and deleted', async (t) => {
+  const { run, agent, manager, untilState } = await aServer(t)
+  await run('volume', 'create', 'data', '--size', '1GiB')
+  t.match(await run('snapshot', 'create', 'data'), {
+    exitCode: 1,
+    stderr: /is detached, not attached.\nAttach the vol/,
+  })
+  await run('volume', 'attach', 'data')
+  t.match(await run('snapshot', 'list', 'data'), {
+    exitCode: 0,
+    stdout: /^Volume data has no snapshots. Take one with/,
+  })
+  t.match(await run('snapshot', 'create', 'data', 'monday', '--label', 'app=db', '--label', 'by=me=you'), {
+    ...{ exitCode: 0, stderr: '' },
+    stdout: 'Snapshot monday of volume data is ready: I/O was held up for 1.5 ms.\n',
+  })
+  const second = await run('snapshot', 'create', 'data', '--json')
+  t.match(JSON.parse(second.stdout), { name: /^snap-\d{8}-\d{6}$/, state: 'ready', labels: {}, pauseMs: 1.5 })
+  const { stdout } = await run('snapshot', 'list', 'data')
+  t.match(
+    stdout,
+    /\nmonday +4 KiB +\d+ s +ready +app=db,by=me=you\nsnap-\d+-\d+ +4 KiB .*\n\* head +8 KiB +- +written to\n$/,
+  )
+  t.match(JSON.parse((await run('snapshot', 'list', 'data', '--json')).stdout), {
+    ...{ volume: 'data', snapshots: [{ name: 'monday' }, {}], layers: [{ snapshot: 'monday' }, {}, { head: true }] },
+  })
+  t.match(await run('snapshot', 'create', 'data', 'x', '--label', '=y'), { exitCode: 2, stderr: /Use KEY=VALUE/ })
+  t.match(await run('snapshot', 'create', 'data', 'X'), { exitCode: 2, stderr: /"X" cannot name a snapshot/ })
+  t.match(await run('snapshot', 'delete', 'data', 'monday'), {
+    exitCode: 0,
+    stdout: /^Snapshot monday of volume data is deleted.\nIt takes up 4 KiB at each replica now. What of that neither/,
+  })
+  t.match(await run('snapshot', 'delete', 'data', 'monday'), { exitCode: 1, stderr: /has no snapshot "monday"/ })
+  agent.taking = { code: 'unsupported', message: 'replica aa cannot prepare it' }
+  t.match(await run('snapshot', 'create', 'data', 'never'), { exitCode: 1, stderr: /was not taken: replica aa cannot/ })
+  agent.taking = 'held'
+  const late = await run('snapshot', 'create', 'data', 'late', '--timeout', '100ms')
+  t.match(late, { exitCode: 4, stderr: /is not ready after 0.1 s: it is creating/ })
+  await manager.detach('data')
+  await untilState('data', 'detached')
+  const { name } = JSON.parse(second.stdout) as { name: string }
+  t.match(await run('snapshot', 'delete', 'data', name), {
+    exitCode: 0,
+    stdout: /is not deleted yet: volume data is detached/,
+  })
+  t.match(await run('snapshot', 'list', 'data'), {
+    stdout: /\nOf volume data sizes, and .* are not known: it is detached\.$/m,
+  })
+})
+
 void t.test('errors name the cause and what to do, and have an exit code of their own', async (t) => {
   const { run, agent } = await aServer(t)
   t.match(await run('volume', 'attach', 'data'), {
@@ -186,7 +236,15 @@ void t.test('where nothing runs the command says how to start it', async (t) => 
 })
 
 void t.test('help is there for every command', async (t) => {
-  for (const command of [[], ['up'], ['volume'], ['volume', 'create'], ['status']]) {
+  for (const command of [
+    [],
+    ['up'],
+    ['volume'],
+    ['volume', 'create'],
+    ['snapshot'],
+    ['snapshot', 'create'],
+    ['status'],
+  ]) {
     const { exitCode, stdout } = await ankole(nowhere, ...command, '--help')
     t.equal(exitCode, 0)
     t.match(stdout, /^Usage: ankole/)

@@ -1,7 +1,7 @@
 import { join } from 'node:path'
 import type { Test } from 'tap'
 import { Manager, type ManagerOptions, type VolumeRequest } from '../../../src/manager/index.js'
-import { SqliteStore, type Volume } from '../../../src/store/index.js'
+import { SqliteStore, type Snapshot, type Volume } from '../../../src/store/index.js'
 import { FakeAgent } from './fake-agent.js'
 
 export interface Cluster {
@@ -12,8 +12,11 @@ export interface Cluster {
   log: string[]
   /** Waits until the volume is as the test wants it. */
   until: (name: string, done: (volume: Volume) => boolean) => Promise<Volume>
-  untilState(name: string, state: Volume['status']['state']): Promise<Volume>
+  untilState: (name: string, state: Volume['status']['state']) => Promise<Volume>
   gone(name: string): Promise<true>
+  /** Waits until the snapshot of the volume «demo» is as the test wants it. */
+  untilSnapshot: (name: string, state: Snapshot['state']) => Promise<Snapshot>
+  snapshotGone: (name: string) => Promise<true>
   /** Stops the manager, and starts one anew on the same store with processes that have all ended. */
   restart(): Promise<void>
 }
@@ -58,9 +61,19 @@ export async function aCluster(t: Test, given: { disks?: number } = {}): Promise
       cluster.manager.waitFor(`end of ${name}`, 5000, () =>
         cluster.manager.volumes().some(({ metadata }) => metadata.name === name) ? undefined : true,
       ),
+    untilSnapshot: (name, state) =>
+      cluster.manager.waitFor(`${state} snapshot ${name}`, 5000, () =>
+        cluster.manager.snapshots('demo').find(({ spec, state: is }) => spec.name === name && is === state),
+      ),
+    snapshotGone: (name) =>
+      cluster.manager.waitFor(`end of snapshot ${name}`, 5000, () =>
+        cluster.manager.snapshots('demo').some(({ spec }) => spec.name === name) ? undefined : true,
+      ),
     restart: async () => {
       await cluster.manager.stop()
+      const { layersOf } = cluster.agent
       cluster.agent = new FakeAgent('node-1')
+      cluster.agent.layersOf = layersOf // They are on disk.
       Object.assign(cluster, await start(cluster.agent))
     },
   }

@@ -7,9 +7,11 @@ import type {
   NodePlan,
   NodeReport,
   PortalReport,
+  SnapshotsReport,
+  TakeAnswer,
 } from '../../../src/agent/index.js'
 import type { NodeAgent } from '../../../src/manager/index.js'
-import type { EngineCounters, EngineState, ScrubProgress } from '../../../src/native/index.js'
+import type { EngineCounters, EngineState, Layer, ScrubProgress, TakeSnapshot } from '../../../src/native/index.js'
 
 const GiB = 1024 ** 3
 
@@ -35,6 +37,18 @@ export class FakeAgent implements NodeAgent {
   readonly #running = new Map<string, EnginePlan>()
   readonly #listeners = new Set<(report: NodeReport) => void>()
 
+  /** What becomes of snapshots that engines are asked for; `held`: they do not answer yet. */
+  taking: 'taken' | 'held' | { code: string; message: string } = 'taken'
+  /** What becomes of layers that are to be absent; a text: why they stay. */
+  deleting: 'gone' | 'removed' | (string & {}) = 'gone'
+  /** Engines have listed their layers. */
+  lists = true
+  /** What replicas have under the head, by volume. */
+  layersOf = new Map<string, Layer[]>()
+  /** What engines were asked to take, in its order. */
+  readonly asked: TakeSnapshot[] = []
+  readonly #answers = new Map<string, TakeAnswer>()
+
   constructor(readonly node: string) {}
 
   apply(plan: NodePlan): void {
@@ -46,11 +60,81 @@ export class FakeAgent implements NodeAgent {
   /** Looks at the plan again and tells the manager. */
   changed(): void {
     const wanted = new Set(this.plan?.engines.map((engine) => engine.volume))
-    for (const engine of this.plan?.engines ?? []) this.#running.set(engine.volume, engine)
+    for (const engine of this.plan?.engines ?? []) {
+      this.#running.set(engine.volume, engine)
+      this.#snapshot(engine)
+    }
     if (!this.holdsEngines) for (const name of this.#running.keys()) if (!wanted.has(name)) this.#running.delete(name)
     setImmediate(() => {
       for (const listener of this.#listeners) listener(this.report())
     })
+  }
+
+  #snapshot({ volume, snapshots }: EnginePlan): void {
+    for (const take of snapshots?.take ?? []) {
+      const { layer } = take
+      if (!this.asked.some((asked) => asked.layer === layer)) this.asked.push(take)
+      if (this.taking === 'held' || this.#answers.has(layer)) continue
+      if (this.taking === 'taken') this.freeze(volume, layer)
+      const answer =
+        this.taking === 'taken'
+          ? { taken: true as const, pauseNs: 1_500_000 }
+          : { taken: false as const, ...this.taking }
+      this.#answers.set(layer, { layer, ...answer })
+    }
+    const absent = (layer: Layer): boolean => snapshots?.absent.includes(layer.name) ?? false
+    const layers = this.layersOf.get(volume) ?? []
+    if (this.deleting === 'gone')
+      this.layersOf.set(
+        volume,
+        layers.filter((layer) => !absent(layer)),
+      )
+    else if (this.deleting === 'removed') for (const layer of layers.filter(absent)) layer.removed = true
+  }
+
+  /** A layer comes to be, above all others. */
+  freeze(volume: string, name: string, parts: Partial<Layer> = {}): void {
+    const layers = this.layersOf.get(volume) ?? []
+    const parent = layers.at(-1)?.name ?? ''
+    const layer = { name, parent, createdSeconds: 1_780_000_000, allocatedBytes: 4096, sizeBytes: GiB }
+    this.layersOf.set(volume, [...layers, { ...layer, removed: false, userCreated: true, sealed: true, ...parts }])
+  }
+
+  /** The process of the engine ended, and another one serves: what it had not answered it never will. */
+  engineDies(volume: string): void {
+    for (const { layer } of this.#running.get(volume)?.snapshots?.take ?? []) {
+      if (!this.#answers.has(layer)) this.#answers.set(layer, { layer, taken: false, code: 'gone', message: 'it died' })
+    }
+    this.changed()
+  }
+
+  layers(volume: string): Promise<Layer[] | undefined> {
+    return Promise.resolve(this.#running.has(volume) && this.lists ? this.#layersAndHead(volume) : undefined)
+  }
+
+  #layersAndHead(volume: string): Layer[] {
+    const layers = this.layersOf.get(volume) ?? []
+    const head = {
+      name: '',
+      parent: layers.at(-1)?.name ?? '',
+      createdSeconds: 0,
+      allocatedBytes: 8192,
+      sizeBytes: GiB,
+    }
+    return [...layers, { ...head, removed: false, userCreated: false, sealed: false }]
+  }
+
+  #snapshotsReport({ volume, snapshots }: EnginePlan): SnapshotsReport {
+    const take = snapshots?.take ?? []
+    // Where one is being taken the list is of before.
+    const busy = take.find(({ layer }) => !this.#answers.has(layer))
+    const isStuck = this.deleting !== 'gone' && this.deleting !== 'removed'
+    return {
+      answers: take.flatMap(({ layer }) => this.#answers.get(layer) ?? []),
+      ...(busy === undefined ? {} : { taking: busy.layer }),
+      ...(this.lists && busy === undefined ? { layers: structuredClone(this.#layersAndHead(volume)) } : {}),
+      troubles: isStuck ? (snapshots?.absent ?? []).map((layer) => ({ layer, message: this.deleting })) : [],
+    }
   }
 
   onChange(listener: (report: NodeReport) => void): () => void {
@@ -93,6 +177,7 @@ export class FakeAgent implements NodeAgent {
       ...{ waitsFor: '' as const, faults: {} as EngineCounters['faults'] },
       ...{ iscsiSessions: this.iscsiSessions, bucketBoundsSeconds: [], operations, replicas: [] },
       ...{ dirtyRegions: 0, unequalRegions: 0, resyncedBytes: 0, repairedBlocks: 0, scrub: this.scrubbing },
+      snapshots: { taken: 0, failed: 0, pause: { sumSeconds: 0, buckets: [] } },
     }))
     return Promise.resolve({ engines, disks: [] })
   }
@@ -113,7 +198,8 @@ export class FakeAgent implements NodeAgent {
     }
   }
 
-  #engineReport({ volume, attachment, record, replicas, nbd, iscsi }: EnginePlan): EngineReport {
+  #engineReport(engine: EnginePlan): EngineReport {
+    const { volume, attachment, record, replicas, nbd, iscsi } = engine
     const isWanted = this.plan?.engines.some((engine) => engine.volume === volume) ?? false
     const members = replicas.map(({ id }) => id).filter((id) => !this.leftReplicas.has(id))
     return {
@@ -123,6 +209,7 @@ export class FakeAgent implements NodeAgent {
       ...{ state: isWanted ? this.engineState : 'stopping', message: this.engineMessage, waitsFor: '' },
       ...(this.cannotStart === undefined ? {} : { cannotStart: this.cannotStart }),
       ...(this.scrubbing.id === '' ? {} : { scrub: this.scrubbing }),
+      snapshots: this.#snapshotsReport(engine),
       replicas: replicas.map(({ id }) => {
         const left = this.leftReplicas.has(id)
         const fault = left ? ('no-answer' as const) : ''

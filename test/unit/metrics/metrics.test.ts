@@ -24,6 +24,7 @@ function engineCounters(volume: string, replica: string): EngineCounters {
       ...{ repairedBlocks: 3, corruptBlocks: 1, differingBlocks: 2 },
     },
     ...{ dirtyRegions: 5, unequalRegions: 1, resyncedBytes: 4096, repairedBlocks: 2 },
+    snapshots: { taken: 4, failed: 1, pause: { sumSeconds: 0.25, buckets: [3, 1, 0] } },
     replicas: [{ id: replica, state: 'member', inFlight: 1, resync: null, operations: operations(6) }],
   }
 }
@@ -39,6 +40,10 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   await cluster.manager.scrub('demo', 0)
   await cluster.until('demo', () => cluster.agent.plan?.engines[0]?.scrub !== undefined)
   cluster.agent.scrubs({ finished: true, regionsDone: 256, repairedBlocks: 7, corruptBlocks: 1, differingBlocks: 2 })
+  await cluster.manager.createSnapshot('demo', { name: 'monday' })
+  await cluster.untilSnapshot('monday', 'ready')
+  cluster.agent.freeze('demo', 'before', { removed: true, allocatedBytes: 100 })
+  cluster.agent.changed()
   const { scrub } = await cluster.until('demo', ({ scrub }) => scrub?.last !== undefined)
   const counters = {
     engines: [engineCounters('demo', id)],
@@ -92,6 +97,14 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_volume_scrub_corrupt_blocks{volume="demo"} 1')
   has('ankole_volume_scrub_differing_blocks{volume="demo"} 2')
   has('ankole_volume_scrub_period_seconds{volume="demo"} 604800')
+  has('ankole_volume_snapshots{volume="demo",state="ready"} 1')
+  has('ankole_volume_snapshots{volume="demo",state="failed"} 0')
+  has('ankole_volume_snapshot_allocated_bytes{volume="demo"} 4196')
+  has('ankole_volume_snapshots_taken_total{volume="demo"} 4')
+  has('ankole_volume_snapshots_failed_total{volume="demo"} 1')
+  has('ankole_volume_snapshot_pause_seconds_bucket{volume="demo",le="0.01"} 4')
+  has('ankole_volume_snapshot_pause_seconds_sum{volume="demo"} 0.25')
+  has('ankole_volume_snapshot_pause_seconds_count{volume="demo"} 4')
   const ended = Date.parse(scrub!.last!.endedAt) / 1000
   has(`ankole_volume_scrub_last_ended_timestamp_seconds{volume="demo"} ${ended}`)
   has('ankole_volume_scrub_last_blocks{volume="demo",found="repaired"} 7')
@@ -127,6 +140,27 @@ void t.test('every family is announced once, and its samples stand together', as
   const types = [...text.matchAll(/^# TYPE (\S+) /gm)].map(([, name]) => name)
   t.equal(new Set(types).size, types.length)
   for (const name of types) t.match(name, /^ankole_[a-z_]+$/)
+})
+
+void t.test('a scrape gathers what nodes report once, however many volumes there are', async (t) => {
+  const cluster = await aCluster(t)
+  for (const name of ['a', 'b', 'c']) {
+    await cluster.manager.createVolume(aRequest({ name }))
+    await cluster.manager.attach(name)
+    await cluster.untilState(name, 'attached')
+  }
+  const agents = new Map([['node-1', { counters: () => Promise.resolve({ engines: [], disks: [] }) }]])
+  const metrics = createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1' })
+  await new Promise((resolve) => setTimeout(resolve, 50)) // The manager has nothing left to look at.
+  const report = cluster.agent.report.bind(cluster.agent)
+  let reports = 0
+  cluster.agent.report = () => {
+    reports += 1
+    return report()
+  }
+  const text = await metrics.text()
+  t.equal(reports, 1)
+  for (const name of ['a', 'b', 'c']) t.match(text, `ankole_volume_snapshot_allocated_bytes{volume="${name}"} 0`)
 })
 
 void t.test('a child that stays silent does not hang the scrape', async (t) => {

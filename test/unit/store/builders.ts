@@ -18,3 +18,13 @@ export function aVolume(name: string): Draft<'Volume'> {
     status: { state: 'creating', robustness: 'unknown', message: '', replicas: [] },
   }
 }
+
+export function aSnapshot(volume: string, name: string): Draft<'Snapshot'> {
+  return {
+    metadata: { name: `${volume}.${name}` },
+    spec: { volume, volumeUid: `uid of ${volume}`, name, labels: { app: 'db' }, userCreated: true },
+    ...{ askedAt: '2026-01-01T00:00:00.000Z', createdAt: '2026-01-01T00:00:00.000Z' },
+    ...{ layer: `${name}-00112233`, attachment: 1, tries: 0, abandonedLayers: [], state: 'ready' },
+    ...{ message: '', sizeBytes: 1 << 30, pauseMs: 1.5 },
+  }
+}

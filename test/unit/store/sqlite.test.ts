@@ -4,7 +4,8 @@ import Database from 'better-sqlite3'
 import t from 'tap'
 import { openDatabase } from '../../../src/store/database.js'
 import { giveAttachment, SqliteStore, storeIdentity } from '../../../src/store/index.js'
-import { aVolume } from './builders.js'
+import { applicationId, migrations } from '../../../src/store/schema.js'
+import { aSnapshot, aVolume } from './builders.js'
 import { storeSuite } from './suite.js'
 
 void t.test('the suite that every store passes', (t) => {
@@ -106,6 +107,40 @@ void t.test('a volume of a release without iSCSI is read as it is', async (t) =>
   t.notOk('iscsiPort' in volume! || 'chap' in volume!)
   await again.close()
 })
+
+void t.test(
+  'a store of a release without snapshots is taken over, and that release does not open it any more',
+  async (t) => {
+    const path = join(t.testdir(), 'ankole.db')
+    const before = new Database(path)
+    before.pragma(`application_id = ${applicationId}`)
+    before.exec(
+      'CREATE TABLE migration (version INTEGER PRIMARY KEY, name TEXT NOT NULL, applied TEXT NOT NULL) STRICT',
+    )
+    before.exec(migrations[0]!.sql)
+    before.exec("INSERT INTO migration VALUES (1, 'resources', '2026-01-01'); UPDATE sequence SET value = 41")
+    const metadata = { name: 'demo', uid: 'u', resourceVersion: '41', creationTimestamp: '2026-01-01T00:00:00.000Z' }
+    const volume = { ...aVolume('demo'), metadata }
+    before.prepare("INSERT INTO resource VALUES ('Volume', 'demo', 41, ?)").run(JSON.stringify(volume))
+    before.close()
+    const store = SqliteStore.open(path)
+    t.same(await store.get('Volume', 'demo'), volume)
+    t.same(await store.list('Snapshot'), [])
+    const snapshot = await store.create('Snapshot', aSnapshot('demo', 'monday'))
+    t.equal(snapshot.metadata.resourceVersion, '42')
+    await store.close()
+    const after = new Database(path)
+    t.equal(
+      after.prepare('SELECT max(version) FROM migration').pluck().get(),
+      2,
+      'which is newer than that release knows',
+    )
+    after.close()
+    const again = SqliteStore.open(path)
+    t.same(await again.list('Snapshot'), [snapshot])
+    await again.close()
+  },
+)
 
 void t.test('a directory that cannot hold the store is named', (t) => {
   const path = join(t.testdir(), 'missing', 'ankole.db')

@@ -13,7 +13,7 @@ import {
   type Volume,
   type WatchEvent,
 } from '../../../src/store/index.js'
-import { aVolume, replicaIds } from './builders.js'
+import { aSnapshot, aVolume, replicaIds } from './builders.js'
 
 export interface StoreUnderTest {
   store: Store
@@ -43,6 +43,15 @@ export function storeSuite(t: Test, open: (t: Test) => Promise<StoreUnderTest>):
     t.same(await store.list('Volume'), [created])
     t.same(await store.list('Node'), [])
     t.equal(await store.get('Volume', 'other'), null)
+  })
+
+  test('snapshots of several volumes may have one name', async (t, under) => {
+    const first = await under.store.create('Snapshot', aSnapshot('a', 'monday'))
+    const second = await under.store.create('Snapshot', aSnapshot('b', 'monday'))
+    await rejectsWith(t, under.store.create('Snapshot', aSnapshot('a', 'monday')), 'already-exists')
+    await rejectsWith(t, under.store.create('Snapshot', { ...aSnapshot('a', 'x'), layer: '../x' }), 'store-corrupt')
+    const failed = await under.store.update('Snapshot', { ...second, state: 'failed', layer: null, pauseMs: null })
+    t.same(await (await under.reopen()).list('Snapshot'), [first, failed])
   })
 
   test('a name is taken once', async (t, { store }) => {

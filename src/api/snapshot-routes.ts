@@ -1,0 +1,141 @@
+// REST /v1: the snapshots of a volume.
+import type { Manager } from '../manager/index.js'
+import type { Snapshot, VolumeState } from '../store/index.js'
+import { AnkoleError } from './errors.js'
+import { ErrorView, VolumeName } from './schemas.js'
+import {
+  CreateSnapshot,
+  DeleteSnapshot,
+  SnapshotDeletionView,
+  SnapshotList,
+  SnapshotName,
+  SnapshotView,
+} from './snapshot-schemas.js'
+import type { Server } from './server.js'
+import { snapshotList, snapshotView } from './snapshot-views.js'
+import { explained, milliseconds, type Waited } from './waiting.js'
+
+const tags = ['snapshots']
+const errors = { '4xx': ErrorView, '5xx': ErrorView }
+
+export function addSnapshotRoutes(server: Server, current: () => Manager): void {
+  server.post(
+    '/v1/volumes/:name/snapshots',
+    {
+      schema: {
+        summary: 'Take a snapshot of an attached volume, and wait until it is ready',
+        tags,
+        params: VolumeName,
+        body: CreateSnapshot,
+        response: { 201: SnapshotView, ...errors },
+      },
+    },
+    async ({ params: { name: volume }, body: { name, labels, timeoutSeconds } }, reply) => {
+      const manager = current()
+      const asked = await manager.createSnapshot(volume, { name, labels })
+      const snapshot = await taken(manager, asked, milliseconds(timeoutSeconds))
+      return reply.code(201).send(snapshotView(snapshot, await manager.layers(volume)))
+    },
+  )
+
+  server.get(
+    '/v1/volumes/:name/snapshots',
+    {
+      schema: {
+        summary: 'The snapshots of a volume, and the tree of its layers',
+        tags,
+        params: VolumeName,
+        response: { 200: SnapshotList, ...errors },
+      },
+    },
+    async ({ params: { name: volume } }) => {
+      const manager = current()
+      const layers = await manager.layers(volume)
+      return snapshotList(manager.volume(volume), manager.snapshots(volume), layers)
+    },
+  )
+
+  server.get(
+    '/v1/volumes/:name/snapshots/:snapshot',
+    { schema: { summary: 'One snapshot', tags, params: SnapshotName, response: { 200: SnapshotView, ...errors } } },
+    async ({ params: { name: volume, snapshot } }) => {
+      const manager = current()
+      manager.snapshot(volume, snapshot)
+      const layers = await manager.layers(volume)
+      return snapshotView(manager.snapshot(volume, snapshot), layers)
+    },
+  )
+
+  server.delete(
+    '/v1/volumes/:name/snapshots/:snapshot',
+    {
+      schema: {
+        summary: 'Delete a snapshot, and wait until it is gone; what only it holds comes back in the background',
+        tags,
+        params: SnapshotName,
+        querystring: DeleteSnapshot,
+        response: { 200: SnapshotDeletionView, 202: SnapshotDeletionView, ...errors },
+      },
+    },
+    async ({ params: { name: volume, snapshot: name }, query }, reply) => {
+      const manager = current()
+      manager.snapshot(volume, name)
+      const layers = await manager.layers(volume)
+      const snapshot = await manager.deleteSnapshot(volume, name)
+      const { allocatedBytes } = snapshotView(snapshot, layers)
+      const state = await gone(manager, snapshot, milliseconds(query.timeoutSeconds))
+      const deleted = state === 'gone'
+      const message = deleted ? '' : `volume ${volume} is ${state}: it is deleted when that is attached next`
+      return reply.code(deleted ? 200 : 202).send({ volume, name, deleted, message, allocatedBytes })
+    },
+  )
+}
+
+function taken(manager: Manager, asked: Snapshot, timeoutMs: number): Promise<Snapshot> {
+  return explained(manager, waited(manager, asked, 'ready'), timeoutMs, () => {
+    const snapshot = find(manager, asked)
+    const what = `Snapshot ${asked.spec.name} of volume ${asked.spec.volume}`
+    switch (snapshot?.state) {
+      case 'creating':
+        return undefined
+      case 'ready':
+        return snapshot
+      case 'failed':
+        throw new AnkoleError('snapshot-failed', `${what} was not taken: ${snapshot.message}.`)
+      case 'deleting':
+      case undefined:
+        throw new AnkoleError('cancelled', `${what} was deleted while it was taken.`)
+    }
+  })
+}
+
+/** Or the state of the volume, where that has to be attached first. */
+function gone(manager: Manager, asked: Snapshot, timeoutMs: number): Promise<'gone' | VolumeState> {
+  return explained(manager, waited(manager, asked, 'deleted'), timeoutMs, () => {
+    if (find(manager, asked) === undefined) return 'gone'
+    const { state } = manager.volume(asked.spec.volume).status
+    switch (state) {
+      case 'detached':
+      case 'detaching':
+      case 'faulted':
+        return state
+      case 'attached':
+      case 'attaching':
+      case 'creating':
+      case 'deleting':
+        return undefined
+    }
+  })
+}
+
+function find(manager: Manager, { metadata, spec }: Snapshot): Snapshot | undefined {
+  const isThere = manager.volumes().some((volume) => volume.metadata.uid === spec.volumeUid)
+  if (!isThere) return undefined
+  return manager.snapshots(spec.volume).find((other) => other.metadata.uid === metadata.uid)
+}
+
+function waited(manager: Manager, asked: Snapshot, what: string): Waited {
+  const { volume, name } = asked.spec
+  const now = (): ReturnType<Waited['now']> => find(manager, asked) ?? { state: 'gone', message: '' }
+  return { subject: `snapshot ${name} of volume ${volume}`, what, now }
+}

@@ -1,0 +1,82 @@
+// What goes through REST about snapshots.
+import { Type, type Static } from 'typebox'
+import { snapshotStates } from '../store/index.js'
+import { nullable, Strict, TimeoutSeconds } from './schema-parts.js'
+
+const LayerName = Type.String({ description: 'A layer; "volume-head" is the one that is written to' })
+
+const tree = {
+  parent: nullable(Type.String({ description: 'The layer under it; null: it is at the bottom, or not known' })),
+  children: Type.Array(LayerName, { description: 'Those right above it' }),
+}
+
+export const SnapshotView = Type.Object({
+  volume: Type.String(),
+  name: Type.String(),
+  state: Type.Enum(snapshotStates),
+  message: Type.String({ description: 'Why it is in this state, where there is more to say' }),
+  labels: Type.Record(Type.String(), Type.String()),
+  userCreated: Type.Boolean({ description: 'Somebody asked for it' }),
+  createdAt: Type.String({ description: 'ISO 8601' }),
+  sizeBytes: Type.Integer({ description: 'Of the volume then' }),
+  pauseMs: nullable(Type.Number({ description: 'For how long I/O was held up; null: not known' })),
+  layer: nullable(Type.String({ description: 'What replicas call it; null: none was taken' })),
+  ...tree,
+  allocatedBytes: nullable(
+    Type.Integer({ description: 'What it takes up at each replica; null: the engine does not say' }),
+  ),
+})
+export type SnapshotView = Static<typeof SnapshotView>
+
+export const LayerView = Type.Object({
+  name: LayerName,
+  head: Type.Boolean(),
+  snapshot: nullable(Type.String({ description: 'The snapshot that has it; null: none' })),
+  ...tree,
+  allocatedBytes: Type.Integer({ description: 'What it takes up at each replica' }),
+  removed: Type.Boolean({ description: 'Its snapshot was deleted: it is merged in the background' }),
+})
+export type LayerView = Static<typeof LayerView>
+
+export const SnapshotList = Type.Object({
+  volume: Type.String(),
+  snapshots: Type.Array(SnapshotView, { description: 'In the order in which they were asked for' }),
+  layers: nullable(
+    Type.Array(LayerView, {
+      description: 'As the engine last listed them, each behind the one under it; null: it does not say',
+    }),
+  ),
+  message: Type.String({ description: 'Why there are no layers; empty where there are' }),
+})
+export type SnapshotList = Static<typeof SnapshotList>
+
+export const SnapshotDeletionView = Type.Object({
+  volume: Type.String(),
+  name: Type.String(),
+  deleted: Type.Boolean({ description: 'False: it is kept, and deleted when the volume is attached next' }),
+  message: Type.String({ description: 'Why it is not deleted yet' }),
+  allocatedBytes: nullable(
+    Type.Integer({
+      description:
+        'What it took up at each replica. What of that neither the volume nor another snapshot needs comes back in the ' +
+        'background. Null: not known',
+    }),
+  ),
+})
+export type SnapshotDeletionView = Static<typeof SnapshotDeletionView>
+
+export const CreateSnapshot = Strict({
+  name: Type.Optional(
+    Type.String({ description: '1 to 63 lower-case letters, digits and hyphens; by the time if not given' }),
+  ),
+  labels: Type.Optional(
+    Type.Record(Type.String(), Type.String(), { description: 'Of 4096 bytes as JSON at the most' }),
+  ),
+  timeoutSeconds: TimeoutSeconds,
+})
+export type CreateSnapshot = Static<typeof CreateSnapshot>
+
+export const DeleteSnapshot = Strict({ timeoutSeconds: TimeoutSeconds })
+export type DeleteSnapshot = Static<typeof DeleteSnapshot>
+
+export const SnapshotName = Type.Object({ name: Type.String(), snapshot: Type.String() })

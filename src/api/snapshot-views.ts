@@ -1,0 +1,47 @@
+// From snapshots that are stored, and layers as an engine lists them, to what REST shows.
+import type { Layer } from '../native/index.js'
+import type { Snapshot, Volume } from '../store/index.js'
+import type { LayerView, SnapshotList, SnapshotView } from './snapshot-schemas.js'
+
+/** Longhorn's name for it. */
+const headName = 'volume-head'
+
+export function snapshotView(snapshot: Snapshot, layers: readonly Layer[] | undefined): SnapshotView {
+  const { spec, state, message, createdAt, sizeBytes, pauseMs, layer } = snapshot
+  const found = layers?.find(({ name, removed }) => name === layer && !removed)
+  return {
+    ...{ volume: spec.volume, name: spec.name, state, message, labels: spec.labels, userCreated: spec.userCreated },
+    ...{ createdAt, sizeBytes, pauseMs, layer },
+    parent: found === undefined || found.parent === '' ? null : found.parent,
+    children: found === undefined ? [] : childrenOf(found, layers ?? []),
+    allocatedBytes: found?.allocatedBytes ?? null,
+  }
+}
+
+export function snapshotList(
+  { metadata, status: { state } }: Volume,
+  snapshots: readonly Snapshot[],
+  layers: readonly Layer[] | undefined,
+): SnapshotList {
+  const why = state === 'attached' ? 'its engine does not answer now' : `it is ${state}`
+  return {
+    volume: metadata.name,
+    snapshots: snapshots.map((snapshot) => snapshotView(snapshot, layers)),
+    layers: layers?.map((layer) => layerView(layer, layers, snapshots)) ?? null,
+    message: layers === undefined ? why : '',
+  }
+}
+
+function layerView(layer: Layer, layers: readonly Layer[], snapshots: readonly Snapshot[]): LayerView {
+  const { name, parent, allocatedBytes, removed } = layer
+  const owner = removed ? undefined : snapshots.find((snapshot) => snapshot.layer === name)
+  return {
+    ...{ name: name === '' ? headName : name, head: name === '', snapshot: owner?.spec.name ?? null },
+    ...{ parent: parent === '' ? null : parent, children: childrenOf(layer, layers), allocatedBytes, removed },
+  }
+}
+
+function childrenOf({ name }: Layer, layers: readonly Layer[]): string[] {
+  if (name === '') return []
+  return layers.flatMap((other) => (other.parent === name ? [other.name === '' ? headName : other.name] : []))
+}

@@ -1,0 +1,177 @@
+import t, { type Test } from 'tap'
+import { pino } from 'pino'
+import { buildServer } from '../../../src/api/index.js'
+import { aCluster, aRequest, type Cluster } from '../manager/cluster.js'
+
+interface Answer {
+  status: number
+  body: Record<string, unknown>
+}
+
+interface Api extends Cluster {
+  call: (method: 'GET' | 'POST' | 'DELETE', url: string, body?: object) => Promise<Answer>
+}
+
+const url = '/v1/volumes/demo/snapshots'
+
+/** With the volume «demo», attached. */
+async function anApi(t: Test): Promise<Api> {
+  const cluster = await aCluster(t)
+  const server = await buildServer({
+    ...{ manager: () => cluster.manager, ready: () => true, node: 'node-1', version: '1' },
+    faces: { nbdHost: '127.0.0.1', portal: '127.0.0.1:3260' },
+    metrics: { contentType: 'text/plain', text: () => Promise.resolve('') },
+    log: pino({ level: 'silent' }),
+  })
+  t.teardown(() => server.close())
+  await cluster.manager.createVolume(aRequest())
+  await cluster.manager.attach('demo')
+  await cluster.untilState('demo', 'attached')
+  const call: Api['call'] = async (method, url, body) => {
+    const response = await server.inject({ method, url, ...(body === undefined ? {} : { payload: body }) })
+    return { status: response.statusCode, body: JSON.parse(response.payload) as Answer['body'] }
+  }
+  return { ...cluster, call }
+}
+
+void t.test('a snapshot is taken, shown in the tree, and deleted', async (t) => {
+  const { call, agent } = await anApi(t)
+  t.match(await call('GET', url), { status: 200, body: { volume: 'demo', snapshots: [], layers: [{ head: true }] } })
+  const monday = await call('POST', url, { name: 'monday', labels: { app: 'db' } })
+  const layer = monday.body['layer']
+  t.match(monday, {
+    status: 201,
+    body: {
+      ...{ volume: 'demo', name: 'monday', state: 'ready', message: '', labels: { app: 'db' }, userCreated: true },
+      ...{ pauseMs: 1.5, layer: /^monday-/, parent: null, children: ['volume-head'], sizeBytes: 1024 ** 3 },
+      allocatedBytes: 4096,
+    },
+  })
+  agent.freeze('demo', 'old', { removed: true, allocatedBytes: 512 })
+  t.match(await call('POST', url), { status: 201, body: { name: /^snap-/, parent: 'old', children: ['volume-head'] } })
+  const { body } = await call('GET', url)
+  t.match(body, {
+    snapshots: [{ name: 'monday', children: ['old'] }, { name: /^snap-/ }],
+    layers: [
+      { name: layer, head: false, snapshot: 'monday', parent: null, children: ['old'], removed: false },
+      { name: 'old', snapshot: null, parent: layer, children: [/^snap-/], removed: true, allocatedBytes: 512 },
+      { name: /^snap-/, snapshot: /^snap-/, parent: 'old', children: ['volume-head'] },
+      { name: 'volume-head', head: true, snapshot: null, children: [], allocatedBytes: 8192 },
+    ],
+  })
+  const one = `${url}/monday`
+  t.match(await call('GET', one), { status: 200, body: { name: 'monday', children: ['old'] } })
+  const deleted = { volume: 'demo', name: 'monday', deleted: true, message: '', allocatedBytes: 4096 }
+  t.same(await call('DELETE', one), { status: 200, body: deleted })
+  t.match(await call('GET', one), { status: 404, body: { error: { code: 'not-found' } } })
+  t.match(await call('DELETE', one), { status: 404, body: { error: { code: 'not-found' } } })
+})
+
+void t.test('what cannot be taken is refused with its cause', async (t) => {
+  const { call, agent, manager, untilState } = await anApi(t)
+  await call('POST', url, { name: 'monday' })
+  t.match(await call('POST', url, { name: 'monday' }), { status: 409, body: { error: { code: 'already-exists' } } })
+  t.match(await call('POST', url, { name: 'a.b' }), { status: 400, body: { error: { code: 'invalid-name' } } })
+  const labels = { 'a b': 'c' }
+  t.match(await call('POST', url, { labels }), {
+    status: 400,
+    body: { error: { code: 'invalid-argument', message: /"a b"/ } },
+  })
+  t.match(await call('POST', url, { nmae: 'x' }), { status: 400 })
+  t.match(await call('POST', url, { labels: { a: {} } }), { status: 400 })
+  t.match(await call('POST', '/v1/volumes/other/snapshots'), { status: 404 })
+  agent.taking = { code: 'no-space', message: 'replica aa cannot prepare it: no-space' }
+  t.match(await call('POST', url, { name: 'full' }), {
+    status: 503,
+    body: {
+      error: { code: 'snapshot-failed', message: /^Snapshot full of volume demo was not taken: replica aa cannot/ },
+    },
+  })
+  t.match(await call('GET', `${url}/full`), { body: { state: 'failed', layer: null, allocatedBytes: null } })
+  agent.taking = 'taken'
+  t.match(await call('POST', url, { name: 'full' }), { status: 201 })
+  await manager.detach('demo')
+  await untilState('demo', 'detached')
+  t.match(await call('POST', url, {}), { status: 409, body: { error: { code: 'volume-not-attached' } } })
+})
+
+void t.test('one that takes longer says what it waits for, and stays asked for', async (t) => {
+  const { call, agent, untilSnapshot } = await anApi(t)
+  agent.taking = 'held'
+  const body = { name: 'monday', timeoutSeconds: 0.1 }
+  t.match(await call('POST', url, body), {
+    status: 504,
+    body: {
+      error: { code: 'timed-out', message: 'Snapshot monday of volume demo is not ready after 0.1 s: it is creating.' },
+    },
+  })
+  agent.taking = 'taken'
+  agent.changed()
+  await untilSnapshot('monday', 'ready')
+  agent.deleting = 'it is being read (busy)'
+  t.match(await call('DELETE', `${url}/monday?timeoutSeconds=0.2`), {
+    status: 504,
+    body: { error: { code: 'timed-out', message: /is not deleted after 0.2 s: it is deleting, it is being read/ } },
+  })
+})
+
+void t.test('one that is deleted while it is waited for is told so', async (t) => {
+  const { call, agent, manager } = await anApi(t)
+  agent.taking = 'held'
+  const taking = call('POST', url, { name: 'monday' })
+  await manager.waitFor('question', 5000, () => agent.asked[0])
+  await manager.deleteSnapshot('demo', 'monday')
+  t.match(await taking, {
+    status: 409,
+    body: { error: { code: 'cancelled', message: /was deleted while it was taken/ } },
+  })
+})
+
+void t.test('while the volume is detached a deletion is kept for later', async (t) => {
+  const { call, manager, untilState, snapshotGone } = await anApi(t)
+  await call('POST', url, { name: 'monday' })
+  await manager.detach('demo')
+  await untilState('demo', 'detached')
+  t.match(await call('GET', url), {
+    body: { snapshots: [{ name: 'monday', state: 'ready', allocatedBytes: null, children: [] }], layers: null },
+  })
+  t.match(await call('DELETE', `${url}/monday`), {
+    status: 202,
+    body: {
+      deleted: false,
+      message: /^volume demo is detached: it is deleted when that is attached next$/,
+      allocatedBytes: null,
+    },
+  })
+  t.match(await call('GET', `${url}/monday`), { body: { state: 'deleting' } })
+  await call('POST', '/v1/volumes/demo/attach')
+  await snapshotGone('monday')
+})
+
+void t.test('what cannot be deleted before the volume serves again is kept, and says why', async (t) => {
+  const { call, agent, manager, untilState, until } = await anApi(t)
+  for (const name of ['monday', 'tuesday']) await call('POST', url, { name })
+  const kept = (state: string) => ({
+    status: 202,
+    body: { deleted: false, message: `volume demo is ${state}: it is deleted when that is attached next` },
+  })
+  agent.engineState = 'refused'
+  agent.changed()
+  await untilState('demo', 'faulted')
+  t.match(await call('DELETE', `${url}/monday?timeoutSeconds=5`), kept('faulted'))
+  agent.engineState = 'serving'
+  agent.holdsEngines = true
+  await manager.detach('demo')
+  await until('demo', ({ status }) => status.state === 'detaching')
+  t.match(await call('DELETE', `${url}/tuesday?timeoutSeconds=5`), kept('detaching'))
+})
+
+void t.test('why layers are not known is told', async (t) => {
+  const { call, agent, manager, untilState } = await anApi(t)
+  t.match(await call('GET', url), { body: { layers: [{ head: true }], message: '' } })
+  agent.lists = false
+  t.match(await call('GET', url), { body: { layers: null, message: 'its engine does not answer now' } })
+  await manager.detach('demo')
+  await untilState('demo', 'detached')
+  t.match(await call('GET', url), { body: { layers: null, message: 'it is detached' } })
+})
