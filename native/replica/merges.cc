@@ -299,11 +299,19 @@ Status Replica::MergeMasks() {
     }
   }
   RETURN_IF_ERROR(status);
-  RETURN_IF_ERROR(files_.SyncData(merge_->to));
+  RETURN_IF_ERROR(SyncLower());
   RETURN_IF_ERROR(
       WriteJournal(files_, directory_, {merge_->lower, merge_->upper, parent, 0, true, false}));
   merge_->phase = Merge::Phase::kCopy;
   return Status::Ok();
+}
+
+// After a sync that failed what could not be written counts as clean: done again it would be done
+// to what is in memory alone. What the lower layer itself holds is on the disk.
+Status Replica::SyncLower() {
+  const Status synced = files_.SyncData(merge_->to);
+  if (!synced.ok()) RETURN_IF_ERROR(files_.DropCache(merge_->to));
+  return synced;
 }
 
 Status Replica::MaskLower(const std::vector<std::pair<uint64_t, uint64_t>>& runs) {
@@ -353,7 +361,7 @@ Status Replica::MergeData() {
   const bool all = at < until && extents.size() < kExtentsAtATime;
   if (!all && merge_->unsaved_bytes < kSavedEveryBytes) return Status::Ok();
   merge_->unsaved_bytes = 0;
-  RETURN_IF_ERROR(files_.SyncData(merge_->to));
+  RETURN_IF_ERROR(SyncLower());
   if (!all) {
     return WriteJournal(files_, directory_,
                         {merge_->lower, merge_->upper, merge_->parent, at, true, false});

@@ -159,6 +159,31 @@ TEST(replica_merges, nothing_is_punched_under_the_head_before_the_head_is_synced
 }
 
 // A merge that is cut at any of its I/Os changes nothing that is left, and goes on after it.
+// What could not be written counts as clean: a second sync would say nothing of it.
+TEST(replica_merges, after_a_sync_that_failed_a_merge_begins_with_what_is_on_the_disk) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    Driver driver(place.files, reactor, place.directory);
+    History history = MakeHistory(driver);
+    ASSERT(AboutLayer(driver, OperationKind::kDelete, "one") == ErrorCode::kOk);
+    history.snapshots.erase("one");
+    const int before = place.files.dropped_caches;
+    place.files.fail_sync = true;
+    ErrorCode outcome = ErrorCode::kOk;
+    for (int step = 0; step < 5 && outcome == ErrorCode::kOk; ++step) {
+      driver.Add(OperationKind::kMerge);
+      outcome = driver.Run();
+    }
+    EXPECT_EQ(outcome, ErrorCode::kIoError);
+    EXPECT_EQ(place.files.dropped_caches.load(), before + 1);
+    EXPECT(!driver.replica().sync_failed());
+    place.files.fail_sync = false;
+    ASSERT(MergeAll(driver) > 3);
+    ExpectSame(driver, history);
+    EXPECT_EQ(place.files.dropped_caches.load(), before + 1);
+  });
+}
+
 TEST(replica_merges, a_merge_that_is_cut_short_goes_on) {
   OnEpoll([](io::Reactor& reactor) {
     for (const std::string gone : {"one", "two", "three"}) {

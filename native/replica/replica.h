@@ -231,6 +231,7 @@ class Replica {
   Status MergeSums();
   Status MergePage(const SumFile* upper, const SumFile* lower, const MaskFile* masks,
                    uint64_t region);
+  Status SyncLower();
   Status SyncHeadsFile(io::File file);
   Status PunchUnderHead();
   Status RunMerge(ReplicaOperation* operation);
