@@ -47,6 +47,11 @@ function exitCodeOf(code: ErrorCode): number {
   return errorTable[code].http === 400 ? exitCodes.usage : exitCodes.refused
 }
 
+// Whoever reads it has seen enough, as `head` has.
+process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+  if (error.code !== 'EPIPE') throw error
+})
+
 const exitCode = await main()
 // A command that is done may have said by it what it found.
 if (exitCode !== exitCodes.done) process.exitCode = exitCode

@@ -1,6 +1,8 @@
 // The commands as a script uses them: a process of their own, against the real API on a manager with a fake agent.
-import { execFile } from 'node:child_process'
+import { execFile, spawn } from 'node:child_process'
+import { once } from 'node:events'
 import { join } from 'node:path'
+import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
 import { pino } from 'pino'
 import t, { type Test } from 'tap'
@@ -249,4 +251,12 @@ void t.test('help is there for every command', async (t) => {
     t.equal(exitCode, 0)
     t.match(stdout, /^Usage: ankole/)
   }
+})
+
+t.test('a reader that has seen enough, as `head` has, is no error', async (t) => {
+  const child = spawn(process.execPath, [main, 'volume', 'create', '--help'], { stdio: ['ignore', 'pipe', 'pipe'] })
+  child.stdout.destroy()
+  const [said] = await Promise.all([text(child.stderr), once(child, 'close')])
+  t.equal(said, '')
+  t.equal(child.exitCode, 0)
 })
