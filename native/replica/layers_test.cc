@@ -301,7 +301,10 @@ TEST(replica_layers, what_failed_in_part_reads_the_same_when_it_is_opened_anew) 
         ASSERT_OK(driver->status());
         std::string byte(512, 'q');
         ASSERT(driver->Do(OperationKind::kWrite, kMiB, 512, byte.data()) == ErrorCode::kOk);
-        driver->Add(kind == 0 ? OperationKind::kUnmap : OperationKind::kZero, 2048, 32 * 4096)
+        const std::string before = driver->ReadAll();
+        // There must be something that it takes away.
+        const uint64_t at = model.find_first_not_of('\0') / kBlockBytes * kBlockBytes + 2048;
+        driver->Add(kind == 0 ? OperationKind::kUnmap : OperationKind::kZero, at, 32 * 4096)
             .keep_allocated = kind == 2;
         files.Reset(cut);
         done = driver->Run() == ErrorCode::kOk;
@@ -309,7 +312,7 @@ TEST(replica_layers, what_failed_in_part_reads_the_same_when_it_is_opened_anew) 
         // Then it is not to be believed, whatever it says.
         if (driver->replica().sync_failed()) continue;
         const std::string all = driver->ReadAll();
-        parts |= !done && all.substr(0, kMiB) != model.substr(0, kMiB);
+        parts |= !done && all != before;
         driver = nullptr;
         driver = std::make_unique<Driver>(files, reactor, directory);
         EXPECT(driver->ReadAll() == all);
