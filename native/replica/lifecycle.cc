@@ -270,9 +270,21 @@ Status Replica::Load() {
       if (regions_.dirty(region)) sums_.SetStale(region);
     }
   }
+  RETURN_IF_ERROR(SyncMetadata());
   if (direct_ || !chain_.head_alone() || sums_.on()) RETURN_IF_ERROR(MakeScratch());
   fresh_ = NeverWritten();
   return Status::Ok();
+}
+
+// What was read is answered for from now on without being written again: that a layer is removed or
+// sealed, that a region is dirty. A process that was killed between a write and its sync left it in
+// the page cache alone, and a loss of power would take it back.
+Status Replica::SyncMetadata() {
+  bool sync_failed = false;
+  Status status = record_file_.Sync(files_, &sync_failed);
+  if (status.ok()) status = region_file_.Sync(files_, &sync_failed);
+  if (sync_failed) (void)WriteFailedMarker(status.message()).ok();
+  return status.ok() ? files_.SyncDirectory(directory_) : status;
 }
 
 Status Replica::MakeScratch() {

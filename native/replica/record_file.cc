@@ -203,14 +203,18 @@ Status RecordFile::Write(io::FileSystem& files, const RecordState& state, bool* 
   const SlotBytes bytes = EncodeSlot(state, sequence);
   RETURN_IF_ERROR(files.WriteAt(file_, sequence % 2 * kRecordSlotBytes, bytes.data(), bytes.size())
                       .Within("record"));
-  const Status synced = files.SyncData(file_);
-  if (!synced.ok()) {
-    failed_ = *sync_failed = true;
-    return Status(ErrorCode::kIoError, "record: " + synced.message());
-  }
+  RETURN_IF_ERROR(Sync(files, sync_failed));
   state_ = state;
   sequence_ = sequence;
   return Status::Ok();
+}
+
+Status RecordFile::Sync(io::FileSystem& files, bool* sync_failed) {
+  const Status synced = files.SyncData(file_);
+  *sync_failed = !synced.ok();
+  if (synced.ok()) return synced;
+  failed_ = true;
+  return Status(ErrorCode::kIoError, "record: " + synced.message());
 }
 
 }  // namespace ankole::replica

@@ -54,6 +54,8 @@ class RecordFile {
   // Durable when it returns. On failure the slot that holds the state until now is untouched; where
   // `sync_failed` is set the file is not to be trusted any more, and further writes fail.
   Status Write(io::FileSystem& files, const RecordState& state, bool* sync_failed);
+  // Makes durable what was read: a process that was killed may have written it and not synced.
+  Status Sync(io::FileSystem& files, bool* sync_failed);
 
  private:
   io::File file_;

@@ -80,10 +80,11 @@ class RegionFile {
   Status SyncWritten(io::FileSystem& files, bool* sync_failed);
   // Durable when it returns; on failure the slots may be the old or the new ones.
   Status WriteSlots(io::FileSystem& files, const MissingSlots& slots, bool* sync_failed);
+  // Whatever the file has, from whomever.
+  Status Sync(io::FileSystem& files, bool* sync_failed);
 
  private:
   Status Load(io::FileSystem& files, uint32_t regions, Take take, void* owner, Loaded* loaded);
-  Status Sync(io::FileSystem& files, bool* sync_failed);
 
   io::File file_;
   MissingSlots slots_;

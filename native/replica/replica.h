@@ -213,6 +213,7 @@ class Replica {
   void EndLayer(const Status& outcome);
   static ErrorCode OutcomeOfLayer(const Status& outcome);
   Status MakeScratch();
+  Status SyncMetadata();
 
   // merges.cc: layers that go.
   struct Merge;

@@ -30,6 +30,7 @@ class CutFiles final : public io::FileSystem {
   std::atomic<bool> fail_sync{false};
   std::atomic<bool> hold_sync{false};
   std::atomic<int> syncs{0};  // SyncData that did not fail
+  std::atomic<int> directory_syncs{0};
   std::string boot_id;        // the machine's own while empty
   std::string mount_id;       // likewise
   std::atomic<int> dropped_caches{0};
@@ -80,6 +81,7 @@ class CutFiles final : public io::FileSystem {
   }
   Status SyncDirectory(const std::string& path) override {
     RETURN_IF_ERROR(Pass());
+    ++directory_syncs;
     return under_.SyncDirectory(path);
   }
   Status Truncate(io::File file, uint64_t size) override {

@@ -283,6 +283,65 @@ TEST(replica_snapshots, one_that_is_cut_short_took_place_or_did_not) {
   });
 }
 
+// A process that is killed after it wrote and before it synced leaves what the next one reads, and
+// answers for: a loss of power must not take that back.
+TEST(replica_snapshots, what_is_read_as_deleted_or_sealed_is_durable) {
+  OnEpoll([](io::Reactor& reactor) {
+    for (const OperationKind kind : {OperationKind::kDelete, OperationKind::kSeal}) {
+      bool done = false;
+      int unsynced = 0;
+      for (int cut = 1; !done; ++cut) {
+        Place place(reactor);
+        {
+          Driver driver(place.files, reactor, place.directory);
+          WriteRecord(driver);
+          Write(driver, 0, Text(65536, 'a'));
+          ASSERT(Prepare(driver, "one") == ErrorCode::kOk);
+          ASSERT(Switch(driver, "one") == ErrorCode::kOk);
+          if (kind == OperationKind::kDelete) {
+            ASSERT(AboutLayer(driver, OperationKind::kSeal, "one") == ErrorCode::kOk);
+          }
+          place.files.Reset(cut);
+          done = AboutLayer(driver, kind, "one") == ErrorCode::kOk;
+          driver.Drop();
+        }
+        place.files.Reset(0);
+        place.files.syncs = place.files.directory_syncs = 0;
+        Driver driver(place.files, reactor, place.directory);
+        ASSERT_OK(driver.status());
+        const bool synced = kind == OperationKind::kDelete ? place.files.directory_syncs > 0
+                                                           : place.files.syncs > 0;
+        const wire::LayerEntry layer = LayersOf(driver).front();
+        const bool is = kind == OperationKind::kDelete ? layer.removed : layer.sealed;
+        EXPECT(synced || !is);
+        if (is && !done) ++unsynced;
+      }
+      EXPECT(unsynced > 0);
+    }
+  });
+}
+
+// A disk that cannot sync what was read: nothing of it is answered for.
+TEST(replica_snapshots, what_was_read_and_cannot_be_synced_is_not_served) {
+  OnEpoll([](io::Reactor& reactor) {
+    Place place(reactor);
+    {
+      Driver driver(place.files, reactor, place.directory);
+      WriteRecord(driver);
+      driver.Drop();
+    }
+    place.files.fail_sync = true;
+    {
+      Driver driver(place.files, reactor, place.directory);
+      EXPECT_EQ(driver.status().code(), ErrorCode::kIoError);
+    }
+    place.files.fail_sync = false;
+    Driver driver(place.files, reactor, place.directory);
+    ASSERT_OK(driver.status());
+    EXPECT(driver.replica().suspect());
+  });
+}
+
 // Writes that are under way when the record comes are within the snapshot or after it, whole.
 TEST(replica_snapshots, what_is_under_way_is_not_lost) {
   io::OnEachBackend([](io::Reactor& reactor) {
