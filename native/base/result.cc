@@ -63,6 +63,7 @@ ErrorCode ErrorCodeFromErrno(int error_number) {
     case ENETUNREACH:
     case EHOSTUNREACH:
       return ErrorCode::kConnectionLost;
+    case EFBIG:  // larger than a file of this file system can be
     case EOPNOTSUPP:
     case ENOSYS:
       return ErrorCode::kUnsupported;

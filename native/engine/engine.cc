@@ -25,13 +25,15 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       pool_(kEngineOperationsMax),
       // And one each for the joiner and a snapshot.
       locks_(kEngineOperationsMax + kCopiesMax + 2),
+      size_bytes_(options_.size_bytes),
       errands_(reactor),
-      regions_(options_.size_bytes),
+      regions_(size_bytes_),
       copier_(*this, kCopiesMax),
       cleaner_(*this, regions_),
       equalizer_(*this, copier_, regions_),
       joiner_(*this, copier_, regions_, cleaner_, options.copied_sync_bytes),
       scrubber_(*this, copier_, regions_, equalizer_.unequal()),
+      expander_(*this),
       snapshotter_(*this, *this),
       complete_(options_.record) {
   CHECK(options_.replicas.size() <= kReplicasMax);
@@ -104,7 +106,7 @@ void Engine::Submit(BlockRequest* request) {
   if (IsState(request->operation)) {
     CHECK(request->offset_bytes == 0 && request->length_bytes == kTargetStateBytes);
   } else {
-    CHECK(request->offset_bytes + request->length_bytes <= options_.size_bytes);
+    CHECK(request->offset_bytes + request->length_bytes <= size_bytes_);
   }
   request->submitted_ns = reactor_.NowNs();
   if (mode_ != Mode::kServing && mode_ != Mode::kChanging) {

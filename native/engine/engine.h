@@ -14,6 +14,7 @@
 #include "engine/copier.h"
 #include "engine/equalizer.h"
 #include "engine/errand.h"
+#include "engine/expander.h"
 #include "engine/fault.h"
 #include "engine/joiner.h"
 #include "engine/link.h"
@@ -50,7 +51,11 @@ struct EngineOptions {
     io::Address address;
   };
   std::string volume;
+  // What clients are known to have seen, a multiple of kBlockBytes.
   uint64_t size_bytes = 0;
+  // What it is to have, where that is more, and what the order for it is called.
+  uint64_t expand_to_bytes = 0;
+  std::string expansion_id;
   Secret secret = {};
   wire::Epoch epoch;
   wire::Record record;  // the newest complete one that is known; generation 0: none
@@ -88,6 +93,15 @@ struct EngineReport {
   WaitsFor waits_for = WaitsFor::kNothing;
 };
 
+// How far the order to become larger has come.
+enum class ExpansionState : uint8_t { kNone, kRunning, kDone, kFailed };
+struct Expansion {
+  std::string id;  // as it was asked for
+  uint64_t to_bytes = 0;
+  ExpansionState state = ExpansionState::kNone;
+  Status status;  // kFailed: why. Then the volume is as it was
+};
+
 // The controller of one attached volume: a block device that is replicated to all members and stays
 // one register for each block (rules 1 to 4, 6). One thread, the reactor's.
 class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
@@ -110,6 +124,9 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
     virtual void OnProbeStore(uint64_t question) = 0;
     // A scrub ended, or went on for a while: as in the counters.
     virtual void OnScrub(const Json& /*progress*/) {}
+    // Before OnReady, and when either changed. `size_bytes`: from now on requests may go up to
+    // there.
+    virtual void OnSize(uint64_t /*size_bytes*/, const Expansion& /*expansion*/) {}
     // From now on requests are taken.
     virtual void OnReady() = 0;
     // All replicas were closed clean, or not.
@@ -130,7 +147,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
 
   // BlockDevice
   const std::string& name() const override { return options_.volume; }
-  uint64_t size_bytes() const override { return options_.size_bytes; }
+  uint64_t size_bytes() const override { return size_bytes_; }
   BufferPool& buffers() override { return *buffers_; }
   void Submit(BlockRequest* request) override;
   void Release(BlockRequest* hold) override;
@@ -145,6 +162,10 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   // The whole volume; as Scrubber::Start.
   void ScrubAll(const std::string& id, uint64_t bytes_per_second, const ScrubProgress& before);
   void StopScrub() { scrubber_.Stop(); }
+  // Makes the volume larger, while clients are at work; OnSize says what became of it. The same
+  // again, also for an order of another id, joins what is under way. kInvalidArgument, kBusy,
+  // kUnavailable: nothing was begun. Waits for a snapshot that is being taken, for a while.
+  Status Expand(const std::string& id, uint64_t size_bytes);
   // Snapshots (rule 8), one after the other in the order of the requests.
   void TakeSnapshot(SnapshotRequest* request);
   // Also where there is none: it succeeds.
@@ -293,7 +314,23 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   void Fence(const StartDecision& decision);
   void AskAgain(const std::string& why);
   void FencedMember();
+  void GoOnStarting();
   void FirstRecord();
+
+  // --- engine_expand.cc: a volume that becomes larger ---
+  bool GrowBeforeStart();
+  void Grow(uint64_t size_bytes);
+  void OnExpanded(const Status& status);
+  void ServeFromNowOn();
+  void BecomeReady();
+  void LookAtExpansion(uint64_t now_ns);
+  // Ordered, and neither carried out nor refused.
+  bool expanding() const { return expand_due_ns_ != 0 || expander_.running(); }
+  void BeginExpansion();
+  void NoteSize(const Link& link, uint64_t size_bytes) override;
+  bool IsToGrow(size_t index) const override;
+  bool MayGrow() const override { return Settled() || mode_ == Mode::kFencing; }
+  void JoinerCannotGrow(const Status& why) override { joiner_.LetGo(why); }
 
   // --- engine_membership.cc: changing members (rule 2) ---
   void ServeWhenAlone();
@@ -421,6 +458,10 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   bool lost_writes_ = false;
   DeviceCounters counters_;
 
+  uint64_t size_bytes_;  // grows only
+  // At a start one of its members was as small as this.
+  uint64_t unequal_from_bytes_ = UINT64_MAX;
+
   // What makes replicas equal, and keeps account of where they may not be (rules 5 and 7).
   Errands errands_;
   RegionTable regions_;
@@ -429,6 +470,11 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   Equalizer equalizer_;
   Joiner joiner_;
   Scrubber scrubber_;
+  Expander expander_;
+  Expansion expansion_;
+  uint64_t expand_due_ns_ = 0;  // since then it waits for a snapshot; 0: it does not
+  bool ready_due_ = false;      // OnReady waits for the first expansion
+  uint64_t ready_limit_ns_ = 0;
   Snapshotter snapshotter_;
   // They wait until all members have switched to the next head.
   IntrusiveList<Operation, &Operation::queue_node> flushes_;

@@ -230,7 +230,7 @@ void Engine::ServeWhenAlone() {
   LetLeave({});
   snapshotter_.OnNewMember(HasSnapshots());
   MembersChanged();
-  observer_.OnReady();
+  ServeFromNowOn();
 }
 
 wire::Members Engine::Staying() const {

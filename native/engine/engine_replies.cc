@@ -185,11 +185,6 @@ void Engine::OnLinkState(Link& link, bool welcomed, const wire::ReplicaState& st
   Heard& heard = heard_[link.index()];
   heard.answered = true;
   heard.state = state;
-  if (state.size_bytes != options_.size_bytes) {
-    heard.answered = false;
-    heard.why_not = "it has " + std::to_string(state.size_bytes) + " bytes, the volume has " +
-                    std::to_string(options_.size_bytes);
-  }
   if (mode_ == Mode::kStarting) {
     // A welcome that comes now belongs to a decision that was taken back.
     if (welcomed) link.Break({ErrorCode::kCancelled, "asking again"});
@@ -224,7 +219,10 @@ Engine::Departure Engine::WhyNotBack(const Link& link) const {
   if (!holds.exists() && complete_.exists()) {
     back = {Fault::kOlderRecord, "it holds nothing: its files were made anew"};
   }
-  if (!heard_[link.index()].answered) back = {Fault::kWrongSize, heard_[link.index()].why_not};
+  if (state.size_bytes < size_bytes_) {
+    back = {Fault::kWrongSize, "it has " + std::to_string(state.size_bytes) +
+                                   " bytes, the volume has " + std::to_string(size_bytes_)};
+  }
   return back;
 }
 
@@ -253,7 +251,7 @@ void Engine::ReturnedMember(Link& link) {
   }
   if (back.fault != Fault::kNone) {
     // The last member never leaves. What is not the replica that was left cannot serve for it.
-    if (!KnowsRecord(StateOf(link).records.current) || !heard_[link.index()].answered) {
+    if (!KnowsRecord(StateOf(link).records.current) || back.fault == Fault::kWrongSize) {
       link.Break({ErrorCode::kSuspect, "the last member cannot go on: " + back.reason});
       return;
     }
@@ -272,6 +270,7 @@ void Engine::ReturnedMember(Link& link) {
   if (proposal_.outstanding) WriteRecord(link);
   SendUnanswered(link);
   equalizer_.Returned(link);
+  expander_.Look();
   copier_.Kick();
   snapshotter_.OnMembers();
   CloseWhenIdle();

@@ -27,7 +27,8 @@ RegionRun RunOf(const Operation& operation) {
 // What a joiner syncs for, or waits for what it syncs; no client waits for it.
 bool TakesItsTime(wire::Opcode opcode) {
   return opcode == wire::Opcode::kFlush || opcode == wire::Opcode::kPrepare ||
-         opcode == wire::Opcode::kSwitch || opcode == wire::Opcode::kDelete;
+         opcode == wire::Opcode::kSwitch || opcode == wire::Opcode::kDelete ||
+         opcode == wire::Opcode::kExpand;
 }
 
 // Why a joiner was let go, by the names of faults.
@@ -289,8 +290,13 @@ void Engine::LearnMaps() {
     members.push_back({link, StateOf(*link)});
     if (StateOf(*link).suspect) suspects_.Add(id);
   }
+  RegionRun also;
+  // What one of them has not at all so far.
+  if (unequal_from_bytes_ < size_bytes_) {
+    also = RegionsOf(unequal_from_bytes_, size_bytes_ - unequal_from_bytes_);
+  }
   equalizer_.Learn(
-      std::move(members),
+      std::move(members), also,
       [](void* owner, const Status& status) {
         auto* self = static_cast<Engine*>(owner);
         if (self->mode_ != Mode::kLearning) return;
@@ -308,6 +314,7 @@ void Engine::LearnMaps() {
 
 void Engine::MembersChanged() {
   copier_.Kick();
+  expander_.Look();
   joiner_.OnMembers();
   equalizer_.Pump();
   snapshotter_.OnMembers();
@@ -315,6 +322,7 @@ void Engine::MembersChanged() {
 
 void Engine::LookAtResync(uint64_t now_ns) {
   CheckErrands(now_ns);
+  LookAtExpansion(now_ns);
   copier_.Kick();
   equalizer_.Pump();
   scrubber_.Pump();
@@ -337,7 +345,9 @@ void Engine::CheckErrands(uint64_t now_ns) {
     const Errand* oldest = errands_.OldestAt(*link);
     const uint64_t waited_ns = oldest != nullptr ? ElapsedNs(oldest->sent_ns, now_ns) : 0;
     if (IsTarget(link->index())) {
-      if (waited_ns >= std::max(options_.late_ns * 5 / 2, kJoinerLateNs)) {
+      const bool expands = oldest != nullptr && oldest->opcode == wire::Opcode::kExpand;
+      const uint64_t late_ns = expands ? kJoinerFlushNs : kJoinerLateNs;
+      if (waited_ns >= std::max(options_.late_ns * 5 / 2, late_ns)) {
         MemberFailed(*link, {ErrorCode::kTimedOut, "it answered too late"});
       }
       continue;
@@ -372,6 +382,8 @@ void Engine::ClearSuspects() {
 }
 
 void Engine::StopResync() {
+  expander_.Cancel();
+  expand_due_ns_ = 0;
   joiner_.Stop();
   equalizer_.Stop();
   scrubber_.Stop();
@@ -385,7 +397,7 @@ void Engine::StopResync() {
 
 bool Engine::ResyncIdle() const {
   return errands_.in_flight() == 0 && copier_.idle() && joiner_.idle() && equalizer_.idle() &&
-         cleaner_.idle() && scrubber_.idle() && snapshotter_.idle();
+         cleaner_.idle() && scrubber_.idle() && expander_.idle() && snapshotter_.idle();
 }
 
 void Engine::SetResyncBandwidth(uint64_t bytes_per_second) {
@@ -394,13 +406,13 @@ void Engine::SetResyncBandwidth(uint64_t bytes_per_second) {
 }
 
 void Engine::Scrub(uint64_t offset_bytes, uint64_t length_bytes, uint64_t bytes_per_second) {
-  CHECK(length_bytes > 0 && offset_bytes + length_bytes <= options_.size_bytes);
+  CHECK(length_bytes > 0 && offset_bytes + length_bytes <= size_bytes_);
   scrubber_.Start("", RegionsOf(offset_bytes, length_bytes), bytes_per_second, {});
 }
 
 void Engine::ScrubAll(const std::string& id, uint64_t bytes_per_second,
                       const ScrubProgress& before) {
-  scrubber_.Start(id, RegionsOf(0, options_.size_bytes), bytes_per_second, before);
+  scrubber_.Start(id, RegionsOf(0, size_bytes_), bytes_per_second, before);
 }
 
 Json Engine::ResyncJson(const Link& link) const {

@@ -53,6 +53,20 @@ Result<io::Address> ListenAddress(const Json& json) {
   return address;
 }
 
+const char* ExpansionStateName(ExpansionState state) {
+  switch (state) {
+    case ExpansionState::kNone:
+      return "none";
+    case ExpansionState::kRunning:
+      return "running";
+    case ExpansionState::kDone:
+      return "done";
+    case ExpansionState::kFailed:
+      return "failed";
+  }
+  return "";
+}
+
 Json EpochToJson(const wire::Epoch& epoch) {
   return Json::Object().Set("attachment", epoch.attachment).Set("run", epoch.run);
 }
@@ -160,6 +174,27 @@ Status ParseBasis(const Json& config, EngineOptions* options) {
 
 }  // namespace
 
+namespace {
+
+// An order to become larger that is not known to have been carried out.
+Status ParseExpansion(const Json& config, EngineOptions* options) {
+  const Json* json = config.Find("expansion");
+  if (json == nullptr || json->is_null()) return Status::Ok();
+  Result<std::string> id = json->String("id");
+  if (!id.ok()) return id.status().Within("expansion");
+  Result<int64_t> size = json->Integer("sizeBytes", static_cast<int64_t>(options->size_bytes),
+                                       static_cast<int64_t>(kVolumeBytesMax));
+  if (!size.ok()) return size.status().Within("expansion");
+  if (size.value() % static_cast<int64_t>(kBlockBytes) != 0) {
+    return {ErrorCode::kInvalidArgument, "expansion: sizeBytes must be a multiple of 4096"};
+  }
+  options->expansion_id = id.Take();
+  options->expand_to_bytes = static_cast<uint64_t>(size.value());
+  return Status::Ok();
+}
+
+}  // namespace
+
 Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   if (!config.is_object()) return Status(ErrorCode::kInvalidArgument, "config must be an object");
   EngineOptions options;
@@ -177,6 +212,8 @@ Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   if (options.size_bytes % kBlockBytes != 0) {
     return Status(ErrorCode::kInvalidArgument, "sizeBytes must be a multiple of 4096");
   }
+  const Status expansion = ParseExpansion(config, &options);
+  if (!expansion.ok()) return expansion;
   Result<std::string> hex = config.String("secret");
   if (!hex.ok()) return hex.status();
   Result<Secret> secret = ParseSecret(hex.value());
@@ -411,6 +448,17 @@ void EngineService::OnSet(int64_t request, const Json& message) {
   events_.Emit(ReplyTo(request, Json::Object()));
 }
 
+// Answered at once; the event «size» says what becomes of it.
+void EngineService::Expand(int64_t request, const Json& message) {
+  const Result<std::string> id = message.String("id");
+  const Result<int64_t> size = message.Integer("sizeBytes", 0, kIntegerMax);
+  Status status = id.ok() ? size.status() : id.status();
+  if (status.ok()) {
+    status = engine_->Expand(id.value(), static_cast<uint64_t>(size.value()));
+  }
+  events_.Emit(status.ok() ? ReplyTo(request, Json::Object()) : ReplyTo(request, status));
+}
+
 // Answered when the engine has an outcome, which may take as long as members take to flush.
 void EngineService::AskForSnapshot(int64_t request, const std::string& name, const Json& message) {
   auto asked = std::make_unique<Asked>();
@@ -480,6 +528,8 @@ void EngineService::OnRequest(int64_t request, const std::string& name, const Js
                                       .Set("record", RecordToJson(report.record))));
   } else if (name == "scrub") {
     StartScrub(request, message);
+  } else if (name == "expand") {
+    Expand(request, message);
   } else if (name == "set") {
     OnSet(request, message);
   } else if (name == "take-snapshot" || name == "delete-snapshot" || name == "list-layers") {
@@ -562,6 +612,22 @@ void EngineService::OnAskStore(uint64_t question, const wire::Record& record) {
 
 void EngineService::OnScrub(const Json& progress) {
   events_.Emit(EventOf("scrub").Set("progress", progress));
+}
+
+void EngineService::OnSize(uint64_t size_bytes, const Expansion& expansion) {
+  // Before the order counts as carried out.
+  if (unit_ != nullptr) unit_->CapacityChanged();
+  Json event = EventOf("size").Set("sizeBytes", size_bytes);
+  if (expansion.state != ExpansionState::kNone) {
+    const bool failed = expansion.state == ExpansionState::kFailed;
+    event.Set("expansion", Json::Object()
+                               .Set("id", expansion.id)
+                               .Set("sizeBytes", expansion.to_bytes)
+                               .Set("state", ExpansionStateName(expansion.state))
+                               .Set("code", failed ? ErrorCodeName(expansion.status.code()) : "")
+                               .Set("message", expansion.status.message()));
+  }
+  events_.Emit(event);
 }
 
 void EngineService::OnReady() {

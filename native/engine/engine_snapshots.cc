@@ -34,6 +34,11 @@ const char* Engine::WhyNoSnapshot() const {
   if (!equalizer_.AllEqual() || suspects_.count > 0) {
     return "members are being made equal after an unclean stop";
   }
+  // What is prepared would be of the size before. One that ended may go on at some replica; one
+  // that waits for a snapshot goes before the next one.
+  if (expander_.running() || !expander_.idle() || (expand_due_ns_ != 0 && !snapshotter_.taking())) {
+    return "the volume is becoming larger";
+  }
   return out_of_space_ns_ != 0 ? kOutOfSpaceText : nullptr;
 }
 

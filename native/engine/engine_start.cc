@@ -74,6 +74,7 @@ void Engine::Fence(const StartDecision& decision) {
 // start has taken.
 void Engine::AskAgain(const std::string& why) {
   SetMode(Mode::kStarting, why);
+  expander_.Cancel();
   start_deadline_ns_ = std::max(start_deadline_ns_, reactor_.NowNs() + kPatienceNs);
   for (Heard& heard : heard_) {
     if (heard.answered) heard.why_not = "asked again";
@@ -90,6 +91,15 @@ void Engine::AskAgain(const std::string& why) {
 
 // One was welcomed, or lost. When all are, the answers must still be those that were decided on.
 void Engine::FencedMember() {
+  if (expander_.running()) {
+    // All were welcomed; one that is lost now is asked again with the others.
+    for (const wire::ReplicaId id : decision_.members.all()) {
+      if (LinkOf(id)->up()) continue;
+      AskAgain("a replica was lost while starting; asking again");
+      return;
+    }
+    return;
+  }
   for (const auto& link : links_) {
     if (link->mode() == LinkMode::kWelcoming) return;
     if (!link->up() && decision_.members.Contains(link->replica())) {
@@ -107,7 +117,12 @@ void Engine::FencedMember() {
     return;
   }
   decision_ = now;
-  if (now.unclean) {
+  unequal_from_bytes_ = UINT64_MAX;
+  if (!GrowBeforeStart()) GoOnStarting();
+}
+
+void Engine::GoOnStarting() {
+  if (decision_.unclean || (unequal_from_bytes_ < size_bytes_ && decision_.members.count > 1)) {
     LearnMaps();
   } else {
     FirstRecord();

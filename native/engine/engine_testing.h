@@ -2,6 +2,7 @@
 
 #include <sys/socket.h>
 
+#include <algorithm>
 #include <condition_variable>
 #include <cstring>
 #include <functional>
@@ -245,7 +246,7 @@ class Bench final : public Engine::Observer, public LogSink {
   void Start() {
     On([this] {
       options.volume = kVolume;
-      options.size_bytes = kSizeBytes;
+      options.size_bytes = std::max(options.size_bytes, kSizeBytes);
       options.secret = ParseSecret(kSecretText).Take();
       ++options.epoch.run;
       options.record = stored;
@@ -488,6 +489,7 @@ class Bench final : public Engine::Observer, public LogSink {
   std::vector<wire::Record> proposals;
   std::vector<std::string> events;
   std::vector<Json> scrubs;
+  Expansion expansion;
   std::vector<std::string> log;
   bool ready = false;
   bool stopped = false;
@@ -542,6 +544,11 @@ class Bench final : public Engine::Observer, public LogSink {
 
  public:
   void OnScrub(const Json& progress) override { scrubs.push_back(progress); }
+  void OnSize(uint64_t size_bytes, const Expansion& of) override {
+    expansion = of;
+    static constexpr const char* kNames[] = {"none", "running", "done", "failed"};
+    Note("size " + std::to_string(size_bytes) + " " + kNames[static_cast<size_t>(of.state)]);
+  }
   void OnProbeStore(uint64_t question) override {
     Note("store probed");
     last_probe = question;

@@ -32,11 +32,17 @@ Equalizer::Equalizer(ResyncHost& host, Copier& copier, RegionTable& table)
       returned_reader_(host),
       returned_dirty_(table.regions()) {}
 
+void Equalizer::Grow() {
+  for (RegionSet* set : {&unequal_, &taken_, &dirty_, &recent_, &returned_dirty_}) {
+    set->Grow(table_.regions());
+  }
+}
+
 // --- learning
 // --------------------------------------------------------------------------------------------
 
-void Equalizer::Learn(std::vector<Member> members, void (*done)(void* owner, const Status& status),
-                      void* owner) {
+void Equalizer::Learn(std::vector<Member> members, RegionRun also,
+                      void (*done)(void* owner, const Status& status), void* owner) {
   CHECK(!learning());
   members_ = std::move(members);
   learned_done_ = done;
@@ -44,6 +50,8 @@ void Equalizer::Learn(std::vector<Member> members, void (*done)(void* owner, con
   learned_ = Status::Ok();
   dirty_.Clear();
   recent_.Clear();
+  dirty_.Add(also);
+  recent_.Add(also);
   marking_ = false;
   known_.fill(false);
   all_known_ = true;

@@ -21,15 +21,18 @@ class Equalizer final : Walker::Client {
 
   // --- before the first record -------------------------------------------------------------------
   // Asks all members for their maps, and marks the union of the dirty ones on each of them. `done`
-  // follows; not kOk when a connection broke, or a member could not answer.
+  // follows; not kOk when a connection broke, or a member could not answer. `also` counts as dirty,
+  // whatever the maps say.
   struct Member {
     Link* link = nullptr;
     wire::ReplicaState state;
   };
-  void Learn(std::vector<Member> members, void (*done)(void* owner, const Status& status),
-             void* owner);
+  void Learn(std::vector<Member> members, RegionRun also,
+             void (*done)(void* owner, const Status& status), void* owner);
 
   // --- serving -----------------------------------------------------------------------------------
+  // The volume became larger: the table of regions did.
+  void Grow();
   // Where members may differ.
   const RegionSet& unequal() const { return unequal_; }
   // Whether the operation must not go to the members before its range is equal.

@@ -42,6 +42,9 @@ Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cl
   sync_.owner = this;
   sync_.opcode = wire::Opcode::kFlush;
   sync_.done = [](Errand* errand) { static_cast<Joiner*>(errand->owner)->OnCopiedSynced(); };
+  expand_.owner = this;
+  expand_.opcode = wire::Opcode::kExpand;
+  expand_.done = [](Errand* errand) { static_cast<Joiner*>(errand->owner)->OnEnlarged(); };
   state_lock_.begin_block = kStateBlock;
   state_lock_.end_block = kStateBlock + 1;
   state_lock_.exclusive = true;
@@ -53,7 +56,14 @@ Joiner::Joiner(ResyncHost& host, Copier& copier, RegionTable& table, Cleaner& cl
 
 bool Joiner::idle() const {
   return walker_.idle() && !reader_.busy() && !state_copier_.busy() && !state_locked_ &&
-         !sync_.in_flight() && !layer_reader_.busy() && !step_.in_flight() && views_.idle();
+         !sync_.in_flight() && !expand_.in_flight() && !layer_reader_.busy() &&
+         !step_.in_flight() && views_.idle();
+}
+
+void Joiner::Grow() {
+  lacks_.Grow(table_.regions());
+  virgin_.Grow(table_.regions());
+  map_.Grow(table_.regions());
 }
 
 // --- which one
@@ -121,6 +131,7 @@ void Joiner::Reset() {
   deleted_.clear();
   views_.Close();
   reads_ahead_ = true;
+  was_bytes_ = 0;
   copied_regions_ = unsynced_bytes_ = total_ = copied_bytes_ = told_bytes_ = rate_ = told_ns_ = 0;
 }
 
@@ -157,12 +168,6 @@ void Joiner::Stop() {
 
 // Whether it may become a member at all; lets it go if not.
 bool Joiner::Admits(const wire::ReplicaState& state) {
-  if (state.size_bytes != host_.size_bytes()) {
-    LetGo({ErrorCode::kInvalidArgument, "it has " + std::to_string(state.size_bytes) +
-                                            " bytes, the volume has " +
-                                            std::to_string(host_.size_bytes())});
-    return false;
-  }
   if (Newer(state.records.current, host_.complete())) {
     LetGo({ErrorCode::kFenced, "it holds a newer record: " + Describe(state.records.current)});
     return false;
@@ -180,7 +185,33 @@ void Joiner::OnState(Link& link, bool welcomed, const wire::ReplicaState& state)
     return;
   }
   if (phase_ != Phase::kWelcoming) return;
-  AskLayers();
+  Enlarge();
+}
+
+// One that was away while the volume grew. From here on it grows as the members do.
+void Joiner::Enlarge() {
+  if (state_.size_bytes >= host_.size_bytes()) return AskLayers();
+  phase_ = Phase::kExpanding;
+  if (was_bytes_ == 0) was_bytes_ = state_.size_bytes;
+  expand_to_bytes_ = host_.size_bytes();
+  expand_payload_ = wire::EncodeExpand(expand_to_bytes_);
+  expand_.link = link_;
+  expand_.payload = expand_payload_.data();
+  expand_.payload_bytes = wire::kExpandBytes;
+  host_.TellReplica(*link_, "resyncing", {ErrorCode::kOk, "making it as large as the volume"});
+  host_.SendErrand(&expand_);
+}
+
+void Joiner::OnEnlarged() {
+  if (expand_.link != link_ || phase_ != Phase::kExpanding) return Next();
+  if (expand_.status == ErrorCode::kConnectionLost) return;  // OnLost lets it go
+  if (expand_.status != ErrorCode::kOk) {
+    return LetGo({expand_.status, std::string("it cannot be made as large as the volume: ") +
+                                      ErrorCodeName(expand_.status)});
+  }
+  host_.NoteSize(*link_, expand_to_bytes_);
+  state_.size_bytes = std::max(state_.size_bytes, expand_to_bytes_);
+  Enlarge();
 }
 
 void Joiner::OnRefused(Link& link, const Status& why) {
@@ -274,6 +305,9 @@ void Joiner::TakeMap() {
 void Joiner::MapsDone() {
   if (!map_found_ || (phase_ == Phase::kViewMaps && plan_.older)) lacks_.AddAll();
   TakeMap();
+  // What was written behind its old end is in the maps as all else is. The region that this end
+  // lies in is compared in any case, as it costs nothing.
+  if (was_bytes_ % kRegionBytes != 0) lacks_.Add(RegionsOf(was_bytes_, 1));
   if (state_.fresh) virgin_.AddAll();
   if (phase_ == Phase::kViewMaps) {
     CopyView();

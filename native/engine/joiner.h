@@ -36,9 +36,8 @@ struct JoinProgress {
 // Brings replicas that are no members up to date and back (rule 7), one after the other. The one
 // that it is at:
 //
-//   kAsking ─▶ kWelcoming ─▶ kLayers ─▶ kMaps ─▶ kBulk ─▶ kSettling ─▶ kLive ─▶ kFlushing ─▶ kFinal
-//   … kReady ─▶ kProposed ─▶ a member                                                any ─lost,
-//   late, failed▶ kNone
+//   kAsking ─▶ kWelcoming ─▶ kExpanding ─▶ kLayers ─▶ kMaps ─▶ kBulk ─▶ kSettling ─▶ kLive
+//   ─▶ kFlushing ─▶ kFinal … kReady ─▶ kProposed ─▶ a member      any ─lost, late, failed▶ kNone
 //
 // Where its snapshots are not those of the members (rule 8), and once more from kViewMaps on for
 // each that it lacks:
@@ -57,6 +56,7 @@ class Joiner final : Walker::Client {
     kNone,
     kAsking,      // INQUIRE
     kWelcoming,   // WELCOME
+    kExpanding,   // EXPAND, where it is smaller than the volume
     kLayers,      // asks it and a member which snapshots they have
     kRoom,        // deletes those that members do not have
     kViewMaps,    // asks what of a snapshot it lacks
@@ -129,6 +129,8 @@ class Joiner final : Walker::Client {
   // The longest time for which a replica is held off from now on.
   uint64_t HeldOffNs(uint64_t now_ns) const;
   bool idle() const;
+  // The volume became larger, and so did the replica where it was asked what it lacks already.
+  void Grow();
   void SetRate(uint64_t bytes_per_second) { walker_.SetRate(bytes_per_second); }
   // Lets it go; nothing of its connection counts from now on.
   void LetGo(const Status& why);
@@ -142,6 +144,8 @@ class Joiner final : Walker::Client {
 
   void Next();
   bool Admits(const wire::ReplicaState& state);
+  void Enlarge();
+  void OnEnlarged();
   void AskLayers();
   void ReadLayers(Link* link);
   void OnLayers(ErrorCode status);
@@ -219,8 +223,12 @@ class Joiner final : Walker::Client {
   const uint64_t sync_bytes_;
   uint64_t unsynced_bytes_ = 0;  // copied since the last one of `sync_`
   Errand sync_;
-  uint64_t held_since_ns_ = 0;  // 0: what was read may be written
-  bool reads_ahead_ = true;     // while what was copied is synced
+  Errand expand_;
+  wire::ExpandBytes expand_payload_ = {};
+  uint64_t expand_to_bytes_ = 0;  // what it was asked for
+  uint64_t was_bytes_ = 0;        // how large it was before; 0: it is as it was
+  uint64_t held_since_ns_ = 0;    // 0: what was read may be written
+  bool reads_ahead_ = true;       // while what was copied is synced
   uint64_t barrier_tag_ = 0;
   uint64_t generation_ = 0;  // of the members that kMissing began with
 

@@ -1,7 +1,5 @@
 #include "engine/lack_set.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <utility>
 
@@ -22,15 +20,13 @@ uint64_t PartsOf(uint64_t region, uint64_t offset_bytes, uint64_t length_bytes) 
 
 }  // namespace
 
-LackSet::LackSet(uint64_t regions)
-    : regions_(regions), bytes_(std::max<uint64_t>(regions, 1) * sizeof(uint64_t)) {
-  void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  CHECK(memory != MAP_FAILED);
-  parts_ = static_cast<uint64_t*>(memory);
-}
+LackSet::LackSet(uint64_t regions) : regions_(regions) { Grow(regions); }
 
-LackSet::~LackSet() { munmap(parts_, bytes_); }
+void LackSet::Grow(uint64_t regions) {
+  regions_.Grow(std::max(regions, regions_.size()));
+  CHECK(memory_.Grow(regions_.size() * sizeof(uint64_t), "what a replica lacks").ok());
+  parts_ = memory_.as<uint64_t>();
+}
 
 uint64_t LackSet::MaskOf(uint64_t region) const {
   if (!regions_.Contains(region)) return 0;
@@ -79,7 +75,7 @@ uint64_t LackSet::Take(uint64_t region) {
 
 void LackSet::Clear() {
   regions_.Clear();
-  if (touched_) madvise(parts_, bytes_, MADV_DONTNEED);
+  if (touched_) memory_.Clear();
   touched_ = false;
 }
 

@@ -9,8 +9,8 @@ namespace ankole::engine {
 
 // What a joiner lacks: whole regions, or parts of them. What clients write while it is filled adds
 // parts only, or all of the volume would have to be compared once more under random writes.
-// Allocates when it is made and never after; memory is touched where parts were added (2 MiB for
-// each TiB of the volume that was written so).
+// Allocates when it is made or grows and never else; memory is touched where parts were added (2
+// MiB for each TiB of the volume that was written so).
 class LackSet {
  public:
   // One bit of a mask: 64 of them are a region.
@@ -18,7 +18,6 @@ class LackSet {
   static constexpr uint64_t kWhole = ~uint64_t{0};
 
   explicit LackSet(uint64_t regions);  // of the volume
-  ~LackSet();
   LackSet(const LackSet&) = delete;
   LackSet& operator=(const LackSet&) = delete;
 
@@ -36,6 +35,8 @@ class LackSet {
   // Removes a region that is in the set, and returns which of its parts are lacking: the lowest bit
   // is the first one.
   uint64_t Take(uint64_t region);
+  // The volume became larger; nothing of the new regions is lacking.
+  void Grow(uint64_t regions);
   // Gives the memory back.
   void Clear();
 
@@ -43,9 +44,9 @@ class LackSet {
   uint64_t MaskOf(uint64_t region) const;
 
   RegionSet regions_;
-  const size_t bytes_;
+  Mapping memory_;
   // For each region in the set: 0, all of it is lacking. 0 for the others.
-  uint64_t* parts_;
+  uint64_t* parts_ = nullptr;
   bool touched_ = false;
 };
 

@@ -1,7 +1,5 @@
 #include "engine/region_set.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
 #include <bit>
 
@@ -9,15 +7,14 @@
 
 namespace ankole::engine {
 
-RegionSet::RegionSet(uint64_t regions)
-    : regions_(regions), bytes_(DivideUp(std::max<uint64_t>(regions, 1), 64) * 8) {
-  void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  CHECK(memory != MAP_FAILED);
-  words_ = static_cast<uint64_t*>(memory);
-}
+RegionSet::RegionSet(uint64_t regions) { Grow(std::max<uint64_t>(regions, 1)); }
 
-RegionSet::~RegionSet() { munmap(words_, bytes_); }
+void RegionSet::Grow(uint64_t regions) {
+  CHECK(regions >= regions_);
+  CHECK(memory_.Grow(DivideUp(regions, 64) * sizeof(uint64_t), "a set of regions").ok());
+  words_ = memory_.as<uint64_t>();
+  regions_ = regions;
+}
 
 bool RegionSet::ContainsAll(RegionRun run) const {
   for (uint64_t region = run.first; region < uint64_t{run.first} + run.count; ++region) {
@@ -43,7 +40,7 @@ void RegionSet::Remove(uint64_t region) {
 }
 
 void RegionSet::Clear() {
-  if (count_ > 0) madvise(words_, bytes_, MADV_DONTNEED);
+  if (count_ > 0) memory_.Clear();
   count_ = 0;
 }
 

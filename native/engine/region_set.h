@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/mapping.h"
 #include "base/units.h"
 #include "wire/regions.h"
 
@@ -18,13 +19,12 @@ inline RegionRun RegionsOf(uint64_t offset_bytes, uint64_t length_bytes) {
 }
 
 // A set of regions: one bit each, in memory that is only touched where bits were set (2 MiB for the
-// largest volume). Allocates when it is made and never after.
+// largest volume). Allocates when it is made or grows and never else.
 class RegionSet {
  public:
   static constexpr uint64_t kNone = UINT64_MAX;
 
   explicit RegionSet(uint64_t regions);  // of the volume
-  ~RegionSet();
   RegionSet(const RegionSet&) = delete;
   RegionSet& operator=(const RegionSet&) = delete;
 
@@ -40,15 +40,17 @@ class RegionSet {
   void Add(RegionRun run);
   void Remove(uint64_t region);
   void AddAll() { Add({0, static_cast<uint32_t>(regions_)}); }
+  // The volume became larger; the new regions are not in it.
+  void Grow(uint64_t regions);
   // Gives the memory back.
   void Clear();
   // The first one from `from` on; kNone: there is none.
   uint64_t Next(uint64_t from) const;
 
  private:
-  const uint64_t regions_;
-  const size_t bytes_;
-  uint64_t* words_;
+  uint64_t regions_ = 0;
+  Mapping memory_;
+  uint64_t* words_ = nullptr;
   uint64_t count_ = 0;
 };
 

@@ -31,6 +31,8 @@ RegionTable::~RegionTable() {
   munmap(slots_, kSlots * sizeof(uint16_t));
 }
 
+void RegionTable::Grow(uint64_t size_bytes) { old_.Grow(DivideUp(size_bytes, kRegionBytes)); }
+
 RegionTable::Entry* RegionTable::Find(uint64_t region) const {
   for (size_t slot = SlotOf(region); slots_[slot] != 0; slot = (slot + 1) % kSlots) {
     Entry* entry = &entries_[slots_[slot] - 1];

@@ -26,6 +26,8 @@ class RegionTable {
   RegionTable(const RegionTable&) = delete;
   RegionTable& operator=(const RegionTable&) = delete;
 
+  // The volume became larger; the new regions are clean.
+  void Grow(uint64_t size_bytes);
   uint64_t regions() const { return old_.size(); }
   size_t open() const { return open_; }
   // Those that are dirty, open or old.

@@ -37,6 +37,13 @@ class ResyncHost {
   virtual bool IsStaying(size_t index) const = 0;
   // What the replica said when it was welcomed last.
   virtual const wire::ReplicaState& StateOf(const Link& link) const = 0;
+  // The replica is that large now, durably.
+  virtual void NoteSize(const Link& link, uint64_t size_bytes) = 0;
+  // A member, or one that is being filled to become one: it must be as large as the volume.
+  virtual bool IsToGrow(size_t index) const = 0;
+  // All of them are; nobody who is not may become or still be a member.
+  virtual bool MayGrow() const = 0;
+  virtual void JoinerCannotGrow(const Status& why) = 0;
   // The last complete record.
   virtual const wire::Record& complete() const = 0;
   // Serving, and no record is proposed.

@@ -360,6 +360,12 @@ class ScriptedReplica {
           bad.insert(b);
         }
         break;
+      case wire::Opcode::kExpand:
+        if (wire::DecodeExpand(payload).value() > state.size_bytes) prepared.reset();
+        state.size_bytes = std::max(state.size_bytes, wire::DecodeExpand(payload).value());
+        data.resize(state.size_bytes);
+        note_("expand " + std::to_string(state.size_bytes) + " at " + name);
+        break;
       case wire::Opcode::kMark:
       case wire::Opcode::kClean:
       case wire::Opcode::kSum:

@@ -130,6 +130,8 @@ class Snapshotter {
   bool may_join() const {
     return (phase_ == Phase::kIdle || phase_ == Phase::kListing) && !due_ && queue_.empty();
   }
+  // From the preparation to the seal: what is frozen, and how large that is, is not settled.
+  bool taking() const { return phase_ >= Phase::kPreparing && phase_ <= Phase::kSealing; }
   Phase phase() const { return phase_; }
   bool busy() const { return phase_ != Phase::kIdle || due_ || !queue_.empty(); }
   bool idle() const;

@@ -69,4 +69,50 @@ Status ReplaceFile(FileSystem& files, const std::string& path, const std::string
   return files.SyncDirectory(DirectoryOf(path));
 }
 
+namespace {
+
+Status Extend(FileSystem& files, File file, uint64_t from_bytes, uint64_t to_bytes, NewPart part,
+              bool* sync_failed) {
+  const Result<FileInfo> info = files.Info(file);
+  if (!info.ok()) return info.status();
+  const uint64_t size_bytes = info.value().size_bytes;
+  if (size_bytes < from_bytes) {
+    return {ErrorCode::kCorrupt, "is of " + std::to_string(size_bytes) + " bytes and should have " +
+                                     std::to_string(from_bytes)};
+  }
+  if (size_bytes > from_bytes) RETURN_IF_ERROR(files.Truncate(file, from_bytes));
+  if (part == NewPart::kHole) {
+    RETURN_IF_ERROR(files.Truncate(file, to_bytes));
+  } else {
+    RETURN_IF_ERROR(files.Allocate(file, from_bytes, to_bytes - from_bytes));
+  }
+  if (part == NewPart::kWritten) {
+    constexpr uint64_t kStepBytes = 128 * 1024;
+    const std::string zeros(std::min(kStepBytes, to_bytes - from_bytes), '\0');
+    for (uint64_t at = from_bytes; at < to_bytes; at += zeros.size()) {
+      RETURN_IF_ERROR(
+          files.WriteAt(file, at, zeros.data(), std::min<uint64_t>(zeros.size(), to_bytes - at)));
+    }
+  }
+  const Status synced = files.Sync(file);
+  *sync_failed |= !synced.ok();
+  return synced;
+}
+
+}  // namespace
+
+Status ExtendFile(FileSystem& files, const std::string& path, uint64_t from_bytes,
+                  uint64_t to_bytes, NewPart part, bool* sync_failed) {
+  if (from_bytes >= to_bytes) return {};
+  Result<File> opened = files.Open(path, {.write = true});
+  if (!opened.ok()) return opened.status();
+  const File file = opened.value();
+  const Status status = Extend(files, file, from_bytes, to_bytes, part, sync_failed);
+  if (!status.ok() && status.code() != ErrorCode::kCorrupt) {
+    (void)files.Truncate(file, from_bytes).ok();  // the first failure is the one to report
+  }
+  files.Close(file);
+  return status.Within(path);
+}
+
 }  // namespace ankole::io

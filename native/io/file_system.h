@@ -118,6 +118,19 @@ Result<std::string> ReadWholeFile(FileSystem& files, const std::string& path, si
 // directory. On failure the old one stands.
 Status ReplaceFile(FileSystem& files, const std::string& path, const std::string& content);
 
+// What becomes of the new part of a file: it reads as zeros, and
+enum class NewPart {
+  kHole,       // takes up no space
+  kAllocated,  // has its space
+  kWritten     // was written as well: who overwrites it later changes data alone
+};
+// Makes a file of `from_bytes` longer, durably. What an earlier attempt left behind that goes
+// first; kCorrupt where the file is shorter. Opened anew by its name, so that others who have it
+// open are told of failed syncs of their own all the same. On failure it is as long as before,
+// unless that fails, too; where `sync_failed` is set, what others wrote may be lost as well.
+Status ExtendFile(FileSystem& files, const std::string& path, uint64_t from_bytes,
+                  uint64_t to_bytes, NewPart part, bool* sync_failed);
+
 // The machine's own.
 std::unique_ptr<FileSystem> MakePosixFileSystem();
 

@@ -30,6 +30,10 @@ class MemoryDevice final : public BlockDevice {
   const std::string& name() const override { return name_; }
   uint64_t size_bytes() const override { return bytes_.size(); }
   BufferPool& buffers() override { return pool_; }
+  void Grow(uint64_t size_bytes) {
+    bytes_.resize(size_bytes);
+    allocated_.resize(size_bytes / kBlockBytes);
+  }
 
   void Submit(BlockRequest* request) override {
     const bool state = request->operation == BlockOperation::kLoadState ||

@@ -3,7 +3,6 @@
 #include <sys/mman.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <utility>
 
 namespace ankole::replica {
@@ -11,48 +10,31 @@ namespace {
 
 constexpr size_t kPageBytes = 4096;
 
-uint16_t* ReserveMemory(size_t bytes) {
-  void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  return memory == MAP_FAILED ? nullptr : static_cast<uint16_t*>(memory);
-}
-
 }  // namespace
-
-BlockMap::~BlockMap() { Unmap(); }
 
 BlockMap::BlockMap(BlockMap&& other) noexcept { *this = std::move(other); }
 
 BlockMap& BlockMap::operator=(BlockMap&& other) noexcept {
   if (this == &other) return *this;
-  Unmap();
+  entries_memory_ = std::move(other.entries_memory_);
+  leaves_memory_ = std::move(other.leaves_memory_);
   entries_ = std::exchange(other.entries_, nullptr);
   leaves_ = std::exchange(other.leaves_, nullptr);
   chunks_ = std::exchange(other.chunks_, 0);
   return *this;
 }
 
-void BlockMap::Unmap() {
-  if (entries_ == nullptr) return;
-  munmap(entries_, chunks_ * sizeof(uint16_t));
-  munmap(leaves_, chunks_ * kLeafBytes);
-  entries_ = leaves_ = nullptr;
-}
-
 Status BlockMap::Reserve(uint64_t blocks) {
-  CHECK(entries_ == nullptr && blocks > 0);
-  chunks_ = DivideUp(blocks, kChunkBlocks);
-  entries_ = ReserveMemory(chunks_ * sizeof(uint16_t));
-  if (entries_ == nullptr) return Status::FromErrno(errno, "cannot reserve the block map");
-  leaves_ = ReserveMemory(chunks_ * kLeafBytes);
-  if (leaves_ == nullptr) {
-    const int error_number = errno;
-    munmap(entries_, chunks_ * sizeof(uint16_t));
-    entries_ = nullptr;
-    return Status::FromErrno(error_number, "cannot reserve " +
-                                               std::to_string(chunks_ * kLeafBytes) +
-                                               " bytes of address space for the block map");
-  }
+  const uint64_t chunks = DivideUp(blocks, kChunkBlocks);
+  CHECK(chunks > 0);
+  // There was to be more once, and there was no more.
+  if (chunks <= chunks_) return Status::Ok();
+  // The leaves first: they count where an entry says so.
+  RETURN_IF_ERROR(leaves_memory_.Grow(chunks * kLeafBytes, "the block map"));
+  leaves_ = leaves_memory_.as<uint16_t>();
+  RETURN_IF_ERROR(entries_memory_.Grow(chunks * sizeof(uint16_t), "the block map"));
+  entries_ = entries_memory_.as<uint16_t>();
+  chunks_ = chunks;
   return Status::Ok();
 }
 

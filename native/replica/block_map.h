@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/mapping.h"
 #include "base/result.h"
 #include "base/units.h"
 
@@ -26,12 +27,11 @@ class BlockMap {
   };
 
   BlockMap() = default;
-  ~BlockMap();
   BlockMap(BlockMap&& other) noexcept;
   BlockMap& operator=(BlockMap&& other) noexcept;
 
-  // Address space for a volume of that many blocks. Until then the map is of one layer: every block
-  // is in 0, and Set is a fault of ours.
+  // Address space for a volume of that many blocks; again for one that becomes larger, or was
+  // to. Until then the map is of one layer: every block is in 0, and Set is a fault of ours.
   Status Reserve(uint64_t blocks);
   bool reserved() const { return entries_ != nullptr; }
 
@@ -53,8 +53,9 @@ class BlockMap {
   static constexpr size_t kLeafBytes = kChunkBlocks * sizeof(uint16_t);
 
   uint16_t* Leaf(uint64_t chunk) const { return leaves_ + chunk * kChunkBlocks; }
-  void Unmap();
 
+  Mapping entries_memory_;
+  Mapping leaves_memory_;
   uint16_t* entries_ = nullptr;  // one a chunk: a layer, kZero or kMixed
   uint16_t* leaves_ = nullptr;   // kChunkBlocks a chunk; valid where the entry is kMixed
   uint64_t chunks_ = 0;

@@ -63,8 +63,11 @@ Status BlockSums::Open(const std::string& directory, Chain* chain, const BlockMa
   // Of a lower layer nothing is made: one without checksums, or with what is not whole, has none.
   for (uint32_t layer = 0; layer < chain->head_index(); ++layer) {
     const std::string& layer_name = chain->layer(static_cast<uint16_t>(layer)).meta.name;
+    // It fits the volume as it was when the layer was frozen.
+    const uint64_t layer_bytes = chain->layer(static_cast<uint16_t>(layer)).size_bytes;
     Result<SumFile> lower =
-        SumFile::Open(files_, directory + "/" + layer_name + std::string(kSumSuffix), regions);
+        SumFile::Open(files_, directory + "/" + layer_name + std::string(kSumSuffix),
+                      DivideUp(layer_bytes, kRegionBytes));
     const ErrorCode code = lower.status().code();
     if (!lower.ok() && code != ErrorCode::kNotFound && code != ErrorCode::kCorrupt) {
       file.value().Close(files_);
@@ -234,7 +237,8 @@ bool BlockSums::LoadNext(Load* load) {
     const uint32_t layer = --load->layer;
     const SumFile* file = files_of_[layer].get();
     if (file == nullptr) continue;
-    if (layer != head && !HoldsBlocks(layer, load->region) && !file->MayHoldBad(load->region)) {
+    if (layer != head && (load->region >= file->regions() ||
+                          (!HoldsBlocks(layer, load->region) && !file->MayHoldBad(load->region)))) {
       continue;
     }
     ReadLoad(load);

@@ -74,6 +74,20 @@ class BlockSums {
   };
   bool WhenFrozen(FreezeRequest* request);
 
+  // --- a volume that becomes larger (expand.cc)
+  // Memory for so many regions.
+  Status MakeRoom(uint64_t regions) { return on() ? table_.Reserve(regions) : Status::Ok(); }
+  // Runs `held` now or later: no job writes the file from then on, until Release.
+  void Hold(void (*held)(void* owner), void* owner);
+  void Release();
+  // Blocking, while held. The head's file fits so many regions, durably, and the volume as it is as
+  // well. Of what the new part begins in no file says anything any more, but that it is bad.
+  Status GrowFiles(uint64_t regions, bool* sync_failed);
+  // While held: the volume is of that size, or as large as it was.
+  void Grow(uint64_t size_bytes);
+  // What it holds as a whole is known to be this.
+  void Set(uint64_t block, uint32_t sum) { table_.Set(block, sum); }
+
   // The file may lack what was written to the region: found dirty when the replica was opened.
   void SetStale(uint64_t region) {
     if (on()) table_.SetStale(region);
@@ -228,6 +242,9 @@ class BlockSums {
   io::Job job_;
   Batch* batch_ = nullptr;  // in reserved memory that is taken by first use
   bool job_running_ = false;
+  bool held_ = false;
+  void (*held_done_)(void* owner) = nullptr;  // until the job that runs has ended
+  void* held_owner_ = nullptr;
   // Of the job that runs:
   SumFile* job_file_ = nullptr;
   uint16_t head_layer_ = 0;

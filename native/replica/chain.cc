@@ -31,6 +31,19 @@ Result<std::vector<LayerMeta>> ReadChain(io::FileSystem& files, const std::strin
   return chain;
 }
 
+Chain::Chain(Chain&& other) noexcept { *this = std::move(other); }
+
+Chain& Chain::operator=(Chain&& other) noexcept {
+  layers_ = std::move(other.layers_);
+  size_bytes_ = other.size_bytes();
+  return *this;
+}
+
+void Chain::Grow(uint64_t size_bytes) {
+  CHECK(size_bytes >= this->size_bytes());
+  size_bytes_ = head().size_bytes = size_bytes;
+}
+
 Result<Chain> Chain::Open(io::FileSystem& files, const std::string& directory,
                           const VolumeMeta& volume, const std::vector<LayerMeta>& layers,
                           bool direct) {
@@ -50,13 +63,14 @@ Result<Chain> Chain::Open(io::FileSystem& files, const std::string& directory,
     const Result<io::FileInfo> info = files.Info(opened.value());
     if (!info.ok()) {
       status = info.status();
-    } else if (head ? info.value().size_bytes != volume.size_bytes
+    } else if (head ? info.value().size_bytes < volume.size_bytes
                     : info.value().size_bytes > volume.size_bytes) {
       status = Status(ErrorCode::kCorrupt,
                       path + ": is of " + std::to_string(info.value().size_bytes) +
                           " bytes, the volume of " + std::to_string(volume.size_bytes));
     } else {
-      chain.layers_.back().size_bytes = info.value().size_bytes;
+      // The head of a volume that was about to grow may be longer: by a hole.
+      chain.layers_.back().size_bytes = std::min(info.value().size_bytes, volume.size_bytes);
     }
   }
   if (!status.ok()) {
@@ -74,7 +88,7 @@ void Chain::Close(io::FileSystem& files) {
 }
 
 Status Chain::BuildMap(io::FileSystem& files, const std::string& directory, BlockMap* map) {
-  const uint64_t blocks = DivideUp(size_bytes_, kBlockBytes);
+  const uint64_t blocks = this->blocks();
   for (size_t index = 1; index < layers_.size(); ++index) {
     const Layer& layer = layers_[index];
     const std::string path = directory + "/" + layer.meta.name;

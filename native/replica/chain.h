@@ -1,5 +1,6 @@
 #pragma once
 
+#include <atomic>
 #include <cstdint>
 #include <set>
 #include <string>
@@ -21,14 +22,20 @@ Result<std::vector<LayerMeta>> ReadChain(io::FileSystem& files, const std::strin
 // The layers of a replica, open, from the bottom (0) to the head.
 class Chain {
  public:
+  Chain() = default;
+  Chain(Chain&& other) noexcept;
+  Chain& operator=(Chain&& other) noexcept;
+
   // Opens the layers' files and checks them against the metadata; `layers` from the head down.
   static Result<Chain> Open(io::FileSystem& files, const std::string& directory,
                             const VolumeMeta& volume, const std::vector<LayerMeta>& layers,
                             bool direct);
   void Close(io::FileSystem& files);
 
-  uint64_t size_bytes() const { return size_bytes_; }
-  uint64_t blocks() const { return DivideUp(size_bytes_, kBlockBytes); }
+  uint64_t size_bytes() const { return size_bytes_.load(std::memory_order_relaxed); }
+  uint64_t blocks() const { return DivideUp(size_bytes(), kBlockBytes); }
+  // The volume became larger, and the head's file is.
+  void Grow(uint64_t size_bytes);
   uint16_t head_index() const { return static_cast<uint16_t>(layers_.size() - 1); }
   bool head_alone() const { return layers_.size() == 1; }
   Layer& head() { return layers_.back(); }
@@ -43,7 +50,9 @@ class Chain {
 
  private:
   std::vector<Layer> layers_;
-  uint64_t size_bytes_ = 0;
+  // Jobs look at it. Where it was a multiple of the block it is all the same to what is under way
+  // whether it grows meanwhile; otherwise nothing is.
+  std::atomic<uint64_t> size_bytes_ = 0;
 };
 
 }  // namespace ankole::replica

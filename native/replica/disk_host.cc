@@ -379,7 +379,8 @@ void DiskHost::FinishChange(int64_t request, const Status& status, Json result) 
   StopWhenDone();
 }
 
-// Idempotent: the same replica again is no error, one of the same id that differs is.
+// Idempotent: the same replica again is no error, one of the same id that differs is. One that was
+// away while its volume grew is smaller, and its engine makes it larger.
 void DiskHost::Create(const Change& change) {
   auto wanted = std::make_shared<Change>(change);
   wanted->identity.created_seconds = reactor_.WallClockSeconds();
@@ -409,14 +410,6 @@ void DiskHost::FinishCreate(const Change& change, const Result<ReplicaDescriptio
     return;
   }
   const ReplicaDescription& description = outcome.value();
-  if (description.size_bytes != change.size_bytes) {
-    FinishChange(change.request,
-                 {ErrorCode::kAlreadyExists,
-                  name + " exists with " + std::to_string(description.size_bytes) + " bytes, not " +
-                      std::to_string(change.size_bytes)},
-                 {});
-    return;
-  }
   if (description.identity.secret != change.identity.secret ||
       description.identity.cache != change.identity.cache) {
     FinishChange(

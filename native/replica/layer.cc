@@ -24,6 +24,12 @@ Status CreateLayerFile(io::FileSystem& files, const std::string& path, uint64_t 
   return status.Within(path);
 }
 
+Status ExtendLayerFile(io::FileSystem& files, const std::string& path, uint64_t size_bytes_before,
+                       uint64_t size_bytes, bool* sync_failed) {
+  return io::ExtendFile(files, path, size_bytes_before, size_bytes, io::NewPart::kHole,
+                        sync_failed);
+}
+
 Status ForEachExtent(io::FileSystem& files, const std::string& path, io::File file,
                      const io::FileRange& range,
                      const std::function<void(uint64_t, uint64_t)>& each) {

@@ -23,6 +23,10 @@ struct Layer {
 // Makes a sparse file of that size, synced but for its name in the directory.
 Status CreateLayerFile(io::FileSystem& files, const std::string& path, uint64_t size_bytes);
 
+// Makes it longer, durably; as io::ExtendFile.
+Status ExtendLayerFile(io::FileSystem& files, const std::string& path, uint64_t size_bytes_before,
+                       uint64_t size_bytes, bool* sync_failed);
+
 // Calls `each` for all written extents of the file in the range, whole blocks but for the file's
 // end, in order and cut to it. Unwritten ones count for nothing: a power loss leaves them where a
 // write was on its way, and what is under them was not overwritten. kUnsupported where the file

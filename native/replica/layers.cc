@@ -98,6 +98,8 @@ bool Replica::NeedsTree(const ReplicaOperation& operation) {
   switch (operation.kind) {
     case OperationKind::kSwitch:
       return operation.switched;
+    case OperationKind::kExpand:
+      return !operation.extended;
     case OperationKind::kPrepare:
     case OperationKind::kSeal:
     case OperationKind::kDelete:
@@ -246,6 +248,8 @@ void Replica::BeginLayer(ReplicaOperation* operation) {
 ErrorCode Replica::BeginPrepare(const ReplicaOperation& operation) {
   if (sync_failed_) return ErrorCode::kSuspect;
   if (unshown_) return ErrorCode::kIoError;
+  // It would be of the size before.
+  if (expand_operation_ != nullptr) return ErrorCode::kBusy;
   if (snapshots_.contains(SnapshotFileName(operation.layer))) return ErrorCode::kAlreadyExists;
   if (record_state_.unsealed && !IsRemoved(LayerUnderHead())) return ErrorCode::kBusy;
   if (chain_.layers().size() >= kLayersMax) return ErrorCode::kUnsupported;
@@ -276,6 +280,8 @@ Status Replica::RunLayer(ReplicaOperation* operation) {
       return ListLayers(operation);
     case OperationKind::kMerge:
       return RunMerge(operation);
+    case OperationKind::kExpand:
+      return RemovePrepared();
     case OperationKind::kOpenView:
       return OpenView(operation);
     default:
@@ -294,16 +300,25 @@ void Replica::DropPrepared() {
   prepared_.reset();
 }
 
+// With its files.
+Status Replica::RemovePrepared() {
+  if (prepared_ == nullptr) return Status::Ok();
+  const std::string snapshot = prepared_->snapshot;
+  const std::string head = prepared_->head.meta.name;
+  DropPrepared();
+  RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, snapshot));
+  return RemoveLayerFiles(files_, directory_, head);
+}
+
 // A head beside the one that is written to, and what that one will be called.
 Status Replica::Prepare(const ReplicaOperation& operation) {
   const Layer& head = chain_.head();
   const uint32_t number = HeadNumber(head.meta.name) + 1;
   const std::string name = HeadName(number);
-  if (prepared_ != nullptr) {
-    RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, prepared_->snapshot));
-    DropPrepared();
-  }
+  RETURN_IF_ERROR(RemovePrepared());
   RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, name));
+  // A layer is as large as its file.
+  RETURN_IF_ERROR(CutHead());
   prepared_ = std::make_unique<Prepared>();
   Prepared& next = *prepared_;
   next.number = number;
@@ -400,7 +415,7 @@ Status Replica::ListLayers(ReplicaOperation* operation) {
     const Result<io::FileInfo> info = files_.Info(Join(directory_, meta.name));
     if (!info.ok()) return info.status();
     entry.allocated_bytes = info.value().allocated_bytes;
-    entry.size_bytes = info.value().size_bytes;
+    entry.size_bytes = std::min(info.value().size_bytes, size_bytes());
     wire::EncodeLayer(entry, operation->data + count * wire::kLayerEntryBytes);
     ++count;
   }
@@ -507,6 +522,7 @@ void Replica::EndLayer(const Status& outcome) {
     views_[next_view_++] = {std::move(view_opened_), SnapshotFileName(operation->layer),
                             operation->holder, 0, false};
   }
+  if (operation->kind == OperationKind::kExpand) return EndDrop(outcome);
   if (operation->kind == OperationKind::kMerge) {
     operation->status = OutcomeOfLayer(outcome);
     return EndMergeStep(operation);

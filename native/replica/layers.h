@@ -19,11 +19,12 @@ struct Replica::Prepared {
   LayerMeta frozen;
 };
 
-// A removed layer that goes. Down: what the layer above it holds is written into it, then it takes
-// that one's name; the layer above hides what is written until then. Punch: it lies under the head,
+// A removed layer that goes. Down: it gets the size of the layer above it, then what that one holds
+// is written into it, then it takes that one's name; the layer above hides what is written until
+// then. Punch: it lies under the head,
 // and loses what the head has anew.
 struct Replica::Merge {
-  enum class Phase : uint8_t { kMasks, kCopy, kSums, kNames, kSwap, kPunch, kClose };
+  enum class Phase : uint8_t { kGrow, kMasks, kCopy, kSums, kNames, kSwap, kPunch, kClose };
   Phase phase = Phase::kMasks;
   std::string lower;  // file names
   std::string upper;
@@ -31,7 +32,8 @@ struct Replica::Merge {
   uint64_t at_bytes = 0;
   io::File from;
   io::File to;
-  uint64_t size_bytes = 0;  // of the upper layer
+  uint64_t size_bytes = 0;   // of the upper layer
+  uint64_t lower_bytes = 0;  // of the lower one
   uint64_t unsaved_bytes = 0;
   bool sync_failed = false;  // of what the head has (rule 1)
   SumFile sums;

@@ -147,7 +147,7 @@ Status Replica::Create(io::FileSystem& files, const std::string& directory,
 Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory)
     : files_(files), reactor_(reactor), directory_(std::move(directory)), sums_(files, reactor) {
   finish_task_.owner = flush_job_.owner = record_job_.owner = region_job_.owner = mask_job_.owner =
-      status_job_.owner = state_job_.owner = this;
+      status_job_.owner = state_job_.owner = expand_job_.owner = this;
   finish_task_.done = [](io::Operation* task) {
     static_cast<Replica*>(task->owner)->FinishDeferred();
   };
@@ -165,6 +165,8 @@ Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string direct
   quiet_task_.done = [](io::Operation* task) { static_cast<Replica*>(task->owner)->OnQuiet(); };
   state_job_.work = StateWork;
   state_job_.done = StateDone;
+  expand_job_.work = ExpandWork;
+  expand_job_.done = ExpandDone;
 }
 
 Replica::~Replica() {

@@ -1,9 +1,6 @@
 #include "replica/mask_file.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 #include <vector>
@@ -31,23 +28,24 @@ constexpr size_t kExtentsAtATime = 256;
 // Sectors that one write covers at most.
 constexpr uint64_t kSectorsAtATime = 2048;
 
+uint64_t FileBytes(uint64_t volume_blocks) {
+  return RoundUp(DivideUp(volume_blocks, kMaskSectorBlocks) * kMaskSectorBytes, kBlockBytes);
+}
+
 bool IsZero(const uint8_t* bytes, size_t count) {
   return bytes[0] == 0 && std::memcmp(bytes, bytes + 1, count - 1) == 0;
 }
 
 }  // namespace
 
-MaskFile::~MaskFile() {
-  CHECK(!file_.valid());
-  if (image_ != nullptr) munmap(image_, bytes_);
-}
+MaskFile::~MaskFile() { CHECK(!file_.valid()); }
 
 MaskFile::MaskFile(MaskFile&& other) noexcept { *this = std::move(other); }
 
 MaskFile& MaskFile::operator=(MaskFile&& other) noexcept {
   if (this == &other) return *this;
   CHECK(!file_.valid());
-  if (image_ != nullptr) munmap(image_, bytes_);
+  memory_ = std::move(other.memory_);
   file_ = std::exchange(other.file_, {});
   image_ = std::exchange(other.image_, nullptr);
   bytes_ = std::exchange(other.bytes_, 0);
@@ -58,13 +56,33 @@ MaskFile& MaskFile::operator=(MaskFile&& other) noexcept {
 }
 
 Status MaskFile::Reserve(uint64_t volume_blocks) {
+  const uint64_t bytes = FileBytes(volume_blocks);
+  RETURN_IF_ERROR(memory_.Grow(bytes, "the masks"));
+  image_ = memory_.as<uint8_t>();
   blocks_ = volume_blocks;
-  bytes_ = RoundUp(DivideUp(volume_blocks, kMaskSectorBlocks) * kMaskSectorBytes, kBlockBytes);
-  void* memory = mmap(nullptr, bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return Status::FromErrno(errno, "cannot reserve the masks");
-  image_ = static_cast<uint8_t*>(memory);
+  bytes_ = bytes;
   return Status::Ok();
+}
+
+// With its space taken, as when it is made.
+Status MaskFile::Extend(io::FileSystem& files, const std::string& path, uint64_t blocks_before,
+                        uint64_t blocks, bool* sync_failed) {
+  const Status status = io::ExtendFile(files, path, FileBytes(blocks_before), FileBytes(blocks),
+                                       io::NewPart::kAllocated, sync_failed);
+  return status.code() == ErrorCode::kNotFound ? Status::Ok() : status;
+}
+
+Status MaskFile::Grow(io::FileSystem& files, uint64_t volume_blocks) {
+  CHECK(file_.valid() && volume_blocks >= blocks_);
+  // It may have been made while the volume grew, for the size before.
+  const Result<io::FileInfo> info = files.Info(file_);
+  if (!info.ok()) return info.status();
+  const uint64_t bytes = FileBytes(volume_blocks);
+  if (info.value().size_bytes < bytes) {
+    RETURN_IF_ERROR(files.Allocate(file_, bytes_, bytes - bytes_).Within("masks"));
+    unsynced_ = true;
+  }
+  return Reserve(volume_blocks);
 }
 
 Result<MaskFile> MaskFile::Open(io::FileSystem& files, const std::string& path,

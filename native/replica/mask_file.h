@@ -5,6 +5,7 @@
 #include <functional>
 #include <string>
 
+#include "base/mapping.h"
 #include "base/result.h"
 #include "base/units.h"
 #include "io/file_system.h"
@@ -32,7 +33,15 @@ class MaskFile {
   // Makes the file with its space taken, as UNMAP must work on a full disk; durable, its name too.
   static Result<MaskFile> Create(io::FileSystem& files, const std::string& directory,
                                  const std::string& name, uint64_t volume_blocks);
+  // Makes the file that may be there fit a larger volume, durably; does nothing where there is
+  // none. By its name: one that has it open need not know. On failure it fits the volume as it was;
+  // `sync_failed` as of io::ExtendFile.
+  static Status Extend(io::FileSystem& files, const std::string& path, uint64_t blocks_before,
+                       uint64_t blocks, bool* sync_failed);
   void Close(io::FileSystem& files);
+  // The volume became larger.
+  Status Grow(io::FileSystem& files, uint64_t volume_blocks);
+  uint64_t blocks() const { return blocks_; }
   bool open() const { return file_.valid(); }
 
   bool Get(uint64_t block) const;
@@ -49,7 +58,8 @@ class MaskFile {
   Status Load(io::FileSystem& files);
 
   io::File file_;
-  uint8_t* image_ = nullptr;  // the file's content, in reserved memory that is taken by first use
+  Mapping memory_;
+  uint8_t* image_ = nullptr;  // the file's content, in memory that is taken by first use
   size_t bytes_ = 0;
   uint64_t blocks_ = 0;
   bool unsynced_ = false;

@@ -196,6 +196,9 @@ Status Replica::OpenMerge(const std::string& lower, const std::string& upper) {
   const Result<io::FileInfo> info = files_.Info(from.value());
   if (!info.ok()) return info.status();
   merge_->size_bytes = std::min(info.value().size_bytes, size_bytes());
+  const Result<io::FileInfo> lower_info = files_.Info(to.value());
+  if (!lower_info.ok()) return lower_info.status();
+  merge_->lower_bytes = lower_info.value().size_bytes;
   return Status::Ok();
 }
 
@@ -211,14 +214,13 @@ Status Replica::BeginMerge(const std::string& lower, const std::string& upper) {
   const Result<Journal> before = ReadJournal(files_, directory_);
   const bool goes_on = before.ok() && before.value().lower == lower &&
                        before.value().upper == upper && before.value().copying;
-  if (goes_on) {
+  if (merge_->lower_bytes < merge_->size_bytes) {
+    merge_->phase = Merge::Phase::kGrow;
+  } else if (goes_on) {
     merge_->phase = Merge::Phase::kCopy;
     merge_->at_bytes = before.value().at_bytes;
   }
-  const Result<io::FileInfo> info = files_.Info(merge_->to);
-  if (!info.ok()) return info.status();
-  if (info.value().size_bytes >= merge_->size_bytes) return Status::Ok();
-  return files_.Truncate(merge_->to, merge_->size_bytes);
+  return Status::Ok();
 }
 
 // --- steps
@@ -262,6 +264,8 @@ void Replica::StartMergeStep(ReplicaOperation* operation) {
 
 Status Replica::MergeStep() {
   switch (merge_->phase) {
+    case Merge::Phase::kGrow:
+      return GrowLower();
     case Merge::Phase::kMasks:
       return MergeMasks();
     case Merge::Phase::kCopy:
@@ -276,10 +280,46 @@ Status Replica::MergeStep() {
   }
 }
 
+// The volume grew between the two. First what serves both sizes, then the data, by whose size the
+// rest is read. Nobody reads what is new of it: all of the chain below is as short, or shorter.
+Status Replica::GrowLower() {
+  const std::string path = Join(directory_, merge_->lower);
+  const uint64_t bytes = merge_->size_bytes;
+  if (sums_.on()) {
+    Result<SumFile> sums = SumFile::Open(files_, path + std::string(kSumSuffix),
+                                         DivideUp(merge_->lower_bytes, kRegionBytes));
+    const ErrorCode code = sums.status().code();
+    Status status = sums.status();
+    if (sums.ok()) {
+      const uint64_t end = merge_->lower_bytes / kBlockBytes;
+      if (end % kRegionBlocks != 0) status = sums.value().ForgetFrom(files_, end);
+      if (status.ok()) status = sums.value().Grow(files_, DivideUp(bytes, kRegionBytes));
+      sums.value().Close(files_);
+    }
+    // One that is not there, or cannot be believed, stays so.
+    if (code != ErrorCode::kNotFound && code != ErrorCode::kCorrupt) RETURN_IF_ERROR(status);
+  }
+  Result<MaskFile> masks = MaskFile::Open(files_, path + std::string(kMaskSuffix),
+                                          DivideUp(merge_->lower_bytes, kBlockBytes));
+  if (masks.ok()) {
+    Status status = masks.value().Grow(files_, DivideUp(bytes, kBlockBytes));
+    if (status.ok()) status = masks.value().Sync(files_);
+    masks.value().Close(files_);
+    RETURN_IF_ERROR(status);
+  } else if (masks.status().code() != ErrorCode::kNotFound) {
+    return masks.status();
+  }
+  bool sync_failed = false;  // all that it had was durable before
+  RETURN_IF_ERROR(ExtendLayerFile(files_, path, merge_->lower_bytes, bytes, &sync_failed));
+  merge_->lower_bytes = bytes;
+  merge_->phase = Merge::Phase::kMasks;
+  return Status::Ok();
+}
+
 // What the upper layer masks the lower one must not show; the data that follows stands above it.
 Status Replica::MergeMasks() {
   const std::string& parent = merge_->parent;
-  const uint64_t blocks = chain_.blocks();
+  const uint64_t blocks = DivideUp(merge_->size_bytes, kBlockBytes);
   Result<MaskFile> masks =
       MaskFile::Open(files_, Join(directory_, merge_->upper + std::string(kMaskSuffix)), blocks);
   if (!masks.ok() && masks.status().code() != ErrorCode::kNotFound) return masks.status();
@@ -316,9 +356,10 @@ Status Replica::SyncLower() {
 
 Status Replica::MaskLower(const std::vector<std::pair<uint64_t, uint64_t>>& runs) {
   const std::string name = merge_->lower + std::string(kMaskSuffix);
-  Result<MaskFile> lower = MaskFile::Open(files_, Join(directory_, name), chain_.blocks());
+  const uint64_t blocks = DivideUp(merge_->lower_bytes, kBlockBytes);
+  Result<MaskFile> lower = MaskFile::Open(files_, Join(directory_, name), blocks);
   if (!lower.ok() && lower.status().code() == ErrorCode::kNotFound) {
-    lower = MaskFile::Create(files_, directory_, name, chain_.blocks());
+    lower = MaskFile::Create(files_, directory_, name, blocks);
   }
   if (!lower.ok()) return lower.status();
   Status status;
@@ -374,7 +415,8 @@ Status Replica::MergeData() {
 // Of a block that lies in the upper layer its checksum there, of the others the lower one's. To a
 // new file: a page that is torn by a power loss would be lost for both.
 Status Replica::MergeSums() {
-  const uint64_t regions = DivideUp(size_bytes(), kRegionBytes);
+  // Of the merged layer: the lower one is as large by now, or was larger.
+  const uint64_t regions = DivideUp(merge_->lower_bytes, kRegionBytes);
   const std::string upper_name = merge_->upper + std::string(kSumSuffix);
   if (!merge_->sums.open()) {
     Result<SumFile> made =
@@ -382,13 +424,13 @@ Status Replica::MergeSums() {
     if (!made.ok()) return made.status();
     merge_->sums = made.Take();
   }
-  const auto open = [&](const std::string& name) {
-    return SumFile::Open(files_, Join(directory_, name), regions);
-  };
-  Result<SumFile> upper = open(upper_name);
-  Result<SumFile> lower = open(merge_->lower + std::string(kSumSuffix));
-  Result<MaskFile> masks = MaskFile::Open(
-      files_, Join(directory_, merge_->upper + std::string(kMaskSuffix)), chain_.blocks());
+  Result<SumFile> upper = SumFile::Open(files_, Join(directory_, upper_name),
+                                        DivideUp(merge_->size_bytes, kRegionBytes));
+  Result<SumFile> lower =
+      SumFile::Open(files_, Join(directory_, merge_->lower + std::string(kSumSuffix)), regions);
+  Result<MaskFile> masks =
+      MaskFile::Open(files_, Join(directory_, merge_->upper + std::string(kMaskSuffix)),
+                     DivideUp(merge_->lower_bytes, kBlockBytes));
   uint64_t region = merge_->at_bytes / kRegionBytes;
   const uint64_t end = std::min(regions, region + kStepRegions);
   Status status;
@@ -433,7 +475,8 @@ Status Replica::MergePage(const SumFile* upper, const SumFile* lower, const Mask
     RETURN_IF_ERROR(files_.Extents(merge_->from, begin, end - begin, kRegionBlocks, &extents));
   }
   // Punched out of the lower layer by now, unless the upper one has it above its mask.
-  const uint64_t blocks = std::min(kRegionBlocks, chain_.blocks() - region * kRegionBlocks);
+  const uint64_t blocks =
+      std::min(kRegionBlocks, DivideUp(merge_->lower_bytes, kBlockBytes) - region * kRegionBlocks);
   for (size_t at = 0; masks != nullptr && at < blocks; ++at) {
     if (masks->Get(region * kRegionBlocks + at)) below.sums[at] = kSumNone;
   }
@@ -484,8 +527,9 @@ Status Replica::PunchUnderHead() {
   Result<io::File> mask_file =
       files_.Open(Join(directory_, merge_->upper + std::string(kMaskSuffix)), {.write = true});
   if (mask_file.ok()) {
-    Result<MaskFile> masks = MaskFile::Open(
-        files_, Join(directory_, merge_->upper + std::string(kMaskSuffix)), chain_.blocks());
+    Result<MaskFile> masks =
+        MaskFile::Open(files_, Join(directory_, merge_->upper + std::string(kMaskSuffix)),
+                       DivideUp(merge_->size_bytes, kBlockBytes));
     Status status = masks.status();
     if (status.ok()) status = SyncHeadsFile(mask_file.value());
     if (masks.ok()) {
@@ -530,7 +574,7 @@ Status Replica::RunMerge(ReplicaOperation* operation) {
     merge_->merged = merged.value();
     if (sums_.on()) {
       Result<SumFile> sums = SumFile::Open(files_, path + std::string(kSumSuffix),
-                                           DivideUp(size_bytes(), kRegionBytes));
+                                           DivideUp(merge_->lower_bytes, kRegionBytes));
       if (!sums.ok()) return sums.status();
       merge_->merged_sums = sums.Take();
     }
@@ -568,7 +612,7 @@ void Replica::SwapMerged() {
     if (layer.file.fd == before[0] || layer.file.fd == before[1]) layer.file = merged;
   }
   upper->meta.parent = merge_->parent;
-  upper->size_bytes = merge_->size_bytes;
+  upper->size_bytes = merge_->lower_bytes;
   upper->unsynced |= std::exchange(lower->unsynced, false);
   lower->alias = true;
   lower->meta.name.clear();

@@ -261,12 +261,12 @@ TEST(replica_merges, a_random_history_of_deletions) {
     std::map<std::string, std::string> snapshots;
     auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
     WriteRecord(*driver);
-    for (int step = 0; step < 80; ++step) {
+    for (int step = 0; step < 100; ++step) {
       for (int i = 0; i < 3; ++i) {
-        const uint64_t sector = random() % (Place::kSize / kSectorBytes);
+        const uint64_t sectors = model.size() / kSectorBytes;
+        const uint64_t sector = random() % sectors;
         const uint64_t length =
-            kSectorBytes *
-            std::min<uint64_t>(Place::kSize / kSectorBytes - sector, 1 + random() % 200);
+            kSectorBytes * std::min<uint64_t>(sectors - sector, 1 + random() % 200);
         const uint64_t offset = sector * kSectorBytes;
         if (random() % 3 == 0) {
           ASSERT(driver->Do(random() % 2 == 0 ? OperationKind::kUnmap : OperationKind::kZero,
@@ -279,11 +279,21 @@ TEST(replica_merges, a_random_history_of_deletions) {
           Write(*driver, offset, data);
         }
       }
-      const uint64_t what = random() % 10;
+      const uint64_t what = random() % 12;
       if (what < 4) {
         const std::string name = "s" + std::to_string(step);
         ASSERT(Snapshot(*driver, name) == ErrorCode::kOk);
         snapshots[name] = model;
+      } else if (what >= 10) {
+        model.resize(model.size() + kSectorBytes * (1 + random() % 2000));
+        ErrorCode outcome = Expand(*driver, model.size());
+        if (outcome == ErrorCode::kBusy) {
+          // Where the volume ends within a block a merge has to end first.
+          ASSERT(driver->replica().size_bytes() % kBlockBytes != 0);
+          ASSERT(MergeAll(*driver) > 0);
+          outcome = Expand(*driver, model.size());
+        }
+        ASSERT(outcome == ErrorCode::kOk);
       } else if (what < 7 && !snapshots.empty()) {
         auto one = snapshots.begin();
         std::advance(one, static_cast<ptrdiff_t>(random() % snapshots.size()));
@@ -301,10 +311,12 @@ TEST(replica_merges, a_random_history_of_deletions) {
       if (snapshots.empty()) continue;
       auto one = snapshots.begin();
       std::advance(one, static_cast<ptrdiff_t>(random() % snapshots.size()));
-      ASSERT(ReadSnapshot(*driver, one->first) == one->second);
+      ASSERT(ReadSnapshot(*driver, one->first) == Padded(one->second, model.size()));
     }
     ASSERT(MergeAll(*driver) > 0);
-    for (const auto& [name, content] : snapshots) ASSERT(ReadSnapshot(*driver, name) == content);
+    for (const auto& [name, content] : snapshots) {
+      ASSERT(ReadSnapshot(*driver, name) == Padded(content, model.size()));
+    }
     // At most one that was deleted is left, under the head.
     EXPECT(LayersOf(*driver).size() <= snapshots.size() + 2);
     EXPECT_EQ(driver->replica().sum_counters().errors, uint64_t{0});

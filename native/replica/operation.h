@@ -49,6 +49,7 @@ enum class OperationKind : uint8_t {
   kCloseView,
   kChanged,  // regions that may differ between two layers
   kMerge,    // a step towards having no layers that are removed
+  kExpand,   // the volume becomes larger
 };
 
 // One request to a replica. The submitter owns it and keeps it, and the memory that it points to,
@@ -100,6 +101,7 @@ struct ReplicaOperation {
   // the layer's labels, so many bytes from wire::kViewIdBytes on.
   uint32_t answer_bytes = 0;
   std::vector<io::FileRange> written;  // the replica's: where a change that failed is in the head
+  uint64_t size_bytes = 0;             // kExpand: of the volume, at least
   uint64_t tag = 0;                    // of the request; not the replica's affair
   // On the reactor's thread, exactly once, never from within Submit. May free the operation.
   void (*done)(ReplicaOperation*) = nullptr;
@@ -141,6 +143,7 @@ struct ReplicaOperation {
   const View* reads = nullptr;  // with `view`
   bool needs_chain = false;     // counted by the replica: the head is not switched under it
   bool switched = false;        // kSwitch: the head is another, what is left is to seal
+  bool extended = false;        // kExpand: the files are longer, what is left is to say so
   io::Job job;
 };
 

@@ -42,7 +42,7 @@ void Replica::BeginOperation(ReplicaOperation* operation) {
   record_operation_ = operation;
   record_next_ = record_state_;
   task_begun_ = 0;
-  if (switching_ && operation->kind != OperationKind::kMerge) {
+  if (switching_ && prepared_ != nullptr && operation->kind != OperationKind::kMerge) {
     record_next_.head = prepared_->number + 1;
     record_next_.unsealed = true;
   }
@@ -75,6 +75,9 @@ void Replica::BeginOperation(ReplicaOperation* operation) {
       break;
     case OperationKind::kMissing:
       BeginMissing(operation);
+      break;
+    case OperationKind::kExpand:
+      BeginExpand(operation);
       break;
     default:  // kTidy
       record_busy_ = true;
@@ -225,6 +228,9 @@ Status Replica::DropFailedMarker() {
 Status Replica::WriteRecord() {
   bool* sync_failed = &record_sync_failed_;
   slots_changed_ = false;
+  if (record_operation_ != nullptr && record_operation_->kind == OperationKind::kExpand) {
+    return CommitSize();
+  }
   if (record_operation_ != nullptr && record_operation_->resynced) {
     const Status dropped = DropFailedMarker();
     *sync_failed = !dropped.ok();
@@ -266,7 +272,7 @@ void Replica::RecordDone(io::Operation* job) {
   // The record itself may be durable where only what came after it failed. Maps that were begun
   // stay even if they could not be named: the header may name them all the same.
   self->record_state_ = self->record_file_.state();
-  if (self->switching_) {
+  if (self->switching_ && self->prepared_ != nullptr) {
     if (self->record_state_.head == self->prepared_->number + 1) self->ApplySwitch();
     self->EndSwitch();
   }
@@ -278,6 +284,7 @@ void Replica::RecordDone(io::Operation* job) {
   }
   if (ReplicaOperation* operation = self->record_operation_; operation != nullptr) {
     if (NeedsTree(*operation)) return self->EndLayer(outcome);
+    if (operation->kind == OperationKind::kExpand) return self->EndSize(outcome);
     if (outcome.ok()) self->ApplyRecord(*operation);
     if (outcome.ok() && operation->kind == OperationKind::kSwitch) {
       operation->switched = true;

@@ -193,6 +193,14 @@ Status RegionFile::Replace(io::FileSystem& files, const std::string& directory, 
   return status;
 }
 
+Status RegionFile::Extend(io::FileSystem& files, const std::string& path, uint32_t regions_before,
+                          uint32_t regions, bool* sync_failed) {
+  // Zeros are sectors without a bit. The last one so far may have regions of the new part already:
+  // its bytes for these are zero.
+  return io::ExtendFile(files, path, FileBytes(regions_before), FileBytes(regions),
+                        io::NewPart::kWritten, sync_failed);
+}
+
 Result<RegionFile> RegionFile::Open(io::FileSystem& files, const std::string& path,
                                     uint32_t regions, Take take, void* owner, Loaded* loaded) {
   Result<io::File> opened = files.Open(path, {.write = true, .random = true});

@@ -68,6 +68,11 @@ class RegionFile {
   static Result<RegionFile> Open(io::FileSystem& files, const std::string& path, uint32_t regions,
                                  Take take, void* owner, Loaded* loaded);
 
+  // Makes the file fit a larger volume, durably: regions that have no bit, with their space taken
+  // and written. By its name: see io::ExtendFile. On failure it fits the volume as it was.
+  static Status Extend(io::FileSystem& files, const std::string& path, uint32_t regions_before,
+                       uint32_t regions, bool* sync_failed);
+
   RegionFile() = default;
   void Close(io::FileSystem& files);
   const MissingSlots& slots() const { return slots_; }

@@ -1,30 +1,33 @@
 #include "replica/region_map.h"
 
-#include <sys/mman.h>
-
 #include <algorithm>
-#include <cerrno>
 #include <cstring>
 
 #include "base/bytes.h"
 
 namespace ankole::replica {
 
-RegionMap::~RegionMap() {
-  if (wanted_ != nullptr) munmap(wanted_, 2 * bytes_);
-}
-
 Status RegionMap::Reserve(uint32_t regions) {
-  CHECK(wanted_ == nullptr && regions > 0 && regions <= kRegionsMax);
-  // Whole words, as FindBit takes them.
-  bytes_ = RoundUp(regions, kBlockBytes);
-  void* memory = mmap(nullptr, 2 * bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return Status::FromErrno(errno, "cannot reserve the region maps");
-  wanted_ = static_cast<uint8_t*>(memory);
-  durable_ = wanted_ + bytes_;
+  CHECK(regions_ == 0 && regions > 0);
+  RETURN_IF_ERROR(MakeRoom(regions));
   regions_ = regions;
   return Status::Ok();
+}
+
+Status RegionMap::MakeRoom(uint32_t regions) {
+  CHECK(regions <= kRegionsMax);
+  // Whole words, as FindBit takes them.
+  const size_t bytes = RoundUp(regions, kBlockBytes);
+  RETURN_IF_ERROR(wanted_memory_.Grow(bytes, "the region maps"));
+  wanted_ = wanted_memory_.as<uint8_t>();
+  RETURN_IF_ERROR(durable_memory_.Grow(bytes, "the region maps"));
+  durable_ = durable_memory_.as<uint8_t>();
+  return Status::Ok();
+}
+
+void RegionMap::Grow(uint32_t regions) {
+  CHECK(regions >= regions_ && regions <= durable_memory_.bytes());
+  regions_ = regions;
 }
 
 void RegionMap::Load(uint32_t first_region, const uint8_t* bytes, uint32_t count) {

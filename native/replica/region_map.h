@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "base/mapping.h"
 #include "base/result.h"
 #include "base/units.h"
 #include "replica/region_file.h"
@@ -30,12 +31,15 @@ inline RegionRange RegionsOf(uint64_t offset_bytes, uint64_t length_bytes) {
 class RegionMap {
  public:
   RegionMap() = default;
-  ~RegionMap();
   RegionMap(const RegionMap&) = delete;
   RegionMap& operator=(const RegionMap&) = delete;
 
   // Once. Two bytes a region, taken by use.
   Status Reserve(uint32_t regions);
+  // Room for so many; they count from Grow on.
+  Status MakeRoom(uint32_t regions);
+  // The volume became larger: regions that have no bit, and for which there is room.
+  void Grow(uint32_t regions);
   // What the file has; then the slots that it names. Bits of unused slots mean nothing.
   void Load(uint32_t first_region, const uint8_t* bytes, uint32_t count);
   void SetSlots(const MissingSlots& slots);
@@ -93,9 +97,10 @@ class RegionMap {
  private:
   uint32_t FindBit(uint8_t bit, uint32_t from) const;
 
+  Mapping wanted_memory_;
+  Mapping durable_memory_;
   uint8_t* wanted_ = nullptr;  // kRegionBytes of the volume each
   uint8_t* durable_ = nullptr;
-  size_t bytes_ = 0;  // of each of the two
   uint32_t regions_ = 0;
   uint64_t dirty_regions_ = 0;
   uint8_t full_ = kDirtyBit;

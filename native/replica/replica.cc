@@ -17,6 +17,11 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
     case OperationKind::kTidy:
     case OperationKind::kMerge:
       return ErrorCode::kOk;
+    case OperationKind::kExpand: {
+      const bool whole = !direct_ || operation.size_bytes % kBlockBytes == 0;
+      return whole && CheckVolumeSize(operation.size_bytes).ok() ? ErrorCode::kOk
+                                                                 : ErrorCode::kInvalidArgument;
+    }
     case OperationKind::kMissing:
       if (operation.missing.id == 0 || operation.missing.id == identity_.id) {
         return ErrorCode::kInvalidArgument;
@@ -91,7 +96,7 @@ void Replica::Submit(ReplicaOperation* operation) {
   operation->checksums_filled = false;
   operation->sums_next = 0;
   operation->spoils_first = operation->spoils_last = false;
-  operation->needs_chain = operation->switched = false;
+  operation->needs_chain = operation->switched = operation->extended = false;
   operation->answer_bytes = 0;
   const ErrorCode wrong = Check(*operation);
   if (wrong != ErrorCode::kOk) return FinishLater(operation, wrong);
@@ -172,6 +177,9 @@ void Replica::Start(ReplicaOperation* operation) {
     case OperationKind::kStoreState:
       state_waiters_.PushBack(operation);
       return StartState();
+    case OperationKind::kExpand:
+      expand_waiters_.PushBack(operation);
+      return StartExpand();
   }
   FinishLater(operation, ErrorCode::kInvalidArgument);
 }

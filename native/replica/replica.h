@@ -202,6 +202,7 @@ class Replica {
   Status RunLayer(ReplicaOperation* operation);
   Status Prepare(const ReplicaOperation& operation);
   void DropPrepared();
+  Status RemovePrepared();
   Status SealLayer();
   Status DeleteLayer(const std::string& file_name);
   Status ListLayers(ReplicaOperation* operation);
@@ -226,6 +227,7 @@ class Replica {
   Status BeginMerge(const std::string& lower, const std::string& upper);
   void StartMergeStep(ReplicaOperation* operation);
   Status MergeStep();
+  Status GrowLower();
   Status MergeMasks();
   Status MaskLower(const std::vector<std::pair<uint64_t, uint64_t>>& runs);
   Status MergeData();
@@ -320,6 +322,25 @@ class Replica {
   static void StateWork(io::Job* job);
   static void StateDone(io::Operation* job);
 
+  // expand.cc: a volume that becomes larger.
+  void StartExpand();
+  Status MakeRoom(uint64_t size_bytes);
+  Status ExtendFiles();
+  static void ExpandWork(io::Job* job);
+  static void ExpandDone(io::Operation* job);
+  void QueueExpand();
+  void BeginExpand(ReplicaOperation* operation);
+  void EndDrop(const Status& outcome);
+  void Extend();
+  void BeginSize(ReplicaOperation* operation);
+  void NoteOddBlock(ReplicaOperation* operation);
+  void HoldSums();
+  Status CommitSize();
+  Status CutHead();
+  void EndSize(const Status& outcome);
+  void FinishSize(ErrorCode status);
+  void RefuseExpand(ErrorCode status);
+
   // maintenance.cc: flush, status.
   void StartFlush();
   static void FlushWork(io::Job* job);
@@ -411,8 +432,9 @@ class Replica {
   // All frozen layers, in the head's chain or not, by file name. The record queue's.
   std::map<std::string, LayerMeta> snapshots_;
   std::unique_ptr<Prepared> prepared_;
-  // An operation that switches the head waits until nothing is under way that needs the old one,
-  // and what comes meanwhile waits for it.
+  // An operation that switches the head (or is the end of an expansion, where the volume ends
+  // within a block so far) waits until nothing is under way that needs the chain as it is, and what
+  // comes meanwhile waits for it.
   ReplicaOperation* switch_operation_ = nullptr;
   bool switching_ = false;
   List switch_waiters_;
@@ -454,6 +476,16 @@ class Replica {
   size_t status_runs_ = 0;
   std::vector<io::FileExtent> status_extents_;
   Status status_outcome_;
+
+  // One at a time. As long as there is one nothing is prepared, so that no head is frozen.
+  ReplicaOperation* expand_operation_ = nullptr;
+  List expand_waiters_;
+  io::Job expand_job_;
+  Status expand_outcome_;
+  bool expand_sync_failed_ = false;
+  // The last block, where the size so far ends within it, and what is known of its checksum.
+  uint64_t odd_block_ = UINT64_MAX;
+  uint32_t odd_sum_ = kSumNone;
 
   ReplicaOperation* state_operation_ = nullptr;
   List state_waiters_;

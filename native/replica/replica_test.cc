@@ -207,6 +207,7 @@ TEST(replica, flushes_share_a_sync) {
   OnFreshReplica([](CutFiles& files, io::Reactor& reactor, const std::string& directory) {
     Driver driver(files, reactor, directory);
     std::string data(4096, 'a');
+    files.syncs = 0;  // those of opening it
     EXPECT_EQ(driver.Do(OperationKind::kFlush), ErrorCode::kOk);
     EXPECT_EQ(files.syncs.load(), 0);  // nothing was written
     EXPECT_EQ(driver.Do(OperationKind::kWrite, 0, 4096, data.data()), ErrorCode::kOk);

@@ -28,15 +28,17 @@ class CutFiles final : public io::FileSystem {
   std::atomic<int> calls{0};  // that change something
   size_t torn_bytes = 0;      // how far the write at the cut gets
   std::atomic<bool> fail_sync{false};
+  std::atomic<bool> fail_whole_sync{false};  // Sync, where fail_sync is for SyncData
   std::atomic<bool> hold_sync{false};
   std::atomic<int> syncs{0};  // SyncData that did not fail
   std::atomic<int> directory_syncs{0};
-  std::string boot_id;        // the machine's own while empty
-  std::string mount_id;       // likewise
+  std::string boot_id;   // the machine's own while empty
+  std::string mount_id;  // likewise
   std::atomic<int> dropped_caches{0};
   std::atomic<int> settled{0};     // Extents, which writes back what is dirty
   std::string full_for;            // creating files with this in their path finds no space
   std::atomic<int> fail_reads{0};  // so many of the next ones
+  std::atomic<bool> full{false};   // no space can be taken ahead of its use
 
   bool reached() const { return cut > 0 && calls >= cut; }
   void Reset(int at) {
@@ -70,6 +72,7 @@ class CutFiles final : public io::FileSystem {
   }
   Status Sync(io::File file) override {
     RETURN_IF_ERROR(Pass());
+    if (fail_whole_sync) return Status(ErrorCode::kIoError, "fsync: injected");
     return under_.Sync(file);
   }
   Status SyncData(io::File file) override {
@@ -90,6 +93,7 @@ class CutFiles final : public io::FileSystem {
   }
   Status Allocate(io::File file, uint64_t offset, uint64_t length) override {
     RETURN_IF_ERROR(Pass());
+    if (full) return Status(ErrorCode::kNoSpace, "fallocate: no space (injected)");
     return under_.Allocate(file, offset, length);
   }
   Status PunchHole(io::File file, uint64_t offset, uint64_t length) override {
@@ -157,7 +161,7 @@ class CutFiles final : public io::FileSystem {
 };
 
 // A reactor whose file I/O fails as it is told, one at a time.
-class FaultyReactor final : public io::Reactor {
+class FaultyReactor : public io::Reactor {
  public:
   explicit FaultyReactor(io::Reactor& under) : under_(under) {}
   int plain_error = 0;    // for writes that are not durable

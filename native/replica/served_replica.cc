@@ -201,11 +201,20 @@ void ServedReplica::OnOperationDone(const Outcome& outcome) {
   if (kind == OperationKind::kRecord && status == ErrorCode::kOk && outcome.resynced) {
     sync_failed_ = false;
   }
+  if (kind == OperationKind::kExpand) {
+    const bool ok = status == ErrorCode::kOk;
+    log_.Log(
+        ok ? LogLevel::kInfo : LogLevel::kWarn,
+        Name() +
+            (ok ? " has "
+                : " cannot become larger (" + std::string(ErrorCodeName(status)) + ") and has ") +
+            std::to_string(replica_->size_bytes()) + " bytes");
+  }
   // With nothing under way, nothing but what is dirty can be incomplete.
   if (kind == OperationKind::kClean && !recent_.known() && in_flight_ == 0) {
     recent_.Reset(replica_->regions());
   }
-  if (status != ErrorCode::kOk) {
+  if (status != ErrorCode::kOk && kind != OperationKind::kExpand) {
     Report(status);
   } else if (Modifies(kind)) {
     reported_ = ErrorCode::kOk;

@@ -35,8 +35,8 @@ const char* ExplainLayers(ErrorCode code) {
     case ErrorCode::kAlreadyExists:
       return "there is a layer of that name";
     case ErrorCode::kBusy:
-      return "a view of the layer is open, the layer under the head is not sealed, or requests "
-             "that change data are in flight";
+      return "a view of the layer is open, the layer under the head is not sealed, requests that "
+             "change data are in flight, or the volume is becoming larger";
     default:
       return nullptr;
   }
@@ -47,6 +47,16 @@ const char* Explain(wire::Opcode opcode, ErrorCode code) {
   if (IsAboutLayers(opcode)) {
     const char* text = ExplainLayers(code);
     if (text != nullptr) return text;
+  }
+  if (opcode == wire::Opcode::kExpand && code == ErrorCode::kInvalidArgument) {
+    return "a volume has 1 MiB to 64 TiB, a multiple of 512 bytes, with cache mode 'direct' of "
+           "4096";
+  }
+  if (opcode == wire::Opcode::kExpand && code == ErrorCode::kBusy) {
+    return "the volume ends within a block of 4 KiB, and a layer is not sealed or is being merged";
+  }
+  if (opcode == wire::Opcode::kExpand && code == ErrorCode::kUnsupported) {
+    return "the file system has no files as large as that";
   }
   switch (code) {
     case ErrorCode::kOutOfRange:
@@ -243,6 +253,7 @@ bool Session::OnFrame(const wire::Header& header, const std::byte* payload, std:
     case wire::Opcode::kView:
     case wire::Opcode::kCloseView:
     case wire::Opcode::kChanged:
+    case wire::Opcode::kExpand:
       return OnData(header, payload, data);
   }
   CHECK(false);  // the decoder knows no other
@@ -389,6 +400,9 @@ bool Session::OnData(const wire::Header& header, const std::byte* payload, std::
     case wire::Opcode::kFlush:
       Submit(operation, OperationKind::kFlush);
       break;
+    case wire::Opcode::kExpand:
+      StartExpand(operation, {payload, header.payload_bytes});
+      break;
     default:
       StartRecord(operation, payload);
   }
@@ -462,6 +476,17 @@ void Session::StartRecord(SessionOperation* operation, const std::byte* payload)
   operation->storage.resynced = resynced;
   operation->storage.still_lost = (header.flags & wire::kFlagStillLost) != 0;
   Submit(operation, OperationKind::kRecord);
+}
+
+void Session::StartExpand(SessionOperation* operation, std::span<const std::byte> payload) {
+  Result<uint64_t> size_bytes = wire::DecodeExpand(payload);
+  if (!size_bytes.ok()) {
+    Release(operation);
+    Breach(size_bytes.status().message());
+    return;
+  }
+  operation->storage.size_bytes = size_bytes.value();
+  Submit(operation, OperationKind::kExpand);
 }
 
 bool Session::AcquireForRead(SessionOperation* operation) {

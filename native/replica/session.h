@@ -122,6 +122,7 @@ class Session final : public wire::Connection::Handler {
   bool OutOfRange(const wire::Header& header) const;
   void StartWrite(SessionOperation* operation, const std::byte* table, const std::byte* data);
   void StartRecord(SessionOperation* operation, const std::byte* payload);
+  void StartExpand(SessionOperation* operation, std::span<const std::byte> payload);
   bool AcquireForRead(SessionOperation* operation);
   void KeepTable(SessionOperation* operation, const std::byte* table);
   void StartWaiting();

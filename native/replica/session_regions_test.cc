@@ -221,6 +221,48 @@ TEST(session, SumsAreThoseOfTheBlocks) {
   EXPECT(engine.Call(Client::Of(Opcode::kSum, 64 * kMiB, 4096)).status() == ErrorCode::kOutOfRange);
 }
 
+TEST(session, TheVolumeBecomesLarger) {
+  const std::string directory = test::TemporaryDirectory();
+  const auto expand = [](Client& engine, uint64_t size_bytes) {
+    const wire::ExpandBytes bytes = wire::EncodeExpand(size_bytes);
+    return engine.Call(Client::Of(Opcode::kExpand), bytes.data(), bytes.size());
+  };
+  {
+    RunningHost host(directory);
+    host.WaitForEvent("listening");
+    host.CreateReplica(kId);
+    Client engine(host.socket_path());
+    EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
+    EXPECT(engine.Write(64 * kMiB, Pattern(4096, 1)) == ErrorCode::kOutOfRange);
+    EXPECT(expand(engine, 128 * kMiB).status() == ErrorCode::kOk);
+    EXPECT_EQ(engine.Inquire().value().size_bytes, 128 * kMiB);
+    EXPECT(engine.Write(64 * kMiB - 4096, Pattern(8192, 1)) == ErrorCode::kOk);
+    EXPECT(MarkRegions(engine, {{31, 1}}) == ErrorCode::kOk);
+    EXPECT(MarkRegions(engine, {{32, 1}}) == ErrorCode::kOutOfRange);
+    // What it has already, and what no volume can have.
+    EXPECT(expand(engine, 64 * kMiB).status() == ErrorCode::kOk);
+    for (const uint64_t wrong : {uint64_t{0}, 128 * kMiB + 1, kVolumeBytesMax + 512}) {
+      const ReceivedFrame answer = expand(engine, wrong);
+      EXPECT(answer.status() == ErrorCode::kInvalidArgument);
+      EXPECT(answer.text().find("multiple of 512") != std::string::npos);
+    }
+    EXPECT_EQ(engine.Inquire().value().size_bytes, 128 * kMiB);
+    engine.Send(Client::Of(Opcode::kExpand), "abc", 3);
+    EXPECT(engine.WaitForEnd());
+    Client asking(host.socket_path());
+    EXPECT(asking.Authenticate(kId, kEpoch) == ErrorCode::kOk);
+    const wire::ExpandBytes bytes = wire::EncodeExpand(256 * kMiB);
+    asking.Send(Client::Of(Opcode::kExpand), bytes.data(), bytes.size());
+    EXPECT(asking.WaitForEnd());  // nobody has welcomed it
+  }
+  RunningHost host(directory);
+  host.WaitForEvent("listening");
+  host.CreateReplica(kId);  // of the size before: it is there
+  Client engine(host.socket_path());
+  EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
+  EXPECT_EQ(engine.Inquire().value().size_bytes, 128 * kMiB);
+}
+
 TEST(session, RequestsAboutRegionsThatAreNoneEndTheConnection) {
   RunningHost host(test::TemporaryDirectory());
   host.WaitForEvent("listening");

@@ -543,7 +543,7 @@ void RandomHistory(io::Reactor& reactor, CacheMode cache, uint64_t size, int ste
   WriteRecord(*driver);
   for (int step = 0; step < steps; ++step) {
     for (int i = 0; i < 6; ++i) {
-      const uint64_t sectors_max = size / kSectorBytes;
+      const uint64_t sectors_max = model.size() / kSectorBytes;
       const uint64_t sector = random() % sectors_max;
       const uint64_t length =
           kSectorBytes * std::min<uint64_t>({sectors_max - sector, 1 + random() % 300,
@@ -567,6 +567,11 @@ void RandomHistory(io::Reactor& reactor, CacheMode cache, uint64_t size, int ste
       ASSERT(Snapshot(*driver, name) == ErrorCode::kOk);
       snapshots[name] = model;
     }
+    if (random() % 12 == 0) {
+      const uint64_t step_bytes = size % kBlockBytes == 0 ? kBlockBytes : kSectorBytes;
+      model.resize(model.size() + step_bytes * (1 + random() % 300));
+      ASSERT(Expand(*driver, model.size()) == ErrorCode::kOk);
+    }
     if (random() % 8 == 0) {
       if (random() % 2 == 0) {
         ASSERT_OK(driver->Close(true));
@@ -579,9 +584,11 @@ void RandomHistory(io::Reactor& reactor, CacheMode cache, uint64_t size, int ste
     if (snapshots.empty()) continue;
     auto one = snapshots.begin();
     std::advance(one, static_cast<ptrdiff_t>(random() % snapshots.size()));
-    ASSERT(ReadSnapshot(*driver, one->first) == one->second);
+    ASSERT(ReadSnapshot(*driver, one->first) == Padded(one->second, model.size()));
   }
-  for (const auto& [name, content] : snapshots) ASSERT(ReadSnapshot(*driver, name) == content);
+  for (const auto& [name, content] : snapshots) {
+    ASSERT(ReadSnapshot(*driver, name) == Padded(content, model.size()));
+  }
   EXPECT_EQ(LayersOf(*driver).size(), snapshots.size() + 1);
   EXPECT_EQ(driver->replica().sum_counters().errors, uint64_t{0});
   EXPECT_EQ(driver->replica().sum_counters().pages_damaged, uint64_t{0});

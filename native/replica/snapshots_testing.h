@@ -142,6 +142,17 @@ inline std::vector<wire::RegionRun> ChangedOf(Driver& driver, const std::string&
   return runs.ok() ? runs.value().ToVector() : std::vector<wire::RegionRun>();
 }
 
+inline ErrorCode Expand(Driver& driver, uint64_t size_bytes) {
+  driver.Add(OperationKind::kExpand).size_bytes = size_bytes;
+  return driver.Run();
+}
+
+// What a snapshot of then reads as in a volume that became larger.
+inline std::string Padded(std::string content, uint64_t size_bytes) {
+  content.resize(size_bytes, '\0');
+  return content;
+}
+
 // Removed layers go as far as they can; how many steps that took, 0: it failed.
 inline int MergeAll(Driver& driver) {
   for (int steps = 1;; ++steps) {

@@ -159,7 +159,13 @@ void SumFile::Close(io::FileSystem& files) {
 
 Status SumFile::ReadPage(io::FileSystem& files, uint64_t region, SumPage* page,
                          SumPageState* state) const {
-  CHECK(file_.valid() && region < regions_);
+  CHECK(file_.valid());
+  if (region >= regions_) {
+    // A layer that is shorter than the volume.
+    *page = {};
+    *state = SumPageState::kEmpty;
+    return Status::Ok();
+  }
   const Result<size_t> got = files.ReadAt(file_, SumPageOffset(region), page, sizeof(*page));
   if (!got.ok()) return got.status().Within("checksums");
   // A file that was cut short lacks what it does not reach.
@@ -225,6 +231,50 @@ Status SumFile::Sync(io::FileSystem& files) {
   failed_ = !status.ok();
   unsynced_ = failed_;
   return status.Within("checksums");
+}
+
+// Where the copy lies the larger volume has a page, which must not show it. When all pages are
+// durable nobody needs it, so that the file serves both sizes.
+Status SumFile::Grow(io::FileSystem& files, uint64_t regions) {
+  CHECK(file_.valid() && regions >= regions_);
+  if (failed_) return Status(ErrorCode::kIoError, "checksums: an earlier write failed");
+  if (regions == regions_) return Status::Ok();
+  RETURN_IF_ERROR(Sync(files));
+  unsynced_ = true;
+  // What an earlier attempt left goes first.
+  Status status = files.Truncate(file_, SumCopyOffset(regions_) + kSumPageBytes);
+  if (status.ok()) status = files.Truncate(file_, SumCopyOffset(regions) + kSumPageBytes);
+  if (status.ok()) status = files.Allocate(file_, SumCopyOffset(regions), kSumPageBytes);
+  // With the space that it has: for the volume as it was it is the copy's.
+  const SumPage zeros = {};
+  if (status.ok()) status = files.WriteAt(file_, SumCopyOffset(regions_), &zeros, sizeof(zeros));
+  if (!status.ok()) return status.Within("checksums");
+  RETURN_IF_ERROR(Sync(files));
+  regions_ = regions;
+  return Status::Ok();
+}
+
+void SumFile::Shrink(uint64_t regions) {
+  CHECK(regions <= regions_);
+  regions_ = regions;
+}
+
+Status SumFile::ForgetFrom(io::FileSystem& files, uint64_t block) {
+  const uint64_t region = block / kRegionBlocks;
+  SumPage page;
+  SumPageState state = SumPageState::kDamaged;
+  RETURN_IF_ERROR(ReadPage(files, region, &page, &state));
+  if (state != SumPageState::kWhole) return Status::Ok();
+  bool any = false;
+  for (uint64_t at = block % kRegionBlocks; at < kRegionBlocks; ++at) {
+    uint32_t& sum = page.sums[at];
+    if (sum == kSumNone || sum == kSumBad) continue;
+    sum = kSumNone;
+    any = true;
+  }
+  if (!any) return Status::Ok();
+  RETURN_IF_ERROR(WritePage(files, region, &page));
+  return Sync(files);
 }
 
 bool SumFile::MayHoldBad(uint64_t region) const {

@@ -80,6 +80,9 @@ class SumFile {
   bool open() const { return file_.valid(); }
   io::File file() const { return file_; }
 
+  // Of the layer; behind its last region no page says anything.
+  uint64_t regions() const { return regions_; }
+
   // kDamaged comes back as `state`, not as an error.
   Status ReadPage(io::FileSystem& files, uint64_t region, SumPage* page, SumPageState* state) const;
   // Seals and writes it; a page without any checksum leaves a hole as it is. Durable after Sync.
@@ -88,6 +91,15 @@ class SumFile {
   // Does nothing when nothing was written since the last. Once it failed it fails for good, as the
   // kernel may have dropped what was written (rule 1).
   Status Sync(io::FileSystem& files);
+
+  // Makes the file fit a larger volume, durably. Nothing else is under way. On failure it fits the
+  // volume as it was, as it does after Shrink.
+  Status Grow(io::FileSystem& files, uint64_t regions);
+  // The volume did not become larger after all.
+  void Shrink(uint64_t regions);
+  // From that block to the end of its region none that is not bad has a checksum from now on,
+  // durably.
+  Status ForgetFrom(io::FileSystem& files, uint64_t block);
 
   // It did: nothing is written any more until the file is opened anew.
   bool sync_failed() const { return failed_; }

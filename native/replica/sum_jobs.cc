@@ -1,5 +1,6 @@
 #include <algorithm>
 #include <cstring>
+#include <utility>
 
 #include "base/crc32c.h"
 #include "replica/block_sums.h"
@@ -37,7 +38,7 @@ void BlockSums::AimAtHead() {
 }
 
 void BlockSums::StartJob() {
-  if (job_running_) return;
+  if (job_running_ || held_) return;
   AimAtHead();
   batch_->count = 0;
   job_last_ = true;
@@ -269,8 +270,11 @@ void BlockSums::Compute(size_t index) {
     return at < kRegionBlocks && !Known(copy, at) &&
            (!batch_->has_layers[index] || batch_->layers[index][at] == head_layer_);
   };
+  // Behind the end of the volume there is nothing yet that a checksum could be of.
+  const uint64_t blocks = std::min(kRegionBlocks, DivideUp(size_bytes_, kBlockBytes) - first);
+  for (size_t at = blocks; at < kRegionBlocks; ++at) Learn(&copy, at, kSumNone);
   constexpr size_t kBlocksAtATime = sizeof(batch_->data) / kBlockBytes;
-  for (size_t at = 0; at < kRegionBlocks;) {
+  for (size_t at = 0; at < blocks;) {
     if (!wanted(at)) {
       ++at;
       continue;
@@ -320,6 +324,44 @@ void BlockSums::JobDone(io::Operation* job) {
   } else {
     self->EndSettle();
   }
+  if (self->held_done_ != nullptr) std::exchange(self->held_done_, nullptr)(self->held_owner_);
+}
+
+void BlockSums::Hold(void (*held)(void* owner), void* owner) {
+  CHECK(!held_);
+  held_ = true;
+  if (!job_running_) return held(owner);
+  held_done_ = held;
+  held_owner_ = owner;
+}
+
+void BlockSums::Release() {
+  CHECK(held_ && held_done_ == nullptr);
+  held_ = false;
+  StartJob();
+}
+
+Status BlockSums::GrowFiles(uint64_t regions, bool* sync_failed) {
+  const uint64_t end = size_bytes_ / kBlockBytes;
+  const bool odd = size_bytes_ % kBlockBytes != 0;
+  for (const std::shared_ptr<SumFile>& file : files_of_) {
+    if (file == nullptr || file->regions() * kRegionBlocks <= end) continue;
+    // A block that the old end lies within has a checksum of another range in every layer.
+    if (!odd && file != files_of_.back()) continue;
+    const Status status = file->ForgetFrom(files_, end);
+    *sync_failed |= file->sync_failed();
+    RETURN_IF_ERROR(status);
+  }
+  SumFile& head = *files_of_.back();
+  const Status status = head.Grow(files_, regions);
+  *sync_failed |= head.sync_failed();
+  return status;
+}
+
+void BlockSums::Grow(uint64_t size_bytes) {
+  CHECK(size_bytes >= size_bytes_);
+  size_bytes_ = size_bytes;
+  files_of_.back()->Shrink(DivideUp(size_bytes, kRegionBytes));
 }
 
 void BlockSums::EndSettle() {

@@ -4,7 +4,6 @@
 
 #include <algorithm>
 #include <bit>
-#include <cerrno>
 #include <cstring>
 #include <utility>
 
@@ -37,27 +36,21 @@ bool AllSet(const uint64_t* words) {
 
 }  // namespace
 
-SumTable::~SumTable() {
-  if (memory_ != nullptr) munmap(memory_, memory_bytes_);
-}
-
 Status SumTable::Reserve(uint64_t regions) {
-  CHECK(memory_ == nullptr && regions > 0);
-  const size_t frames_bytes = RoundUp(kFrames * sizeof(Frame), kBlockBytes);
-  const size_t metas_bytes = RoundUp(kFrames * sizeof(Meta), kBlockBytes);
-  const size_t stale_bytes = RoundUp(DivideUp(regions, kWordBits) * sizeof(uint64_t), kBlockBytes);
-  const size_t slots_bytes = RoundUp(regions * sizeof(uint16_t), kBlockBytes);
+  CHECK(regions > 0);
+  // There was to be more once, and there was no more.
+  if (regions <= regions_) return Status::Ok();
   static_assert(kFrames < UINT16_MAX);
-  memory_bytes_ = frames_bytes + metas_bytes + stale_bytes + slots_bytes;
-  void* memory = mmap(nullptr, memory_bytes_, PROT_READ | PROT_WRITE,
-                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  if (memory == MAP_FAILED) return Status::FromErrno(errno, "cannot reserve the checksums");
+  const size_t frames_bytes = RoundUp(kFrames * sizeof(Frame), kBlockBytes);
+  constexpr const char* kWhat = "the checksums";
+  RETURN_IF_ERROR(memory_.Grow(frames_bytes + kFrames * sizeof(Meta), kWhat));
+  frames_ = memory_.as<Frame>();
+  metas_ = reinterpret_cast<Meta*>(memory_.as<std::byte>() + frames_bytes);
+  RETURN_IF_ERROR(stale_memory_.Grow(DivideUp(regions, kWordBits) * sizeof(uint64_t), kWhat));
+  stale_ = stale_memory_.as<uint64_t>();
+  RETURN_IF_ERROR(slots_memory_.Grow(regions * sizeof(uint16_t), kWhat));
+  slots_ = slots_memory_.as<uint16_t>();
   regions_ = regions;
-  memory_ = static_cast<std::byte*>(memory);
-  frames_ = reinterpret_cast<Frame*>(memory_);
-  metas_ = reinterpret_cast<Meta*>(memory_ + frames_bytes);
-  stale_ = reinterpret_cast<uint64_t*>(memory_ + frames_bytes + metas_bytes);
-  slots_ = reinterpret_cast<uint16_t*>(memory_ + frames_bytes + metas_bytes + stale_bytes);
   return Status::Ok();
 }
 
@@ -278,13 +271,13 @@ void SumTable::Freeze(std::vector<std::unique_ptr<Frozen>>* to) {
 }
 
 void SumTable::Trim() {
-  if (memory_ == nullptr) return;
+  if (!reserved()) return;
   for (size_t index = 0; index < made_; ++index) {
     if (metas_[index].in_use && !metas_[index].dirty) Drop(index);
   }
   if (used_ > 0) return;
   // The frames come first.
-  madvise(memory_, RoundUp(kFrames * sizeof(Frame), kBlockBytes), MADV_DONTNEED);
+  madvise(frames_, RoundUp(kFrames * sizeof(Frame), kBlockBytes), MADV_DONTNEED);
   made_ = 0;
   hand_ = 0;
 }

@@ -5,6 +5,7 @@
 #include <memory>
 #include <vector>
 
+#include "base/mapping.h"
 #include "base/result.h"
 #include "replica/sum_file.h"
 
@@ -33,13 +34,13 @@ class SumTable {
   };
 
   SumTable() = default;
-  ~SumTable();
   SumTable(const SumTable&) = delete;
   SumTable& operator=(const SumTable&) = delete;
 
-  // Address space for a volume of that many regions.
+  // Address space for a volume of that many regions; again for one that becomes larger, or was
+  // to.
   Status Reserve(uint64_t regions);
-  bool reserved() const { return memory_ != nullptr; }
+  bool reserved() const { return frames_ != nullptr; }
   uint64_t regions() const { return regions_; }
 
   // The file may lack checksums of the region's blocks, or hold some that match no more: what it
@@ -122,8 +123,9 @@ class SumTable {
   void NoteChange(uint64_t region);
   void Drop(size_t index);
 
-  std::byte* memory_ = nullptr;
-  size_t memory_bytes_ = 0;
+  Mapping memory_;  // of the frames, then of what is told of them
+  Mapping stale_memory_;
+  Mapping slots_memory_;
   uint64_t regions_ = 0;
   uint16_t* slots_ = nullptr;  // by region: its frame's index + 1, or 0
   uint64_t* stale_ = nullptr;  // a bit a region

@@ -2,9 +2,9 @@
 
 #include "replica/layers.h"
 
-// Another head (rule 8): by the record that names the snapshot, or without one at a replica that is
-// no member. In the slot of `record` is the number of the head that holds; the files get their
-// names after it.
+// Another head (rule 8), and what else must not happen beside what needs the chain: by the record
+// that names the snapshot, or without one at a replica that is no member. In the slot of `record`
+// is the number of the head that holds; the files get their names after it.
 namespace ankole::replica {
 namespace {
 
@@ -23,6 +23,9 @@ Status RenameIfThere(io::FileSystem& files, const std::string& from, const std::
 bool Replica::Switches(const ReplicaOperation& operation) const {
   if (operation.kind == OperationKind::kMerge) {
     return merge_ != nullptr && merge_->phase == Merge::Phase::kSwap;
+  }
+  if (operation.kind == OperationKind::kExpand) {
+    return operation.extended && size_bytes() % kBlockBytes != 0;
   }
   if (prepared_ == nullptr) return false;
   if (operation.kind == OperationKind::kSwitch) {

@@ -105,7 +105,8 @@ Status View::OpenLayer(const std::string& directory, const LayerMeta& meta, bool
                     }));
   if (!checksums) return Status::Ok();
   Result<SumFile> sums =
-      SumFile::Open(files_, path + std::string(kSumSuffix), DivideUp(size_bytes_, kRegionBytes));
+      SumFile::Open(files_, path + std::string(kSumSuffix),
+                    DivideUp(std::min(size_bytes_, info.value().size_bytes), kRegionBytes));
   if (sums.ok()) {
     layers_.back().sums = std::make_unique<SumFile>(sums.Take());
     return Status::Ok();
@@ -120,8 +121,15 @@ bool View::MayHoldBad(uint64_t region) const {
   });
 }
 
+BlockMap::Run View::Find(uint64_t block, uint64_t blocks_max) const {
+  const uint64_t blocks = DivideUp(size_bytes_, kBlockBytes);
+  if (block >= blocks) return {kNowhere, blocks_max};
+  return map_.Find(block, std::min(blocks_max, blocks - block));
+}
+
 uint64_t View::BlockBytes(uint64_t block) const {
-  return std::min<uint64_t>(kBlockBytes, size_bytes_ - block * kBlockBytes);
+  const uint64_t begin = block * kBlockBytes;
+  return begin < size_bytes_ ? std::min<uint64_t>(kBlockBytes, size_bytes_ - begin) : kBlockBytes;
 }
 
 Status View::ReadRun(uint16_t layer, uint64_t offset_bytes, std::byte* to, uint64_t length_bytes,
@@ -144,7 +152,7 @@ Status View::Read(ReplicaOperation* operation) const {
   const uint64_t first = begin / kBlockBytes;
   const uint64_t last = DivideUp(end, kBlockBytes);
   for (uint64_t block = first; block < last;) {
-    const BlockMap::Run run = map_.Find(block, last - block);
+    const BlockMap::Run run = Find(block, last - block);
     const uint64_t from = std::max(begin, block * kBlockBytes);
     const uint64_t to = std::min(end, (block + run.blocks) * kBlockBytes);
     RETURN_IF_ERROR(
@@ -156,8 +164,8 @@ Status View::Read(ReplicaOperation* operation) const {
     const uint64_t block_begin = block * kBlockBytes;
     const uint64_t block_end = block_begin + BlockBytes(block);
     const uint64_t from = std::max(begin, block_begin);
-    const uint64_t to = std::min(end, block_end);
-    const uint16_t layer = map_.Layer(block);
+    const uint64_t to = std::min(end, block_begin + kBlockBytes);
+    const uint16_t layer = Find(block, 1).layer;
     const uint32_t kept = pages.SumOf(block, layer);
     const bool whole = from == block_begin && to == block_end;
     const std::byte* data = operation->data + (from - begin);
@@ -188,7 +196,7 @@ Status View::Sum(ReplicaOperation* operation) const {
   wire::SumsEncoder sums(operation->sums, blocks);
   Pages pages(*this);
   for (uint64_t block = first; block < first + blocks;) {
-    const BlockMap::Run run = map_.Find(block, first + blocks - block);
+    const BlockMap::Run run = Find(block, first + blocks - block);
     const uint64_t from = block * kBlockBytes;
     const uint64_t to = std::min(end, (block + run.blocks) * kBlockBytes);
     std::byte* data = operation->data + (from - operation->offset_bytes);
@@ -213,7 +221,7 @@ void View::Extents(ReplicaOperation* operation) const {
     // Block by region, as one that is bad does not read as zeros wherever it lies.
     const uint64_t region_end = (block / kRegionBlocks + 1) * kRegionBlocks;
     const uint64_t blocks_max = std::min(DivideUp(end, kBlockBytes), region_end) - block;
-    const BlockMap::Run run = map_.Find(block, blocks_max);
+    const BlockMap::Run run = Find(block, blocks_max);
     const uint64_t run_end = std::min(end, (block + run.blocks) * kBlockBytes);
     const bool hole = run.layer >= layers_.size() && !MayHoldBad(block / kRegionBlocks);
     const bool zero = hole && (!difference_ || run.layer == kMasked);

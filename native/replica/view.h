@@ -55,12 +55,14 @@ class View {
   Status ReadRun(uint16_t layer, uint64_t offset_bytes, std::byte* to, uint64_t length_bytes,
                  bool once) const;
   bool MayHoldBad(uint64_t region) const;
+  // The volume may have become larger since it was opened: behind the end there is nothing.
+  BlockMap::Run Find(uint64_t block, uint64_t blocks_max) const;
   uint64_t BlockBytes(uint64_t block) const;
 
   io::FileSystem& files_;
   std::vector<Layer> layers_;  // from the bottom
   BlockMap map_;
-  uint64_t size_bytes_ = 0;
+  uint64_t size_bytes_ = 0;  // of the volume, when it was opened
   bool difference_ = false;
 };
 

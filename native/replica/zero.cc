@@ -132,6 +132,10 @@ void Replica::MaskWork(io::Job* job) {
   if (self->mask_outcome_.ok() && !self->masks_.open()) {
     self->mask_outcome_ = Status(ErrorCode::kNoSpace, "no space for the masks");
   }
+  // The volume may have become larger since.
+  if (self->mask_outcome_.ok() && self->masks_.blocks() < self->chain_.blocks()) {
+    self->mask_outcome_ = self->masks_.Grow(self->files_, self->chain_.blocks());
+  }
   for (ReplicaOperation* operation = self->mask_running_.front();
        operation != nullptr && self->mask_outcome_.ok();
        operation = self->mask_running_.Next(operation)) {

@@ -33,6 +33,7 @@ class LogicalUnit::Body {
   void Start(std::function<void(const Status&)> ready);
   Nexus* AddNexus(const std::string& initiator_port);
   void RemoveNexus(Nexus* nexus);
+  void CapacityChanged();
   Needs Prepare(Task* task);
   void Execute(Task* task);
   void Abort(Task* task);
@@ -165,7 +166,7 @@ class LogicalUnit::Body {
   BlockDevice& device_;
   LogSink& log_;
   const Identity identity_;
-  const uint64_t capacity_blocks_;
+  uint64_t capacity_blocks_;  // grows only
 
   TaskList tasks_;     // in the order of coming; dormant, queued and running
   TaskList finished_;  // for the reactor's task

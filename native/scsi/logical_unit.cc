@@ -68,6 +68,7 @@ Nexus* LogicalUnit::AddNexus(const std::string& initiator_port) {
   return body_->AddNexus(initiator_port);
 }
 void LogicalUnit::RemoveNexus(Nexus* nexus) { body_->RemoveNexus(nexus); }
+void LogicalUnit::CapacityChanged() { body_->CapacityChanged(); }
 Needs LogicalUnit::Prepare(Task* task) { return body_->Prepare(task); }
 void LogicalUnit::Execute(Task* task) { body_->Execute(task); }
 void LogicalUnit::Abort(Task* task) { body_->Abort(task); }
@@ -115,6 +116,15 @@ void LogicalUnit::Body::RemoveNexus(Nexus* nexus) {
   // SPC-2, 7.21: a loss of the nexus ends its reservation.
   if (reserved_by_ == nexus) reserved_by_ = nullptr;
   std::erase_if(nexuses_, [&](const auto& candidate) { return candidate.get() == nexus; });
+}
+
+// What was decoded before lies below the old end.
+void LogicalUnit::Body::CapacityChanged() {
+  const uint64_t blocks = device_.size_bytes() / kLogicalBlockBytes;
+  CHECK(blocks >= capacity_blocks_);
+  if (blocks == capacity_blocks_) return;
+  capacity_blocks_ = blocks;
+  RaiseAll(SenseCode::kCapacityDataHasChanged, nullptr);
 }
 
 void LogicalUnit::Body::RaiseAll(SenseCode code, const Nexus* except) {

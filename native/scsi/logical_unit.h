@@ -50,6 +50,10 @@ class LogicalUnit {
   // stays.
   void RemoveNexus(Nexus* nexus);
 
+  // The device has become larger: commands from now on may go up to there, and each nexus is told
+  // by a unit attention (SBC-3, 4.11: capacity data has changed).
+  void CapacityChanged();
+
   // Decodes the CDB. What cannot be executed (unknown, malformed, out of range, for another LUN) is
   // noted, needs nothing, and is answered by Execute all the same. Pure but for the task.
   Needs Prepare(Task* task);

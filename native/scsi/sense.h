@@ -56,6 +56,7 @@ enum class SenseCode : uint16_t {
   kReservationsPreempted = 0x2a03,
   kReservationsReleased = 0x2a04,
   kRegistrationsPreempted = 0x2a05,
+  kCapacityDataHasChanged = 0x2a09,
   kCommandsCleared = 0x2f00,  // by another initiator
   kSavingNotSupported = 0x3900,
   kInternalTargetFailure = 0x4400,

@@ -242,7 +242,7 @@ TEST(scsi_tasks, attentions_are_told_in_their_order_and_each_once) {
     for (const SenseCode code :
          {SenseCode::kModeParametersChanged, SenseCode::kReservationsPreempted,
           SenseCode::kReservationsReleased, SenseCode::kRegistrationsPreempted,
-          SenseCode::kCommandsCleared}) {
+          SenseCode::kCommandsCleared, SenseCode::kCapacityDataHasChanged}) {
       attentions.Raise(code);
     }
   }
@@ -252,6 +252,39 @@ TEST(scsi_tasks, attentions_are_told_in_their_order_and_each_once) {
   attentions.Raise(SenseCode::kBusDeviceReset);
   EXPECT(attentions.Take().code == SenseCode::kBusDeviceReset);
   EXPECT(attentions.empty());
+}
+
+TEST(scsi_tasks, a_device_that_became_larger_is_told_to_each_nexus_once) {
+  Bench bench;
+  constexpr uint64_t kMore = 3 * Bench::kBlocks;
+  const Cdb beyond = Cdb10(0x2a, Bench::kBlocks, 1);
+  EXPECT(bench.Run(beyond, {.out = Bytes(512, std::byte{1})})
+             .Illegal(SenseCode::kBlockAddressOutOfRange));
+  // Of the device as it was, and not carried out yet.
+  bench.device.held = true;
+  Flight& before = bench.Begin(bench.a, Cdb10(0x28, Bench::kBlocks - 1, 1));
+  bench.device.Grow(kMore * kLogicalBlockBytes);
+  EXPECT(bench.Run(beyond, {.out = Bytes(512, std::byte{1})})
+             .Illegal(SenseCode::kBlockAddressOutOfRange));
+  bench.unit->CapacityChanged();
+  bench.unit->CapacityChanged();  // nothing has
+  bench.device.LetGo();
+  bench.reactor.Turn();
+  EXPECT_GOOD(before);
+  // A nexus of later has seen no other size.
+  Nexus* c = bench.Join("iqn.c,i,0x000000000003");
+  for (Nexus* nexus : {bench.a, bench.b}) {
+    EXPECT(Attention(bench, nexus, SenseCode::kCapacityDataHasChanged));
+    EXPECT_GOOD(bench.Run(nexus, kReady));
+  }
+  EXPECT_GOOD(bench.Run(c, kReady));
+  EXPECT_EQ(LoadBig32(bench.Run(MakeCdb({0x25})).data.data()), kMore - 1);
+  EXPECT_EQ(LoadBig64(bench.Run(Cdb16(0x9e, 0, 255, 0x10)).data.data()), kMore - 1);
+  EXPECT_GOOD(bench.Run(beyond, {.out = Bytes(512, std::byte{1})}));
+  const Flight& status = bench.Run(Cdb16(0x9e, kMore - 8, 24, 0x12));
+  EXPECT_GOOD(status);
+  EXPECT(bench.Run(Cdb10(0x28, kMore, 1)).Illegal(SenseCode::kBlockAddressOutOfRange));
+  bench.Leave(c);
 }
 
 // --- everything at once --------------------------------------------------------------------------

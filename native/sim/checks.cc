@@ -4,6 +4,8 @@
 
 #include <algorithm>
 
+#include "io/file_system.h"
+#include "replica/metadata.h"
 #include "replica/record_file.h"
 #include "replica/region_file.h"
 
@@ -190,7 +192,15 @@ std::optional<Checks::Closed> Checks::ReadClosed(size_t replica) {
   }
   closed.clean = record.value().clean;
   closed.record = record.value().record.current;
-  const auto regions = static_cast<uint32_t>(DivideUp(cluster_.options.size_bytes, kRegionBytes));
+  const Result<std::string> text =
+      io::ReadWholeFile(files, directory + "/volume.meta", kMetadataBytesMax);
+  const Result<replica::VolumeMeta> volume =
+      text.ok() ? replica::VolumeMeta::Parse(text.value()) : text.status();
+  if (!volume.ok()) {
+    Finding(replica, "it cannot be read: " + volume.status().message());
+    return std::nullopt;
+  }
+  const auto regions = static_cast<uint32_t>(DivideUp(volume.value().size_bytes, kRegionBytes));
   closed.regions.resize(regions);
   const auto take = [](void* owner, uint32_t first, const uint8_t* bytes, uint32_t count) {
     std::copy_n(bytes, count, static_cast<Closed*>(owner)->regions.begin() + first);

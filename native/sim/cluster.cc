@@ -13,6 +13,7 @@ namespace {
 constexpr uint64_t kMakeNs = 30 * kNsPerSecond;
 constexpr uint64_t kWatchNs = 250 * kNsPerMs;
 constexpr uint64_t kStoreRetryNs = 500 * kNsPerMs;
+constexpr uint64_t kOrderRetryNs = kNsPerSecond;
 
 }  // namespace
 
@@ -30,6 +31,7 @@ Cluster::Cluster(World& simulated, const Options& given)
   for (size_t i = 0; i < options.hosts; ++i) {
     machines_.push_back(std::make_unique<Machine>(world, network, "host" + std::to_string(i)));
   }
+  seen_bytes_ = options.first_bytes != 0 ? options.first_bytes : options.size_bytes;
   Watch();
 }
 
@@ -45,8 +47,7 @@ std::string Cluster::DirectoryOf(size_t replica) const {
 }
 
 Result<LayersNow> Cluster::LayersOf(size_t replica, bool while_named) const {
-  return LayersNow::Read(replicas_[replica].machine->disk, DirectoryOf(replica), options.size_bytes,
-                         while_named);
+  return LayersNow::Read(replicas_[replica].machine->disk, DirectoryOf(replica), while_named);
 }
 
 void Cluster::TraceBlock(uint64_t block, bool changes) {
@@ -81,7 +82,7 @@ void Cluster::StartDiskHost(size_t replica) {
   Keep(process);
   slot.process = process.get();
   process->create = !slot.made;
-  process->size_bytes = options.size_bytes;
+  process->size_bytes = wanted_bytes();
   process->direct = options.direct;
   process->secret = secret_;
   process->on_made = [&slot] { slot.made = true; };
@@ -186,7 +187,9 @@ void Cluster::StartEngine() {
   if (engine_ != nullptr || EngineLost()) return;
   engine::EngineOptions engine_options;
   engine_options.volume = kVolumeName;
-  engine_options.size_bytes = options.size_bytes;
+  engine_options.size_bytes = seen_bytes_;
+  engine_options.expand_to_bytes = expansion_.to_bytes;
+  engine_options.expansion_id = expansion_.id;
   engine_options.secret = secret_;
   engine_options.epoch = {attachment_, ++run_};
   engine_options.record = known_record_;
@@ -262,7 +265,47 @@ void Cluster::StartEngine() {
     });
     if (on_engine_ready) on_engine_ready(started);
   };
+  process->on_size = [this, started](uint64_t size_bytes, const engine::Expansion& expansion) {
+    if (on_size) on_size(started, size_bytes);
+    // Chance of its own: a run in which nothing grows is what it was before anything could.
+    if (size_bytes == seen_bytes_ && !expanding()) return;
+    Tell(started,
+         [this, started, size_bytes, expansion] { Expanded(started, size_bytes, expansion); });
+  };
   process->Start();
+}
+
+// src/manager/expansion.ts
+void Cluster::Expand(uint64_t to_bytes) {
+  CHECK(!expanding() && to_bytes > seen_bytes_ && to_bytes <= options.size_bytes);
+  expansion_ = {"expand-" + std::to_string(++expansions_), to_bytes};
+  OrderExpansion();
+}
+
+// What runs is told; what starts later was started with it.
+void Cluster::OrderExpansion() {
+  EngineProcess* const engine = engine_;
+  if (engine == nullptr || !expanding()) return;
+  const uint64_t delay_ns = world.random.Skewed(20 * kNsPerUs, 5 * kNsPerMs);
+  world.After(delay_ns, [this, engine, order = expansion_] {
+    if (order.id != expansion_.id || engine != engine_) return;
+    if (!engine->ready() || engine->stopped()) return OrderExpansion();
+    // One that is frozen hears of it when it goes on.
+    engine->reactor.Inside([this, engine, order] {
+      if (engine->engine().Expand(order.id, order.to_bytes).ok()) return;
+      // It is closing, or still at another order.
+      world.After(kOrderRetryNs, [this] { OrderExpansion(); });
+    });
+  });
+}
+
+void Cluster::Expanded(EngineProcess* engine, uint64_t size_bytes,
+                       const engine::Expansion& expansion) {
+  seen_bytes_ = std::max(seen_bytes_, size_bytes);
+  if (!expanding()) return;
+  const bool failed = expansion.state == engine::ExpansionState::kFailed && engine == engine_ &&
+                      expansion.id == expansion_.id;
+  if (failed || seen_bytes_ >= expansion_.to_bytes) expansion_ = {};
 }
 
 void Cluster::Completed(const wire::Record& record) {

@@ -26,10 +26,11 @@ class Cluster {
  public:
   struct Options {
     size_t replicas = 3;
-    size_t hosts = 2;  // machines without a disk host, for engines
-    uint64_t size_bytes = 16 * kMiB;
-    bool direct = false;  // O_DIRECT
-    bool forks = false;   // the faults are those of Nemesis::Fork
+    size_t hosts = 2;                 // machines without a disk host, for engines
+    uint64_t size_bytes = 16 * kMiB;  // at most: it may be smaller at first
+    uint64_t first_bytes = 0;         // what it has then; 0: size_bytes
+    bool direct = false;              // O_DIRECT
+    bool forks = false;               // the faults are those of Nemesis::Fork
     bool snapshots = kFeatures.snapshots;
     // As in EngineOptions.
     uint64_t late_ns = kNsPerSecond;
@@ -66,6 +67,13 @@ class Cluster {
   void LosePower(Machine& machine, uint64_t boot_ns);
   // Stops the newest engine in good order.
   void StopEngine();
+  // The store notes that the volume is to become so large, and its engine hears of that. One order
+  // at a time; it is over when the engine has said so and the store knows.
+  void Expand(uint64_t to_bytes);
+  bool expanding() const { return expansion_.to_bytes != 0; }
+  // As the store has it: what clients are known to have seen, and with what is ordered.
+  uint64_t seen_bytes() const { return seen_bytes_; }
+  uint64_t wanted_bytes() const { return std::max(seen_bytes_, expansion_.to_bytes); }
 
   void CutStore(const Machine& machine) { store_cuts_.insert(&machine); }
   void HealStore() { store_cuts_.clear(); }
@@ -117,6 +125,8 @@ class Cluster {
   std::function<void()> on_record;
   // A snapshot is about to be taken or deleted, or what was deleted is about to be merged.
   std::function<void()> on_snapshot;
+  // As the engine tells, before the store knows.
+  std::function<void(EngineProcess*, uint64_t size_bytes)> on_size;
 
  private:
   struct ReplicaSlot {
@@ -134,6 +144,8 @@ class Cluster {
   // killed may be lost.
   void Tell(EngineProcess* engine, std::function<void()> what);
   void AskStore(EngineProcess* engine, uint64_t question, const wire::Record* record);
+  void Expanded(EngineProcess* engine, uint64_t size_bytes, const engine::Expansion& expansion);
+  void OrderExpansion();
   void GiveHint(EngineProcess* engine, const wire::Record& record);
   void Completed(const wire::Record& record);
   void TraceBlock(uint64_t block, bool changes);
@@ -151,6 +163,13 @@ class Cluster {
   uint64_t attaching_ = 0;  // counts calls of Attach
   uint64_t run_ = 0;
   bool clients_anew_ = false;
+  uint64_t seen_bytes_ = 0;
+  struct Order {
+    std::string id;
+    uint64_t to_bytes = 0;  // 0: there is none
+  };
+  Order expansion_;
+  uint64_t expansions_ = 0;
   wire::Record known_record_;
   // The machines' supervisors: what each keeps of the engines that ran there (rule 6).
   struct Membership {

@@ -128,7 +128,10 @@ std::string LayerChecks::CheckSums(const LayersNow& layers, size_t at, size_t re
   for (size_t i = 1; i <= at; ++i) live = chain[i].live() ? i : live;
   const Disk& disk = cluster_.replica_machine(replica).disk;
   const bool bottom = at + 1 == chain.size();
+  const uint64_t end = layer.size_bytes / kBlockBytes;
   for (uint64_t region = 0; region < regions.size(); ++region) {
+    const uint64_t first = region * replica::kRegionBlocks;
+    if (first >= end) break;
     if ((regions[region] & replica::kDirtyBit) != 0 && !layer.sealed) continue;
     replica::SumPage sums = {};
     (void)disk.Read(*layer.sums, replica::SumPageOffset(region), &sums, sizeof(sums));
@@ -136,9 +139,7 @@ std::string LayerChecks::CheckSums(const LayersNow& layers, size_t at, size_t re
       if (at > 0 && !layer.live()) continue;
       return "the checksums of region " + std::to_string(region) + " are not whole";
     }
-    const uint64_t first = region * replica::kRegionBlocks;
-    const uint64_t blocks = std::min<uint64_t>(replica::kRegionBlocks,
-                                               cluster_.options.size_bytes / kBlockBytes - first);
+    const uint64_t blocks = std::min<uint64_t>(replica::kRegionBlocks, end - first);
     auto page = layer.data->pages.lower_bound(first);
     for (uint64_t i = 0; i < blocks; ++i) {
       while (page != layer.data->pages.end() && page->first < first + i) ++page;

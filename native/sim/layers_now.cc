@@ -39,8 +39,7 @@ Status ReadMasks(io::FileSystem& files, const std::string& path, uint64_t blocks
 
 }  // namespace
 
-Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, uint64_t size_bytes,
-                                  bool while_named) {
+Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, bool while_named) {
   StillFiles files(disk);
   const Result<std::vector<std::string>> listed = files.List(directory);
   if (!listed.ok()) return listed.status();
@@ -61,7 +60,11 @@ Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, uint
     Layer layer;
     layer.meta.name = *head;
     layer.data = inode(*head);
+    if (layer.data == nullptr) {
+      return Status(ErrorCode::kNotFound, directory + ": there is no head");
+    }
     layer.sums = inode(*head + std::string(replica::kSumSuffix));
+    layer.size_bytes = layer.data->size_bytes;
     layers.chain_.push_back(std::move(layer));
     return layers;
   }
@@ -96,7 +99,6 @@ Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, uint
   if (!there.contains(name)) name = volume.value().head;
   const std::string& before = volume.value().head;
   layers.named_ = name == before;
-  const uint64_t blocks = DivideUp(size_bytes, kBlockBytes);
   while (!name.empty()) {
     const std::string meta_name = name + std::string(replica::kMetaSuffix);
     const Result<std::string> meta_text = read(meta_name);
@@ -122,8 +124,10 @@ Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, uint
     if (layer.data == nullptr) {
       return Status(ErrorCode::kNotFound, directory + ": layer " + name + " has no data");
     }
-    const Status masks =
-        ReadMasks(files, directory + "/" + path(replica::kMaskSuffix), blocks, &layer.masked);
+    // What a file has behind the end of the volume it has of an expansion that was cut short.
+    layer.size_bytes = std::min(layer.data->size_bytes, volume.value().size_bytes);
+    const Status masks = ReadMasks(files, directory + "/" + path(replica::kMaskSuffix),
+                                   DivideUp(layer.size_bytes, kBlockBytes), &layer.masked);
     if (!masks.ok()) return masks;
     layer.sealed =
         !layers.chain_.empty() && !(layers.chain_.size() == 1 && record.value().unsealed);
@@ -152,7 +156,7 @@ LayersNow::Place LayersNow::PlaceOf(uint64_t block, size_t from) const {
       return {i, &page->second};
     }
     // The bottom has nothing to hide.
-    if (i + 1 < chain_.size() && !layer.masked.empty() && layer.masked[block]) return {i, nullptr};
+    if (i + 1 < chain_.size() && layer.Masks(block)) return {i, nullptr};
   }
   return {chain_.size() - 1, nullptr};
 }
@@ -177,7 +181,7 @@ uint32_t LayersNow::SumOfLayer(size_t at, uint64_t block) const {
   const Inode* const file = chain_[at].sums.get();
   const uint64_t region = block / replica::kRegionBlocks;
   replica::SumPage page = {};
-  if (file == nullptr) return replica::kSumNone;
+  if (file == nullptr || block * kBlockBytes >= chain_[at].size_bytes) return replica::kSumNone;
   (void)disk_->Read(*file, replica::SumPageOffset(region), &page, sizeof(page));
   const bool whole = replica::CheckSumPage(page, region) == replica::SumPageState::kWhole;
   return whole ? page.sums[block % replica::kRegionBlocks] : replica::kSumNone;
@@ -209,7 +213,7 @@ std::string LayersNow::Describe(uint64_t block) const {
       }
       if (page->second.differs) has += ", not synced";
     }
-    if (!layer.masked.empty() && layer.masked[block]) has += " masked";
+    if (layer.Masks(block)) has += " masked";
     const uint32_t sum = SumOfLayer(i, block);
     if (sum > replica::kSumBad) has += " to be of CRC " + std::to_string(sum);
     if (sum == replica::kSumBad) has += " marked bad";

@@ -19,17 +19,19 @@ class LayersNow {
     replica::LayerMeta meta;
     InodePtr data;
     InodePtr sums;             // null: there are none
+    uint64_t size_bytes = 0;   // behind that it has nothing
     std::vector<bool> masked;  // by block; empty: none is
     bool sealed = false;       // of the head: false
     bool live() const { return sealed && !meta.removed; }
+    bool Masks(uint64_t block) const { return block < masked.size() && masked[block]; }
     std::string snapshot() const { return replica::SnapshotNameOf(meta.name); }
   };
 
   // kBusy while files are being given other names, unless `while_named`: then the layers are those
   // that they are given to, but programs do not find them under these.
-  static Result<LayersNow> Read(Disk& disk, const std::string& directory, uint64_t size_bytes,
-                                bool while_named);
+  static Result<LayersNow> Read(Disk& disk, const std::string& directory, bool while_named);
 
+  uint64_t size_bytes() const { return chain_.front().size_bytes; }
   // The head first.
   const std::vector<Layer>& chain() const { return chain_; }
   // All files are called as they are to be.

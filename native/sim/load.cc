@@ -177,8 +177,11 @@ void Load::Fill(Request* request) {
   length = std::min<uint64_t>(RoundUp(length + random_.Below(length), unit), hot_bytes_);
   length = std::min<uint64_t>(length, kDataBytesMax);
   const bool hot = random_.Chance(7, 8);
-  const uint64_t begin = hot ? hot_begin_ : 0;
-  const uint64_t bytes = hot ? hot_bytes_ : cluster_.options.size_bytes;
+  // It may not be as large yet as where it is hot.
+  const uint64_t size_bytes = request->engine->engine().size_bytes();
+  length = std::min(length, size_bytes);
+  const uint64_t begin = hot ? std::min(hot_begin_, size_bytes - length) : 0;
+  const uint64_t bytes = std::min(hot ? hot_bytes_ : size_bytes, size_bytes - begin);
   request->offset_bytes = RoundDown(begin + random_.Below(bytes - length + 1), unit);
   request->length_bytes = length;
   if (random_.Below(100) < writes_in_100_) {

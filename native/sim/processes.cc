@@ -148,6 +148,16 @@ void EngineProcess::OnAskStore(uint64_t question, const wire::Record& record) {
   if (on_ask_store) on_ask_store(question, record);
 }
 
+void EngineProcess::OnSize(uint64_t size_bytes, const engine::Expansion& expansion) {
+  if (reactor.world().tracing()) {
+    reactor.world().Trace(
+        reactor.process_name(),
+        "the volume has " + std::to_string(size_bytes) + " bytes" +
+            (expansion.status.message().empty() ? "" : "; " + expansion.status.message()));
+  }
+  if (on_size) on_size(size_bytes, expansion);
+}
+
 void EngineProcess::OnReady() {
   ready_ = true;
   only_clients_ &= engine_->dirty_regions() == 0;

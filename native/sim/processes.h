@@ -78,6 +78,7 @@ class EngineProcess final : private engine::Engine::Observer, private LogSink {
   std::function<void(const wire::Record& record)> on_propose;
   std::function<void(const wire::Record& record)> on_complete;
   std::function<void()> on_ready;
+  std::function<void(uint64_t size_bytes, const engine::Expansion& expansion)> on_size;
 
  private:
   void OnReport(const engine::EngineReport& report) override;
@@ -89,6 +90,7 @@ class EngineProcess final : private engine::Engine::Observer, private LogSink {
   void OnComplete(const wire::Record& record) override;
   void OnProbeStore(uint64_t question) override;
   void OnAskStore(uint64_t question, const wire::Record& record) override;
+  void OnSize(uint64_t size_bytes, const engine::Expansion& expansion) override;
   void OnReady() override;
   void OnStopped(bool clean) override;
   void Log(LogLevel level, const std::string& message) override;

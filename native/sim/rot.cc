@@ -269,7 +269,7 @@ bool Rot::IsShown(const LayersNow& layers, uint64_t block, size_t from, size_t a
     const LayersNow::Layer& layer = layers.chain()[i];
     const auto page = layer.data->pages.find(block);
     if (page != layer.data->pages.end() && page->second.kind == PageKind::kData) return false;
-    if (!layer.masked.empty() && layer.masked[block]) return false;
+    if (layer.Masks(block)) return false;
   }
   return true;
 }

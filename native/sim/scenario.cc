@@ -5,6 +5,7 @@
 
 #include "sim/checks.h"
 #include "sim/cluster.h"
+#include "sim/expansions.h"
 #include "sim/features.h"
 #include "sim/load.h"
 #include "sim/nemesis.h"
@@ -26,6 +27,7 @@ constexpr uint64_t kIdleNs = 11 * kNsPerSecond;
 // What the simulation itself may take meanwhile.
 constexpr uint64_t kGrowthBytes = 16 * kKiB;
 constexpr uint64_t kSnapshotSeed = 0x736e617073686f74;
+constexpr uint64_t kExpansionSeed = 0x657870616e73696f;
 
 class Scenario {
  public:
@@ -55,6 +57,7 @@ class Scenario {
       options_.replicas = random.Chance(1, 2) ? 3 : 5;
       options_.start_wait_ns = kNsPerSecond;
     }
+    options_.first_bytes = Expansions::FirstBytes(seed, options_.size_bytes);
     cluster_ = std::make_unique<Cluster>(world_, options_);
     Network::Options& net = cluster_->network.options;
     net.delay_ns_max = (100 * kNsPerUs) << random.Below(7);
@@ -69,6 +72,7 @@ class Scenario {
     };
     // Chance of its own: a run without snapshots is what it was before there were some.
     snapshots_ = std::make_unique<Snapshots>(*cluster_, *load_, seed ^ kSnapshotSeed);
+    expansions_ = std::make_unique<Expansions>(*cluster_, seed ^ kExpansionSeed);
     promises_ = Promises::Of(options_, snapshots_->layers_max());
     nemesis_ = std::make_unique<Nemesis>(*cluster_);
   }
@@ -77,8 +81,9 @@ class Scenario {
     Outcome outcome;
     outcome.settings = std::to_string(options_.replicas) + " replicas, " +
                        std::to_string(options_.size_bytes / kMiB) + " MiB, " +
-                       (options_.direct ? "direct, " : "") + std::to_string(rounds_) + " rounds, " +
-                       snapshots_->Describe() + ", faults: " + nemesis_->Describe();
+                       expansions_->Describe() + (options_.direct ? "direct, " : "") +
+                       std::to_string(rounds_) + " rounds, " + snapshots_->Describe() +
+                       ", faults: " + nemesis_->Describe();
     if (world_.tracing()) world_.Trace("seed", outcome.settings);
     if (cluster_->MakeReplicas()) {
       AttachAnywhere();
@@ -171,6 +176,7 @@ class Scenario {
     snapshots_->Promise(UINT64_MAX);
     load_->Start();
     snapshots_->Start();
+    expansions_->Start();
     nemesis_->Start();
     const uint64_t least_ns = (options_.forks ? 15 : 1) * kNsPerSecond;
     world_.RunUntil(world_.now_ns() + world_.random.Skewed(least_ns, 20 * kNsPerSecond));
@@ -188,12 +194,17 @@ class Scenario {
     if (!Await("an answer", kPatienceNs, [&] { return load_->answered() >= before + 20; })) return;
     load_->Stop();
     snapshots_->Stop();
+    expansions_->Stop();
     if (!Await("the answer to every request", promises_.answer_ns,
                [this] { return load_->idle(); })) {
       return;
     }
     if (!Await("the answer to every request about snapshots", promises_.snapshot_ns,
                [this] { return snapshots_->idle(); })) {
+      return;
+    }
+    if (!Await("the end of an expansion", promises_.expanded_ns,
+               [this] { return expansions_->idle(); })) {
       return;
     }
     if (kFeatures.resync && !AwaitRedundancy()) return;
@@ -254,7 +265,7 @@ class Scenario {
       if (engine != nullptr && engine->ready() && world_.now_ns() >= began_ns + kScrubNs) {
         began_ns = world_.now_ns();
         engine->reactor.Inside(
-            [this, engine] { engine->engine().Scrub(0, options_.size_bytes, 0); });
+            [engine] { engine->engine().Scrub(0, engine->engine().size_bytes(), 0); });
       }
       world_.RunUntil(world_.now_ns() + 10 * kNsPerMs);
       if (world_.now_ns() < limit_ns) continue;
@@ -297,6 +308,7 @@ class Scenario {
   std::unique_ptr<Checks> checks_;
   std::unique_ptr<Load> load_;
   std::unique_ptr<Snapshots> snapshots_;
+  std::unique_ptr<Expansions> expansions_;
   std::unique_ptr<Nemesis> nemesis_;
 };
 

@@ -17,12 +17,13 @@ constexpr uint64_t kAtATimeBlocks = 64;
 
 Result<ViewValues> ReadView(Cluster& cluster, size_t replica, const LayersNow& layers, size_t at) {
   StillFiles files(cluster.replica_machine(replica).disk);
-  const uint64_t size_bytes = cluster.options.size_bytes;
+  const uint64_t size_bytes = layers.size_bytes();
   Result<std::unique_ptr<replica::View>> view =
       replica::View::Open(files, cluster.DirectoryOf(replica), layers.Metas(at), size_bytes,
                           /*checksums=*/true, /*difference=*/false);
   if (!view.ok()) return view.status();
-  ViewValues values(size_bytes / kSectorBytes);
+  // Behind its end there are zeros.
+  ViewValues values(cluster.options.size_bytes / kSectorBytes);
   std::vector<std::byte> data(kAtATimeBlocks * kBlockBytes);
   const auto read = [&](uint64_t first, uint64_t count) {
     replica::ReplicaOperation operation;

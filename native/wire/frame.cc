@@ -63,6 +63,7 @@ constexpr Rule kRules[] = {
     {Opcode::kView, "VIEW", 0, false, 0, kViewRequestBytes, kViewAnswerBytesMax},
     {Opcode::kCloseView, "CLOSE VIEW", 0, false, 0, kViewIdBytes, 0},
     {Opcode::kChanged, "CHANGED", 0, false, 0, kChangedRequestBytes, kControl},
+    {Opcode::kExpand, "EXPAND", 0, false, 0, kControl, 0},
 };
 
 const Rule* FindRule(uint8_t opcode) {

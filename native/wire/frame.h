@@ -48,6 +48,7 @@ enum class Opcode : uint8_t {
   kView = 30,        // opens a snapshot for READ, SUM and STATUS
   kCloseView = 31,
   kChanged = 32,  // regions that may differ between two layers
+  kExpand = 33,   // the volume becomes larger, durable before the answer
 };
 inline constexpr uint8_t kReplyBit = 0x80;
 

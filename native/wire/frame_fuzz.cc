@@ -96,6 +96,9 @@ class Taker final : public Connection::Handler {
     if (const Result<ReplicaState> state = DecodeReplicaState(payload); state.ok()) {
       CHECK(DecodeReplicaState(EncodeReplicaState(state.value())).ok());
     }
+    if (const Result<uint64_t> size = DecodeExpand(payload); size.ok()) {
+      CHECK(std::memcmp(EncodeExpand(size.value()).data(), payload.data(), kExpandBytes) == 0);
+    }
     if (payload.size() == kEncodedRecordPairBytes) {
       const Result<RecordPair> pair = DecodeRecordPair(payload.first<kEncodedRecordPairBytes>());
       if (pair.ok()) {

@@ -144,6 +144,12 @@ TEST(wire_frame, RefusesWhatItsRulesForbid) {
   EXPECT(DecodeWith(bad, kOffsetAt, uint64_t{4096}).ok());
   EXPECT(!DecodeWith(bad, kOffsetAt, uint64_t{512}).ok());
   EXPECT(!DecodeWith(bad, kLengthAt, kDataBytesMax + 4096).ok());
+  Header expand;
+  expand.opcode = Opcode::kExpand;
+  EXPECT(DecodeWith(expand, kPayloadBytesAt, uint32_t{8}).ok());
+  EXPECT(!DecodeWith(expand, kOffsetAt, uint64_t{4096}).ok());
+  EXPECT(!DecodeWith(expand, kPayloadBytesAt, kControlPayloadBytesMax + 1).ok());
+  EXPECT(!DecodeWith(expand, kFlagsAt, kFlagForceUnitAccess).ok());
   Header sum;
   sum.opcode = Opcode::kSum;
   sum.length_bytes = kDataBytesMax;

@@ -154,6 +154,17 @@ Result<ReplicaState> DecodeReplicaState(std::span<const std::byte> from) {
   return state;
 }
 
+ExpandBytes EncodeExpand(uint64_t size_bytes) {
+  ExpandBytes bytes;
+  StoreLittle(bytes.data(), size_bytes);
+  return bytes;
+}
+
+Result<uint64_t> DecodeExpand(std::span<const std::byte> from) {
+  if (from.size() != kExpandBytes) return Bad("EXPAND has the wrong length");
+  return LoadLittle<uint64_t>(from.data());
+}
+
 void EncodeExtent(const BlockExtent& extent, std::byte* to) {
   StoreLittle(to, extent.length_bytes);
   StoreLittle(to + 8, (extent.hole ? kHole : 0U) | (extent.zero ? kZero : 0U));

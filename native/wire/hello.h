@@ -55,6 +55,12 @@ struct ReplicaState {
 };
 inline constexpr size_t kReplicaStateBytes = 352;
 
+// EXPAND: u64, the size of the volume in bytes.
+inline constexpr size_t kExpandBytes = 8;
+using ExpandBytes = std::array<std::byte, kExpandBytes>;
+ExpandBytes EncodeExpand(uint64_t size_bytes);
+Result<uint64_t> DecodeExpand(std::span<const std::byte> from);
+
 // One run of STATUS: u64 length, u32 flags (1 hole, 2 zero), u32 zero.
 inline constexpr size_t kEncodedExtentBytes = 16;
 inline constexpr uint32_t kStatusExtentsMax = kControlPayloadBytesMax / kEncodedExtentBytes;

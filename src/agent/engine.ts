@@ -8,6 +8,7 @@ import {
   type EngineRequests,
   type CompleteEvent,
   type EngineState,
+  type ExpansionRequest,
   type IoBackend,
   type Layer,
   type LogEvent,
@@ -51,6 +52,8 @@ const startWaitMs = 5_000
 
 const steerLimitMs = 5_000
 const steerAgainMs = 5_000
+/** A volume that could not become as large as it is wanted. */
+const expandAgainMs = 30_000
 
 /** A hint that the store did not take is given again after this. */
 const hintAgainMs = 1_000
@@ -73,7 +76,9 @@ export class EngineController {
   #hint: MembershipRecord | undefined
   #hinting = false
   /** What the present process was told of what may change while it runs. */
-  #told: { resyncBandwidth?: number; scrub?: { id: string; bytesPerSecond: number } } = {}
+  #told: { resyncBandwidth?: number; scrub?: { id: string; bytesPerSecond: number }; expansion?: string } = {}
+  /** An expansion that failed, and is to be tried once more. */
+  #expandAgain: string | undefined
   #steering = false
   readonly #snapshots: SnapshotsController
 
@@ -137,6 +142,7 @@ export class EngineController {
     const { message, scrub } = this.#report
     this.#said = 'starting'
     this.#told = {}
+    this.#expandAgain = undefined
     this.#replace({
       ...{ ...reportOfStart(this.#plan), message, attachment: process.attachment, run: process.run },
       ...(scrub === undefined ? {} : { scrub }),
@@ -180,6 +186,7 @@ export class EngineController {
       case 'serving':
       case 'replica':
       case 'scrub':
+      case 'size':
       case 'cannot-start':
         // The report is that of the planned attachment; the engine of an earlier one is about to end.
         if (process.attachment === this.#plan.attachment) this.#onReport(process, event)
@@ -206,6 +213,9 @@ export class EngineController {
       }
       case 'scrub':
         this.#set({ scrub: event.progress })
+        break
+      case 'size':
+        this.#onSize(event)
         break
       case 'cannot-start': {
         const { newest, lacking, replicas } = event
@@ -246,6 +256,18 @@ export class EngineController {
     this.#snapshots.follow(this.#plan.snapshots, this.#servingPid())
   }
 
+  #onSize({ sizeBytes, expansion }: Extract<EngineEvent, { event: 'size' }>): void {
+    this.#set({ sizeBytes, ...(expansion === undefined ? {} : { expansion }) })
+    if (expansion?.state !== 'failed') return
+    // Where it is still wanted then: space may have been made.
+    setTimeout(() => {
+      if (this.#report.expansion?.id !== expansion.id || this.#report.expansion.state !== 'failed') return
+      delete this.#told.expansion
+      this.#expandAgain = expansion.id
+      void this.#steer()
+    }, expandAgainMs).unref()
+  }
+
   /** Level-triggered: tells the running engine what the plan says and it has not been told yet. */
   async #steer(): Promise<void> {
     if (this.#steering) return
@@ -266,13 +288,20 @@ export class EngineController {
 
   /** The next of what it has to be told. */
   #wish(): (() => Promise<void>) | undefined {
-    const { resyncBandwidth, scrub } = this.#plan
+    const { resyncBandwidth, scrub, expansion } = this.#plan
     if (this.#servingPid() === undefined) return undefined
     const told = this.#told
     if (resyncBandwidth !== undefined && resyncBandwidth !== told.resyncBandwidth) {
       return async () => {
         await this.requests.send('set', { resyncBandwidth }, steerLimitMs)
         told.resyncBandwidth = resyncBandwidth
+      }
+    }
+    if (expansion !== undefined && !this.#knowsExpansion(expansion)) {
+      return async () => {
+        await this.requests.send('expand', expansion, steerLimitMs)
+        told.expansion = expansion.id
+        this.#expandAgain = undefined
       }
     }
     if (scrub === undefined) {
@@ -296,14 +325,23 @@ export class EngineController {
     }
   }
 
+  /** The present process was told of it, or started with it, and it is not time to ask again. */
+  #knowsExpansion({ id, sizeBytes }: ExpansionRequest): boolean {
+    const { expansion, sizeBytes: has = 0 } = this.#report
+    if (has >= sizeBytes || this.#told.expansion === id) return true
+    return expansion?.id === id && this.#expandAgain !== id
+  }
+
   #want(): void {
     const { volume, sizeBytes, secret, attachment, replicas, nbd, iscsi, lateMs } = this.#plan
-    const { storeRestored, clientsAnew, resyncBandwidth } = this.#plan
+    const { storeRestored, clientsAnew, resyncBandwidth, expansion } = this.#plan
     const { ioBackend, dataDirectory } = this.context
     const config = {
       ...{ volume, sizeBytes, secret, record: this.#record, replicas, nbd, iscsi, lateMs },
       ...{ ioBackend, startWaitMs, dataDirectory, storeRestored, clientsAnew },
       ...(resyncBandwidth === undefined ? {} : { resyncBandwidth }),
+      // Here before the engine is asked: a run after it knows what clients may have seen.
+      ...(expansion === undefined ? {} : { expansion }),
     }
     try {
       this.context.supervisor.start({ kind: 'engine', volume, attachment, config })

@@ -7,6 +7,8 @@ import type {
   CannotStartEvent,
   ChosenIoBackend,
   EngineState,
+  ExpansionProgress,
+  ExpansionRequest,
   HostPort,
   IscsiConfig,
   Layer,
@@ -50,7 +52,10 @@ export interface ReplicaPlan {
 
 export interface EnginePlan {
   volume: string
+  /** What clients are known to have seen. */
   sizeBytes: number
+  /** What the volume is to have instead; absent: nothing else. */
+  expansion?: ExpansionRequest
   secret: string
   attachment: number
   record: MembershipRecord
@@ -139,6 +144,9 @@ export interface EngineReport {
   iscsi?: HostPort
   ioBackend?: ChosenIoBackend
   replicas: { id: string; state: string; fault: ReplicaFault | ''; reason: string }[]
+  /** What clients have; absent: it has not said. */
+  sizeBytes?: number
+  expansion?: ExpansionProgress
   /** The scrub that it is or was at, as it last said; absent: none. */
   scrub?: ScrubProgress
   snapshots?: SnapshotsReport

@@ -10,6 +10,7 @@ import {
   DeletionView,
   DetachVolume,
   ErrorView,
+  ExpandVolume,
   NodeList,
   ProcessList,
   SalvageView,
@@ -158,6 +159,30 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
       const done = body.confirm ?? false
       const { attachment, record, reason, mayLose } = await current().salvage(name, body.replicas ?? [], done)
       return { volume: name, done, attachment, replicas: record.members, reason, mayLose }
+    },
+  )
+
+  server.post(
+    '/v1/volumes/:name/expand',
+    {
+      schema: {
+        summary:
+          'Make a volume larger, while clients are at work, and wait until they have it; one that is detached has it when it is attached',
+        tags: ['volumes'],
+        params: VolumeName,
+        body: ExpandVolume,
+        response: { 200: VolumeView, ...errors },
+      },
+    },
+    async ({ params: { name }, body }) => {
+      const manager = current()
+      const { volume, id } = await manager.expand(name, parseSize(body.size))
+      if (id === null) return view(volume)
+      return view(
+        await waiting(manager, name, 'expanded', milliseconds(body.timeoutSeconds), (seen) =>
+          manager.checkExpansion(seen, id),
+        ),
+      )
     },
   )
 

@@ -51,7 +51,8 @@ const LastScrub = nullable(
 
 export const VolumeView = Type.Object({
   name: Type.String(),
-  sizeBytes: Type.Integer(),
+  sizeBytes: Type.Integer({ description: 'What clients have, or will have when it is attached' }),
+  expandingToBytes: nullable(Type.Integer({ description: 'What it is to have instead; null: nothing else' })),
   numberOfReplicas: Type.Integer(),
   cache: Type.Enum(cacheModes),
   checksums: Type.Boolean({ description: 'Whether replicas keep a checksum of each block, and verify what they read' }),
@@ -145,6 +146,14 @@ export const ProcessList = Type.Object({ processes: Type.Array(ProcessView) })
 export type ProcessList = Static<typeof ProcessList>
 
 export const HealthView = Type.Object({ status: Type.Enum(['ok', 'starting']) })
+
+export const ExpandVolume = Strict({
+  size: Type.Union([Type.String(), Type.Integer()], {
+    description: 'The new size, with a unit (20GiB, 20G), or bytes: a multiple of 4096. No less than it has',
+  }),
+  timeoutSeconds: TimeoutSeconds,
+})
+export type ExpandVolume = Static<typeof ExpandVolume>
 
 export const ScrubVolume = Strict({
   bandwidth: Type.Optional(

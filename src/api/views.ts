@@ -9,6 +9,7 @@ import {
   physicalBlockBytesDefault,
   scrubDueMs,
   scrubSettings,
+  shownBytes,
 } from '../manager/index.js'
 import type { Node, ScrubFindings, Volume } from '../store/index.js'
 import type { AttachmentView, IscsiView, NodeView, ProcessView, ScrubView, VolumeView } from './schemas.js'
@@ -24,10 +25,11 @@ const blockBytes = 4096
 const blocksOfRegion = (4 * 1024 * 1024) / blockBytes
 
 /** Of the scrub that is under way, which has come as far as `progress` says, or of the last one. */
-export function scrubView({ metadata, spec, scrub = {} }: Volume, progress?: ScrubFindings): ScrubView {
+export function scrubView(volume: Volume, progress?: ScrubFindings): ScrubView {
+  const { metadata, scrub = {} } = volume
   const { current, last } = scrub
   const found = current === undefined ? last : (progress ?? current)
-  const blocks = found === undefined ? 0 : Math.ceil(spec.sizeBytes / blockBytes)
+  const blocks = found === undefined ? 0 : Math.ceil(shownBytes(volume) / blockBytes)
   const blocksChecked = Math.min(blocks, (found?.regionsDone ?? 0) * blocksOfRegion)
   return {
     ...{ volume: metadata.name, running: current !== undefined, blocks, blocksChecked },
@@ -65,7 +67,8 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
   const isAttached = status.state === 'attached'
   return {
     name: metadata.name,
-    sizeBytes: spec.sizeBytes,
+    sizeBytes: shownBytes(volume),
+    expandingToBytes: shownBytes(volume) === spec.sizeBytes ? null : spec.sizeBytes,
     numberOfReplicas: spec.numberOfReplicas,
     cache: spec.cache,
     checksums: spec.checksums ?? true,

@@ -1,5 +1,5 @@
 import { iscsiView } from '../api/index.js'
-import { count, formatBytes, iscsiUri, nbdUri } from '../manager/index.js'
+import { count, formatBytes, iscsiUri, nbdUri, shownBytes } from '../manager/index.js'
 import type { Volume } from '../store/index.js'
 import { createLog } from './log.js'
 import { LocalNode, type LocalNodeView } from './local-node.js'
@@ -80,7 +80,7 @@ export function banner(
     const more = isAttached(volume) ? status.robustness : status.message
     const state = more === '' ? status.state : `${status.state}, ${more}`
     const replicas = count(spec.numberOfReplicas, 'replica')
-    lines.push(`  volume   ${metadata.name}: ${formatBytes(spec.sizeBytes)}, ${replicas}, ${state}`)
+    lines.push(`  volume   ${metadata.name}: ${formatBytes(shownBytes(volume))}, ${replicas}, ${state}`)
     if (!isAttached(volume)) continue
     for (const uri of [iscsiUri(metadata.name, faces.portal), nbdUri(volume, faces.nbdHost)]) {
       lines.push(`           ${uri}`)

@@ -27,12 +27,13 @@ interface CreateOptions extends Waiting, ChapOptions {
 
 export function volumeCommand(): Command {
   const volume = new Command('volume').description(
-    'Create, list, change, attach, detach, scrub, salvage and delete volumes',
+    'Create, list, change, expand, attach, detach, scrub, salvage and delete volumes',
   )
   volume.addCommand(createCommand())
   volume.addCommand(listCommand())
   volume.addCommand(showCommand())
   volume.addCommand(updateCommand())
+  volume.addCommand(expandCommand())
   volume.addCommand(attachCommand())
   volume.addCommand(detachCommand())
   volume.addCommand(salvageCommand())
@@ -164,6 +165,59 @@ Examples:
       if (json) printJson(volume)
       else print(volumeText(volume))
     })
+}
+
+/** How often is looked at what an expansion waits for. */
+const expandLookMs = 1000
+
+function expandCommand(): Command {
+  return aCommand('expand', 'Make a volume larger, while clients are at work; it never becomes smaller')
+    .argument('<name>')
+    .requiredOption('--size <size>', 'the new size, such as 20GiB or 20G')
+    .addOption(timeoutOption())
+    .addHelpText(
+      'after',
+      `
+An initiator sees the new size after a rescan (iscsiadm -m session --rescan), an NBD client when it connects again.
+
+Examples:
+  ankole volume expand data --size 20GiB`,
+    )
+    .action(async (name: string, _: object, command: Command) => {
+      const { url, json, size, timeout } = command.optsWithGlobals<Waiting & { size: string }>()
+      parseSize(size)
+      const client = new Client(url)
+      const looking = new AbortController()
+      if (!json && process.stderr.isTTY) void tellExpansion(client, name, looking.signal)
+      let volume: VolumeView
+      try {
+        volume = await client.post<VolumeView>(`${pathOf(name)}/expand`, { size, timeoutSeconds: timeout })
+      } finally {
+        looking.abort()
+      }
+      if (json) printJson(volume)
+      else {
+        const when = volume.node === null ? ', which it will have when it is attached' : ''
+        print(`Volume ${name} has ${formatBytes(volume.sizeBytes)}${when}.`)
+      }
+    })
+}
+
+/** On a terminal, what it waits for, until it is told to stop. */
+async function tellExpansion(client: Client, name: string, signal: AbortSignal): Promise<void> {
+  try {
+    for (;;) {
+      await setTimeout(expandLookMs, undefined, { signal })
+      const { expandingToBytes, message } = await client.get<VolumeView>(pathOf(name))
+      if (signal.aborted) return
+      const to = expandingToBytes === null ? '' : ` to ${formatBytes(expandingToBytes)}`
+      process.stderr.write(`\r\u001b[KVolume ${name} is being expanded${to}${message === '' ? '' : `: ${message}`}`)
+    }
+  } catch {
+    // Told to stop, or nobody answers: the command itself says so.
+  } finally {
+    process.stderr.write('\r\u001b[K')
+  }
 }
 
 function attachCommand(): Command {
@@ -311,7 +365,7 @@ export function volumeText(volume: VolumeView): string {
   const every = scrub.periodSeconds === 0 ? 'off' : `every ${periodText(scrub.periodSeconds)}`
   const next = scrub.running ? 'under way' : scrub.dueAt === null ? 'none' : `due ${scrub.dueAt}`
   const rows: [string, string][] = [
-    ['volume', `${name}, ${formatBytes(volume.sizeBytes)}, ${volume.state}, ${volume.robustness}${message}`],
+    ['volume', `${name}, ${sizeText(volume)}, ${volume.state}, ${volume.robustness}${message}`],
     ...(iscsi === null ? [] : [['iscsi', iscsiUri(name, iscsi.portal)] as [string, string]]),
     ...(nbd === null ? [] : [['nbd', nbd.uri] as [string, string]]),
     ['settings', `cache ${volume.cache}, checksums ${volume.checksums ? 'on' : 'off'}, resync ${bandwidth}`],
@@ -324,6 +378,11 @@ export function volumeText(volume: VolumeView): string {
     ...warnings.map((warning): [string, string] => ['note', warning]),
   ]
   return rows.map(([what, text]) => `${what.padEnd(12)}${text}`).join('\n')
+}
+
+function sizeText({ sizeBytes, expandingToBytes }: Pick<VolumeView, 'sizeBytes' | 'expandingToBytes'>): string {
+  const more = expandingToBytes === null ? '' : `, being expanded to ${formatBytes(expandingToBytes)}`
+  return `${formatBytes(sizeBytes)}${more}`
 }
 
 function rateText(bytesPerSecond: number): string {

@@ -22,7 +22,8 @@ import {
 import { checkChap } from './chap.js'
 import { nodePlan, type PlanOptions } from './node-plan.js'
 import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './observation.js'
-import { count, place } from './placement.js'
+import { count, growthObstacle, place } from './placement.js'
+import { assessExpansion, servedBytes, type ExpansionRefusal } from './expansion.js'
 import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
 import { planSalvage, type SalvagePlan } from './salvage.js'
 import { assessScrub, beginScrub, endScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
@@ -33,6 +34,7 @@ import {
   checkName,
   checkPhysicalBlock,
   checkReplicas,
+  formatBytes,
   physicalBlockBytesDefault,
 } from './volume-spec.js'
 import { checkSettings, withSettings, type VolumeSettings } from './volume-settings.js'
@@ -87,6 +89,8 @@ export class Manager {
   readonly #snapshots: SnapshotKeeper
   readonly #plans = new Map<string, NodePlan>()
   readonly #waitingSince = new Map<string, number>()
+  /** The last one of each volume, for who waits for it. */
+  readonly #refusedExpansions = new Map<string, ExpansionRefusal>()
   readonly #listeners = new Set<() => void>()
   readonly #endings: (() => void)[] = []
   #dirty = false
@@ -384,6 +388,63 @@ export class Manager {
     })
   }
 
+  /**
+   * Wants the volume larger. Resolves once that is stored; the id is that of the order, null where there is nothing to
+   * wait for: it is as large, or is not attached. What becomes of the order `checkExpansion` tells.
+   */
+  expand(name: string, sizeBytes: number): Promise<{ volume: Volume; id: string | null }> {
+    return this.#inTurn(() => this.#expand(name, sizeBytes))
+  }
+
+  async #expand(name: string, sizeBytes: number): Promise<{ volume: Volume; id: string | null }> {
+    const volume = await this.#change(name, (volume) => {
+      const { spec, expansion, membership, metadata } = volume
+      if (metadata.deletionTimestamp !== undefined) throw deleting(name, 'expanded')
+      if (sizeBytes === spec.sizeBytes) return false
+      const wanted = `to ${formatBytes(sizeBytes)} (${sizeBytes} bytes)`
+      if (sizeBytes < spec.sizeBytes) {
+        const has = `${formatBytes(spec.sizeBytes)} (${spec.sizeBytes} bytes)`
+        throw new AnkoleError(
+          'invalid-size',
+          `Volume ${name} cannot be expanded ${wanted}: it has ${has}, and a volume does not become smaller.`,
+        )
+      }
+      const attached = membership.node !== null
+      if (attached && expansion !== undefined) {
+        throw new AnkoleError(
+          'busy',
+          `Volume ${name} cannot be expanded ${wanted} now: it is being expanded to ${formatBytes(spec.sizeBytes)}.`,
+        )
+      }
+      const cluster = clusterNodes(this.#nodes.values(), this.#volumes.values(), this.#reports())
+      const obstacle = growthObstacle(cluster, volume.replicas, sizeBytes - spec.sizeBytes)
+      if (obstacle !== null) {
+        throw new AnkoleError('cannot-place', `Volume ${name} cannot be expanded ${wanted}: ${obstacle}.`)
+      }
+      volume.expansion = { id: randomBytes(8).toString('hex'), fromBytes: servedBytes(volume), attached }
+      volume.spec.sizeBytes = sizeBytes
+      return true
+    })
+    const { expansion } = volume
+    this.#options.log.info({ volume: name, sizeBytes, expansion: expansion?.id }, 'volume is to be expanded')
+    return { volume, id: expansion?.attached ? expansion.id : null }
+  }
+
+  /** Throws what the engine said where the order could not be carried out. True: it was. */
+  checkExpansion(volume: Volume, id: string): boolean {
+    const refused = this.#refusedExpansions.get(volume.metadata.name)
+    if (refused?.id === id) {
+      const { code, toBytes, message } = refused
+      const to = formatBytes(toBytes)
+      throw new AnkoleError(
+        code,
+        `Volume ${volume.metadata.name} cannot be expanded to ${to}: ${message}. It is as it was.`,
+      )
+    }
+    // What is detached meanwhile is expanded when it is attached again.
+    return volume.expansion?.id !== id || volume.membership.node === null
+  }
+
   async #refuseWithClients({ metadata: { name }, membership }: Volume): Promise<void> {
     const counters = await this.#options.agents.get(membership.node ?? '')?.counters()
     const engine = counters?.engines.find((engine) => engine.volume === name)
@@ -428,8 +489,10 @@ export class Manager {
   }
 
   #onVolume({ type, resource }: WatchEvent<'Volume'>): void {
-    if (type === 'deleted') this.#volumes.delete(resource.metadata.name)
-    else this.#volumes.set(resource.metadata.name, resource)
+    if (type === 'deleted') {
+      this.#volumes.delete(resource.metadata.name)
+      this.#refusedExpansions.delete(resource.metadata.name)
+    } else this.#volumes.set(resource.metadata.name, resource)
     this.#look()
     this.#tell()
   }
@@ -480,13 +543,17 @@ export class Manager {
       }
       const node = volume.membership.node
       const engine = observeEngine(volume, reports)
-      const assessment = assess(volume, {
+      const expanded = assessExpansion(volume, engine)
+      // An order that is over is not what the status tells of.
+      const assessment = assess(expanded.volume, {
         replicas: observeReplicas(volume, reports),
         engine,
         engineEnded: node !== null && engineEnded(volume, this.#plans.get(node), reports.get(node)),
         waitedMs: this.#waitedMs(volume),
       })
-      await this.#carryOut(volume, assessment, assessScrub(volume, engine, Date.now(), mayScrub))
+      const scrub = assessScrub(volume, engine, Date.now(), mayScrub)
+      if (expanded.refused) this.#noteRefused(name, expanded.refused)
+      await this.#carryOut(volume, expanded.volume, assessment, scrub)
       if (assessment.step === 'forget') return
       const isUnplanned = (layer: string): boolean => this.#isUnplanned(volume, layer, reports)
       if (await this.#snapshots.bringNearer(volume, engine, isUnplanned)) this.#lookLater()
@@ -495,6 +562,15 @@ export class Manager {
       if (error instanceof AnkoleError && (error.code === 'conflict' || error.code === 'not-found')) return
       this.#options.log.error({ volume: name }, `volume cannot be brought nearer to its goal: ${messageOf(error)}`)
     }
+  }
+
+  #noteRefused(name: string, refused: ExpansionRefusal): void {
+    if (this.#refusedExpansions.get(name)?.id === refused.id) return
+    this.#refusedExpansions.set(name, refused)
+    this.#options.log.warn(
+      { volume: name, expansion: refused.id, code: refused.code },
+      `volume cannot be expanded to ${formatBytes(refused.toBytes)}: ${refused.message}`,
+    )
   }
 
   /** The node has followed a plan that does not ask for this layer. */
@@ -525,11 +601,17 @@ export class Manager {
     return performance.now() - since
   }
 
-  async #carryOut(volume: Volume, { status, step }: Assessment, scrub: ScrubState | undefined): Promise<void> {
+  /** `expanded` is the volume with what its engine said of its size. */
+  async #carryOut(
+    volume: Volume,
+    expanded: Volume,
+    { status, step }: Assessment,
+    scrub: ScrubState | undefined,
+  ): Promise<void> {
     const { store, log } = this.#options
     const { name, resourceVersion } = volume.metadata
     const node = volume.spec.nodeID
-    let next: Volume = { ...volume, status, ...(scrub === undefined ? {} : { scrub }) }
+    let next: Volume = { ...expanded, status, ...(scrub === undefined ? {} : { scrub }) }
     switch (step) {
       case 'none':
         break
@@ -548,6 +630,9 @@ export class Manager {
     if (JSON.stringify(next) === JSON.stringify(volume)) return
     await store.update('Volume', next)
     logTransition(log, this.#options.plan, volume, next)
+    if (volume.expansion !== undefined && next.expansion === undefined) {
+      log.info({ volume: name, sizeBytes: next.spec.sizeBytes }, `volume has ${formatBytes(next.spec.sizeBytes)}`)
+    }
     logScrub(log, next, volume.scrub?.last?.endedAt)
   }
 

@@ -2,6 +2,7 @@ import type { DiskPlan, EnginePlan, NodePlan, PortalPlan, ScrubPlan } from '../a
 import type { HostPort } from '../native/index.js'
 import type { Node, Scrub, Snapshot, Volume } from '../store/index.js'
 import { formatHostPort, iqnOf } from './addresses.js'
+import { servedBytes } from './expansion.js'
 import { scrubSettings } from './scrub.js'
 import { snapshotsPlan } from './snapshots.js'
 import { physicalBlockBytesDefault } from './volume-spec.js'
@@ -84,7 +85,10 @@ function enginePlan(
   const resyncBandwidth = volume.spec.resyncBandwidth ?? options.resyncBandwidth
   return {
     volume: volume.metadata.name,
-    sizeBytes: volume.spec.sizeBytes,
+    sizeBytes: servedBytes(volume),
+    ...(volume.expansion === undefined
+      ? {}
+      : { expansion: { id: volume.expansion.id, sizeBytes: volume.spec.sizeBytes } }),
     secret: volume.secret,
     attachment,
     record,

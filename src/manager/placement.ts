@@ -105,10 +105,29 @@ function byFill(a: Candidate, b: Candidate): number {
 function obstacleOn(disk: ClusterDisk, request: PlacementRequest, limits: PlacementLimits): string | null {
   if (!disk.ready) return 'the disk is not ready'
   if (!disk.allowScheduling) return 'the disk takes no new replicas'
+  return spaceObstacle(disk, request.sizeBytes, limits)
+}
+
+/** Why volumes that are placed cannot become larger, each by so much; null: they can. A disk that is away is not known. */
+export function growthObstacle(
+  nodes: readonly ClusterNode[],
+  replicas: readonly { node: string; disk: string }[],
+  moreBytes: number,
+  limits: PlacementLimits = defaultLimits,
+): string | null {
+  const obstacles = replicas.flatMap(({ node, disk: id }) => {
+    const disk = nodes.find(({ name }) => name === node)?.disks.find((disk) => disk.id === id)
+    const obstacle = disk?.ready ? spaceObstacle(disk, moreBytes, limits) : null
+    return obstacle === null ? [] : [`${obstacle} (${node}/${id})`]
+  })
+  return obstacles.length === 0 ? null : obstacles.join('; ')
+}
+
+function spaceObstacle(disk: ClusterDisk, bytes: number, limits: PlacementLimits): string | null {
   const freeMin = Math.min(limits.freeBytesMin, (disk.totalBytes * limits.freePercentMin) / 100)
   if (disk.freeBytes < freeMin)
     return `less than ${limits.freePercentMin}% or ${formatBytes(limits.freeBytesMin)} is free`
-  if (disk.scheduledBytes + request.sizeBytes > promisable(disk, limits)) {
+  if (disk.scheduledBytes + bytes > promisable(disk, limits)) {
     return `more than ${limits.overProvisioningPercent}% of the disk would be promised`
   }
   return null

@@ -7,6 +7,7 @@
 
 import type { EngineReport, ReplicaReport } from '../agent/index.js'
 import { replicaStates, type ReplicaState, type Robustness, type Volume, type VolumeState } from '../store/index.js'
+import { expansionMessage } from './expansion.js'
 import { count } from './placement.js'
 
 export interface ObservedReplica {
@@ -118,7 +119,7 @@ function rest(state: VolumeState, message: string, step: Step = 'none'): Decisio
 function running(volume: Volume, { engine }: Observed): Decision {
   const step = 'none'
   if (!engine) return { state: 'attaching', robustness: 'unknown', message: 'starting the engine', step }
-  const { message } = engine
+  const message = engine.message === '' ? expansionMessage(volume, engine) : engine.message
   // What has no address yet serves nobody, whatever its replicas are.
   const isReachable = engine.nbd !== undefined && engine.iscsi !== undefined
   switch (engine.state) {

@@ -1,7 +1,7 @@
 // What /metrics shows, gathered at the scrape. Names follow Prometheus' conventions: base units, _total, and labels of
 // bounded size: volumes, replicas, disks and nodes by name, no process numbers.
 import type { EngineReport, NodeCounters, NodeReport } from '../agent/index.js'
-import { observeEngine, scrubSettings } from '../manager/index.js'
+import { observeEngine, scrubSettings, shownBytes } from '../manager/index.js'
 import {
   operationNames,
   replicaFaults,
@@ -101,9 +101,9 @@ async function countersOf(node: string, agent: CountersSource) {
 
 function addVolumes(shown: Exposition, volumes: readonly Volume[]): void {
   for (const one of volumes) {
-    const { metadata, spec, membership, status, replicas } = one
+    const { metadata, membership, status, replicas } = one
     const volume = metadata.name
-    shown.gauge('ankole_volume_size_bytes', 'Size of the volume.', { volume }, spec.sizeBytes)
+    shown.gauge('ankole_volume_size_bytes', 'Size of the volume.', { volume }, shownBytes(one))
     shown.state(
       'ankole_volume_state',
       'The state of the volume: 1 for the one it is in.',

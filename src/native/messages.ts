@@ -35,7 +35,10 @@ export interface KeptMembership {
 
 export interface EngineConfig {
   volume: string
+  /** What clients are known to have seen, of a multiple of 4096. */
   sizeBytes: number
+  /** What the volume is to have instead: the engine sees to it before clients come. */
+  expansion?: ExpansionRequest
   /** 64 hex digits: the key of the volume's challenge and response with its replicas. */
   secret: string
   epoch: Epoch
@@ -221,6 +224,30 @@ export interface ScrubEvent {
   progress: ScrubProgress
 }
 
+/** Before `serving`, and when either has changed. */
+export interface SizeEvent {
+  event: 'size'
+  /** What clients have. */
+  sizeBytes: number
+  /** The last order to become larger, as far as this process knows. */
+  expansion?: ExpansionProgress
+}
+
+/** To become larger. */
+export interface ExpansionRequest {
+  /** Another one for each order. */
+  id: string
+  sizeBytes: number
+}
+
+export interface ExpansionProgress extends ExpansionRequest {
+  state: 'running' | 'done' | 'failed'
+  /** Of the failure; else empty. */
+  code: string
+  /** Why it failed, or what it waits for. */
+  message: string
+}
+
 export interface ListeningEvent {
   event: 'listening'
   addresses: Address[]
@@ -245,6 +272,7 @@ export type EngineEvent =
   | ServingEvent
   | ReplicaStateEvent
   | ScrubEvent
+  | SizeEvent
   | StoppedEvent
 
 export type DiskHostEvent = IoBackendEvent | LogEvent | ListeningEvent | FailedEvent | StoppedEvent
@@ -293,6 +321,8 @@ export interface EngineRequests {
    * that is under way goes on with the new rate; one of another id ends.
    */
   scrub: { parameters: ScrubRequest; result: ScrubProgress }
+  /** Makes the volume larger, while clients are at work. Answered at once; `size` events say what becomes of it. */
+  expand: { parameters: ExpansionRequest; result: object }
   'stop-scrub': { parameters: object; result: ScrubProgress }
   /**
    * Those about snapshots are served one after the other, in their order. What is not answered with success may be there

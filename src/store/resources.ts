@@ -184,6 +184,17 @@ export const Volume = Type.Object({
     clientsAnew: Type.Optional(Type.Boolean()),
   }),
   scrub: Type.Optional(ScrubState),
+  /** The volume is to become as large as its spec says, and its engine has not said that it is. */
+  expansion: Type.Optional(
+    Type.Object({
+      /** Another one for each order. */
+      id: Type.String({ minLength: 1 }),
+      /** What clients are known to have seen. */
+      fromBytes: Type.Integer({ minimum: 4096 }),
+      /** Asked for while it was attached: where it cannot be, the size goes back. Else it is tried again. */
+      attached: Type.Boolean(),
+    }),
+  ),
   /** Starts against the rules that its owner asked for, the latest last; at most ten are kept. */
   salvages: Type.Optional(Type.Array(Salvage)),
   status: Type.Object({

@@ -55,6 +55,7 @@ export class Memberships {
       case 'record':
       case 'replica':
       case 'scrub':
+      case 'size':
       case 'state':
       case 'stopped':
         return

@@ -16,7 +16,7 @@ import {
   type NodeReport,
   type PortalPlan,
 } from '../../src/agent/index.js'
-import type { Chap, HostPort, IoBackend } from '../../src/native/index.js'
+import type { Chap, ExpansionRequest, HostPort, IoBackend } from '../../src/native/index.js'
 import { Supervisor, type SupervisorEvent } from '../../src/supervisor/index.js'
 
 export interface VolumeOptions {
@@ -30,6 +30,7 @@ export interface PlanOptions {
   port?: number
   physicalBlockBytes?: number
   chap?: Chap
+  expansion?: ExpansionRequest
 }
 
 export class TestNode {
@@ -132,7 +133,7 @@ export class TestNode {
 
   async plan(
     volume: string,
-    { lateMs = 1000, port, physicalBlockBytes = 4096, chap }: PlanOptions = {},
+    { lateMs = 1000, port, physicalBlockBytes = 4096, chap, expansion }: PlanOptions = {},
   ): Promise<void> {
     const placed = this.#disks.flatMap((disk) =>
       disk.replicas
@@ -152,8 +153,15 @@ export class TestNode {
     const record = this.records.get(volume) ?? none
     const replicas = placed.map(({ id, address }) => ({ id, address }))
     const basis = { attachment, record, storeRestored: false, clientsAnew: false }
-    this.#engines.set(volume, { volume, sizeBytes, secret, ...basis, replicas, nbd, iscsi, lateMs })
+    const wanted = expansion === undefined ? {} : { expansion }
+    this.#engines.set(volume, { volume, sizeBytes, ...wanted, secret, ...basis, replicas, nbd, iscsi, lateMs })
     this.#planTargets()
+    this.apply()
+  }
+
+  /** Wants it larger, as the manager does of one that is attached. */
+  expand(volume: string, sizeBytes: number, id = 'one'): void {
+    this.#engines.get(volume)!.expansion = { id, sizeBytes }
     this.apply()
   }
 

@@ -90,6 +90,65 @@ void t.test('volumes come, serve and go by command, over TCP too', async (t) => 
   t.equal((await node.stop()).exitCode, 0)
 })
 
+void t.test('a volume is expanded by command, attached and not', async (t) => {
+  const ankole = await up(t, t.testdir(), '--disks', '2', '--no-demo')
+  await ankole.json('volume', 'create', 'grows', '--size', '64MiB', '--replicas', '2')
+  t.match(await ankole.json('volume', 'expand', 'grows', '--size', '96MiB'), { sizeBytes: 96 << 20, node: null })
+  const attachment = await ankole.json('volume', 'attach', 'grows')
+  const client = await clientOf(attachment)
+  t.equal(client.sizeBytes, 96 << 20)
+  const said = await ankole.run('volume', 'expand', 'grows', '--size', '128MiB')
+  t.match(said, { exitCode: 0, stdout: 'Volume grows has 128 MiB.\n' })
+  t.match(await ankole.json('volume', 'expand', 'grows', '--size', '128MiB'), { sizeBytes: 128 << 20 })
+  await client.write((128 << 20) - 4096, pattern(1, 4096))
+  client.close()
+  const less = await ankole.run('volume', 'expand', 'grows', '--size', '64MiB')
+  t.equal(less.exitCode, 2)
+  t.match(less.stderr, /it has 128 MiB .* and a volume does not become smaller/)
+  const much = await ankole.run('volume', 'expand', 'grows', '--size', '64TiB')
+  t.match(much.stderr, /cannot be expanded to 64 TiB .*: more than 200% of the disk would be promised/)
+  t.match(await ankole.json('volume', 'list'), { volumes: [{ sizeBytes: 128 << 20, expandingToBytes: null }] })
+  const metrics = await (await fetch(`${ankole.url}/metrics`)).text()
+  t.match(metrics, `ankole_volume_size_bytes{volume="grows"} ${128 << 20}`)
+})
+
+void t.test('a node that is killed in the middle of an expansion carries it out when it is back', async (t) => {
+  const data = t.testdir()
+  const first = await up(t, data, '--disks', '2', '--no-demo')
+  await first.json('volume', 'create', 'grows', '--size', '64MiB', '--replicas', '2')
+  const client = await clientOf(await first.json('volume', 'attach', 'grows'))
+  await client.write((64 << 20) - 4096, pattern(1, 4096))
+  await client.flush()
+  client.close()
+  // A disk host that does not answer keeps it in the middle.
+  const { processes = [] } = await first.json('status')
+  const hung = processes.find(({ kind }) => kind === 'disk-host')!.pid
+  process.kill(hung, 'SIGSTOP')
+  const asked = first.run('volume', 'expand', 'grows', '--size', '128MiB')
+  await until('the order', async () => {
+    const volume = (await first.json('volume', 'show', 'grows')) as { expandingToBytes?: number | null }
+    return volume.expandingToBytes === 128 << 20
+  })
+  first.child.kill('SIGKILL')
+  process.kill(hung, 'SIGKILL')
+  t.not((await asked).exitCode, 0)
+
+  const second = await up(t, data, '--disks', '2', '--no-demo')
+  await until('its size', async () => {
+    const volume = (await second.json('volume', 'show', 'grows')) as {
+      sizeBytes?: number
+      expandingToBytes?: number | null
+    }
+    return volume.sizeBytes === 128 << 20 && volume.expandingToBytes === null
+  })
+  const reader = await clientOf(await second.json('volume', 'attach', 'grows'))
+  t.equal(reader.sizeBytes, 128 << 20)
+  t.ok((await reader.read((64 << 20) - 4096, 8192)).equals(Buffer.concat([pattern(1, 4096), Buffer.alloc(4096)])))
+  await reader.write((128 << 20) - 4096, pattern(2, 4096))
+  reader.close()
+  t.equal((await second.stop()).exitCode, 0)
+})
+
 void t.test('iSCSI by command: CHAP, the portal that every volume is reached by, and its end', async (t) => {
   const data = t.testdir({ secret: 'a secret of mine\n' })
   const node = await up(t, data, '--no-demo', '--disks', '1')

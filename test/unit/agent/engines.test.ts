@@ -188,6 +188,43 @@ t.test('a running engine is told of another bandwidth, once, and each process an
   t.same((supervisor.specs.get(engine) as EngineSpec).config.resyncBandwidth, 30)
 })
 
+t.test('an engine is told to become larger once, and a run after it starts with the order', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  const order = { id: 'one', sizeBytes: 2 ** 31 }
+  let known: unknown
+  supervisor.answers = {
+    expand: () => {
+      known = (supervisor.specs.get(engine) as EngineSpec).config.expansion
+      return { result: {} }
+    },
+  }
+  const sent = (): unknown[] => supervisor.posted('expand').map(({ id, sizeBytes }) => ({ id, sizeBytes }))
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  supervisor.say(engine, serves)
+  await settled()
+  t.same(sent(), [])
+  agent.apply(aPlan({ engines: [anEnginePlan({ expansion: order })] }))
+  await settled()
+  t.same(sent(), [order])
+  t.same(known, order, 'the next run would know what clients may have seen of this one')
+  const said = (state: 'running' | 'done' | 'failed', sizeBytes: number): void =>
+    supervisor.say(engine, { event: 'size', sizeBytes, expansion: { ...order, state, code: '', message: '' } })
+  said('running', 2 ** 30)
+  agent.apply(aPlan({ engines: [anEnginePlan({ expansion: order })] }))
+  await settled()
+  said('failed', 2 ** 30)
+  await settled()
+  t.equal(sent().length, 1)
+  t.match(agent.report().engines, [{ sizeBytes: 2 ** 30, expansion: { id: 'one', state: 'failed' } }])
+  supervisor.end(engine, 'was ended by SIGKILL', 0)
+  supervisor.run(engine)
+  t.equal(agent.report().engines[0]?.sizeBytes, undefined, 'what the one before said does not count')
+  said('done', 2 ** 31)
+  supervisor.say(engine, serves)
+  await settled()
+  t.equal(sent().length, 1, 'it started with the order')
+})
+
 t.test('the scrub of the plan is begun, goes on after the engine died, and ends once', async (t) => {
   const { agent, supervisor } = aNode(t)
   supervisor.answers = { scrub: () => ({ result: {} }), 'stop-scrub': () => ({ result: {} }) }

@@ -128,6 +128,33 @@ void t.test('a volume keeps the physical block that it was created with', async 
   t.match(await call('GET', '/v1/volumes/demo'), { status: 200, body: expected })
 })
 
+void t.test('a volume is expanded: attached when its engine says so, and refused with the cause', async (t) => {
+  const { call, agent } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  const expand = (size: string | number, timeoutSeconds = 5) =>
+    call('POST', '/v1/volumes/demo/expand', { size, timeoutSeconds })
+  const gib = (count: number) => count * 1024 ** 3
+  t.match(await expand('2GiB'), { status: 200, body: { sizeBytes: gib(2), expandingToBytes: null } })
+  await call('POST', '/v1/volumes/demo/attach', {})
+  t.match(await expand('3GiB'), { status: 200, body: { sizeBytes: gib(3), expandingToBytes: null } })
+  t.match(await expand('3GiB'), { status: 200, body: { sizeBytes: gib(3) } }, 'again')
+  t.match(await expand('2GiB'), {
+    status: 400,
+    body: { error: { code: 'invalid-size', message: /not become smaller/ } },
+  })
+  t.match(await expand(gib(3) + 1), { status: 400, body: { error: { code: 'invalid-size' } } })
+  agent.expands = 'never'
+  const full = { code: 'no-space', message: /cannot be expanded to 4 GiB: disk-2 is full\. It is as it was/ }
+  t.match(await expand('4GiB'), { status: 507, body: { error: full } })
+  t.match(await call('GET', '/v1/volumes/demo'), { body: { sizeBytes: gib(3), expandingToBytes: null, message: '' } })
+  agent.expands = 'not yet'
+  const waits = { code: 'timed-out', message: /is not expanded after 1 s: it is attached, .*waiting for replica b/ }
+  t.match(await expand('4GiB', 1), { status: 504, body: { error: waits } })
+  t.match(await call('GET', '/v1/volumes/demo'), { body: { sizeBytes: gib(3), expandingToBytes: gib(4) } })
+  t.match(await expand('5GiB'), { status: 409, body: { error: { code: 'busy' } } })
+  t.match(await call('POST', '/v1/volumes/none/expand', { size: '1GiB' }), { status: 404 })
+})
+
 void t.test('a scrub is started, watched and stopped', async (t) => {
   const { call, agent, until } = await anApi(t)
   await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB', checksums: false })
@@ -302,6 +329,7 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}',
     '/v1/volumes/{name}/attach',
     '/v1/volumes/{name}/detach',
+    '/v1/volumes/{name}/expand',
     '/v1/volumes/{name}/salvage',
     '/v1/volumes/{name}/scrub',
     '/v1/volumes/{name}/snapshots',

@@ -142,6 +142,9 @@ export class FakeAgent implements NodeAgent {
     return () => this.#listeners.delete(listener)
   }
 
+  /** What engines do when they are to become larger. */
+  expands: 'at once' | 'not yet' | 'never' = 'at once'
+
   /** What engines say of their scrubs. */
   scrubbing: ScrubProgress = {
     ...{ id: '', running: false, finished: false, regions: 0, regionsDone: 0, regionsFailed: 0 },
@@ -198,6 +201,18 @@ export class FakeAgent implements NodeAgent {
     }
   }
 
+  #sizeOf({ sizeBytes, expansion }: EnginePlan): Pick<EngineReport, 'sizeBytes' | 'expansion'> {
+    if (expansion === undefined) return { sizeBytes }
+    switch (this.expands) {
+      case 'at once':
+        return { sizeBytes: expansion.sizeBytes, expansion: { ...expansion, state: 'done', code: '', message: '' } }
+      case 'not yet':
+        return { sizeBytes, expansion: { ...expansion, state: 'running', code: '', message: 'waiting for replica b' } }
+      case 'never':
+        return { sizeBytes, expansion: { ...expansion, state: 'failed', code: 'no-space', message: 'disk-2 is full' } }
+    }
+  }
+
   #engineReport(engine: EnginePlan): EngineReport {
     const { volume, attachment, record, replicas, nbd, iscsi } = engine
     const isWanted = this.plan?.engines.some((engine) => engine.volume === volume) ?? false
@@ -209,6 +224,7 @@ export class FakeAgent implements NodeAgent {
       ...{ state: isWanted ? this.engineState : 'stopping', message: this.engineMessage, waitsFor: '' },
       ...(this.cannotStart === undefined ? {} : { cannotStart: this.cannotStart }),
       ...(this.scrubbing.id === '' ? {} : { scrub: this.scrubbing }),
+      ...this.#sizeOf(engine),
       snapshots: this.#snapshotsReport(engine),
       replicas: replicas.map(({ id }) => {
         const left = this.leftReplicas.has(id)
