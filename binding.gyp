@@ -7,7 +7,9 @@
     {
       "target_name": "ankole",
       "sources": [
-        "<!@(node scripts/native-sources.mjs)"
+        "native/napi/addon.cc",
+        # All else, which native/Makefile compiles.
+        "<(module_root_dir)/native/build/release/core.o"
       ],
       "include_dirs": [
         "native",

@@ -17,6 +17,10 @@ if (!liburing) {
   console.log('ankole: liburing is not installed (Debian: liburing-dev); building without the io_uring back end.')
 }
 
+const jobs = availableParallelism()
+const core = spawnSync('make', ['-s', '-C', join(root, 'native'), `-j${jobs}`, 'core'], { stdio: 'inherit' })
+if (core.status !== 0) process.exit(core.status ?? 1)
+
 // A rebuild only where there is none to bring up to date.
 const command = existsSync(join(root, 'build', 'Makefile')) ? 'build' : 'rebuild'
 const options = ['--silent', `--liburing=${liburing ? 'yes' : 'no'}`, ...nodeHeaders()]
@@ -29,4 +33,4 @@ function run(...args) {
 
 // Sources and options may have changed since.
 if (command === 'build') run('configure')
-run(command, `--jobs=${availableParallelism()}`)
+run(command, `--jobs=${jobs}`)

@@ -8,8 +8,6 @@
 namespace ankole::engine {
 namespace {
 
-// The background leaves so much of the table to clients.
-constexpr size_t kOpenMax = kDirtyRegionsMax - 256;
 // Regions that are dirty from before and equal are flushed and cleaned so many at a time.
 constexpr size_t kOpenOldMax = 512;
 
@@ -215,7 +213,7 @@ bool Equalizer::NextRegion(Walker::Region* region) {
   }
   if (next == RegionSet::kNone) return false;
   const RegionRun run = {static_cast<uint32_t>(next), 1};
-  if (!table_.Pin(run, host_.reactor().NowNs(), kOpenMax)) return false;
+  if (!table_.Pin(run, host_.reactor().NowNs(), kBackgroundOpenMax)) return false;
   taken_.Add(run);
   region->number = run.first;
   return true;
@@ -349,7 +347,7 @@ void Equalizer::PumpRepairs() {
     const uint64_t now_ns = host_.reactor().NowNs();
     const auto length =
         static_cast<uint32_t>(std::min<uint64_t>(range.length_bytes, kDataBytesMax));
-    if (!table_.Pin(RegionsOf(range.offset_bytes, length), now_ns, kOpenMax)) return;
+    if (!table_.Pin(RegionsOf(range.offset_bytes, length), now_ns, kBackgroundOpenMax)) return;
     Copy* copy = copier_.Acquire();
     if (copy == nullptr) {
       table_.Unpin(RegionsOf(range.offset_bytes, length), now_ns);

@@ -7,8 +7,6 @@
 namespace ankole::engine {
 namespace {
 
-// The background leaves so much of the table of dirty regions to clients.
-constexpr size_t kOpenMax = kDirtyRegionsMax - 256;
 // One that was lost within this time of the last loss flaps, and is held off for longer each time.
 constexpr uint64_t kFlapNs = 60 * kNsPerSecond;
 constexpr uint64_t kHoldOffMaxNs = 60 * kNsPerSecond;
@@ -374,7 +372,8 @@ bool Joiner::NextRegion(Walker::Region* region) {
   if (next == RegionSet::kNone) return false;
   const RegionRun run = {static_cast<uint32_t>(next), 1};
   // Of a snapshot nothing changes at members, and nothing is cleaned before it is one itself.
-  if (!of_view && !table_.Pin(run, Cleaner::CopiedAt(host_.reactor().NowNs()), kOpenMax)) {
+  if (!of_view &&
+      !table_.Pin(run, Cleaner::CopiedAt(host_.reactor().NowNs()), kBackgroundOpenMax)) {
     return false;
   }
   bulk_next_ = next + 1;

@@ -7,7 +7,7 @@
 namespace ankole::engine {
 namespace {
 
-const char* Doing(wire::Opcode opcode) {
+const char* StepText(wire::Opcode opcode) {
   switch (opcode) {
     case wire::Opcode::kPrepare:
       return " cannot be prepared there: ";
@@ -185,7 +185,7 @@ void Joiner::OnStep() {
       [[fallthrough]];
     default:
       LetGo({step_.status,
-             "snapshot " + step.layer.name + Doing(step.opcode) + ErrorCodeName(step_.status)});
+             "snapshot " + step.layer.name + StepText(step.opcode) + ErrorCodeName(step_.status)});
   }
 }
 

@@ -10,7 +10,7 @@ namespace {
 // A table of the largest data, rounded so that tables share no cache line.
 constexpr size_t kTableBytes = RoundUp((kDataBytesMax / kBlockBytes + 1) * 4, 64);
 
-std::byte* Reserve(size_t bytes) {
+std::byte* ReserveSlots(size_t bytes) {
   void* memory = mmap(nullptr, bytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
   CHECK(memory != MAP_FAILED);
@@ -46,8 +46,8 @@ wire::Opcode OpcodeOf(BlockOperation kind) {
 }
 
 OperationPool::OperationPool(size_t slots)
-    : memory_(Reserve(slots * sizeof(Operation))),
-      tables_(Reserve(slots * kTableBytes)),
+    : memory_(ReserveSlots(slots * sizeof(Operation))),
+      tables_(ReserveSlots(slots * kTableBytes)),
       slots_(slots) {}
 
 OperationPool::~OperationPool() {

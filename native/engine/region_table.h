@@ -10,6 +10,9 @@
 
 namespace ankole::engine {
 
+// The background leaves so much of the table to clients.
+inline constexpr size_t kBackgroundOpenMax = kDirtyRegionsMax - 256;
+
 // Which regions may be dirty at some member, and which of them may be cleaned (rule 5). A superset
 // of every member's durable map at any time.
 //

@@ -5,8 +5,6 @@
 namespace ankole::engine {
 namespace {
 
-// The background leaves so much of the table of dirty regions to clients.
-constexpr size_t kOpenMax = kDirtyRegionsMax - 256;
 // How often its progress is reported: what is done since is done again after a restart.
 constexpr uint64_t kNewsNs = 60 * kNsPerSecond;
 
@@ -64,7 +62,7 @@ bool Scrubber::NextRegion(Walker::Region* region) {
   if (next_ >= end_) return false;
   // What is repaired is written.
   const RegionRun run = {static_cast<uint32_t>(next_), 1};
-  if (!table_.Pin(run, host_.reactor().NowNs(), kOpenMax)) return false;
+  if (!table_.Pin(run, host_.reactor().NowNs(), kBackgroundOpenMax)) return false;
   region->number = run.first;
   region->round = round_;
   *std::find(walked_.begin(), walked_.end(), kNoRegion) = next_++;

@@ -17,7 +17,7 @@ constexpr int kRoundsMax = 3;
 
 std::string ReplicaName(wire::ReplicaId id) { return "replica " + wire::ReplicaIdText(id); }
 
-const char* Doing(wire::Opcode opcode) {
+const char* RoundText(wire::Opcode opcode) {
   switch (opcode) {
     case wire::Opcode::kPrepare:
       return " cannot prepare it: ";
@@ -312,7 +312,7 @@ void Snapshotter::OnErrand(Errand* errand) {
 Status Snapshotter::RoundOutcome() const {
   if (round_.failure == ErrorCode::kOk) return Status::Ok();
   return {round_.failure,
-          ReplicaName(round_.failed) + Doing(round_.opcode) +
+          ReplicaName(round_.failed) + RoundText(round_.opcode) +
               (round_.opcode == wire::Opcode::kDelete && round_.failure == ErrorCode::kBusy
                    ? "it is being read"
                    : ErrorCodeName(round_.failure))};

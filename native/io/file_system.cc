@@ -53,6 +53,11 @@ Result<std::string> ReadWholeFile(FileSystem& files, const std::string& path, si
   return content;
 }
 
+Status RenameIfThere(FileSystem& files, const std::string& from, const std::string& to) {
+  const Status status = files.Rename(from, to);
+  return status.code() == ErrorCode::kNotFound ? Status::Ok() : status;
+}
+
 Status ReplaceFile(FileSystem& files, const std::string& path, const std::string& content) {
   const std::string aside = path + ".tmp";
   Result<File> opened = files.Open(aside, {.write = true, .create = true, .truncate = true});

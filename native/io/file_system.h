@@ -118,6 +118,9 @@ Result<std::string> ReadWholeFile(FileSystem& files, const std::string& path, si
 // directory. On failure the old one stands.
 Status ReplaceFile(FileSystem& files, const std::string& path, const std::string& content);
 
+// kOk where there is nothing to rename.
+Status RenameIfThere(FileSystem& files, const std::string& from, const std::string& to);
+
 // What becomes of the new part of a file: it reads as zeros, and
 enum class NewPart {
   kHole,       // takes up no space

@@ -58,6 +58,8 @@ inline constexpr size_t kLoginsMax = 4;
 inline constexpr uint64_t kPingNs = 10 * kNsPerSecond;
 // The longest that one PDU may take to arrive, or one send to leave.
 inline constexpr uint64_t kStuckNs = 30 * kNsPerSecond;
+// Between two tries to accept where one failed: out of descriptors, say. At once it would spin.
+inline constexpr uint64_t kAcceptRetryNs = 100 * kNsPerMs;
 
 // The well-known portal: initiators that ask for targets or are sent on. All nodes of a large
 // cluster may come at once; each is there for a few round trips, with two small buffers.

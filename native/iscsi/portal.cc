@@ -9,8 +9,6 @@ namespace {
 
 constexpr int64_t kIntegerMax = (1LL << 53) - 1;  // what JSON's readers keep exact
 constexpr uint64_t kListenRetryNs = kNsPerSecond;
-// Out of descriptors, say. Trying at once would spin.
-constexpr uint64_t kAcceptRetryNs = 100 * kNsPerMs;
 // Clients that try again and again must not fill the log.
 constexpr uint64_t kLogNs = kNsPerSecond;
 

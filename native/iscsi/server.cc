@@ -8,8 +8,6 @@ namespace {
 
 // The pool has no list of those who wait; its chunks come back within a few I/O times.
 constexpr uint64_t kStarvedRetryNs = kNsPerMs;
-// Out of descriptors, say. Trying at once would spin.
-constexpr uint64_t kAcceptRetryNs = 100 * kNsPerMs;
 // Clients that try again and again must not fill the log.
 constexpr uint64_t kRefusedLogNs = kNsPerSecond;
 

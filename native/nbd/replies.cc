@@ -168,10 +168,11 @@ void Connection::EmitReply(Operation* operation) {
     EmitHeader(
         EncodeBlockStatusChunk(to, request.cookie, operation->reply_data_bytes / kExtentBytes));
   } else {
-    const bool done = operation->head == nullptr || operation->last_chunk;
+    Operation* head = operation->head;
+    const bool done = head == nullptr || operation->last_chunk;
     EmitHeader(EncodeDataChunk(to, request.cookie, operation->offset_bytes,
                                operation->reply_data_bytes, done));
-    if (operation->last_chunk) Free(operation->head);
+    if (head != nullptr && done) Free(head);
   }
   EmitData(operation);
 }

@@ -10,10 +10,6 @@ namespace {
 
 constexpr std::string_view kProbeName = ".disk-host-probe";
 
-std::string Join(const std::string& directory, std::string_view name) {
-  return directory + "/" + std::string(name);
-}
-
 // What a person can do about it.
 Status Advise(const Status& status, const std::string& directory, const std::string& doing) {
   const std::string what = "disk directory " + directory + ": " + doing + ": " + status.message();

@@ -17,10 +17,6 @@
 namespace ankole::replica {
 namespace {
 
-std::string Join(const std::string& directory, std::string_view name) {
-  return directory + "/" + std::string(name);
-}
-
 // What belongs to a layer, its data last.
 constexpr std::string_view kLayerSuffixes[] = {kMaskSuffix, kSumSuffix, kMetaSuffix, ""};
 

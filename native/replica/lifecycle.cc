@@ -18,10 +18,6 @@ constexpr size_t kFailureTextBytesMax = 4096;
 constexpr size_t kScratchSmallChunks = 32;
 constexpr size_t kScratchLargeChunks = 4;
 
-std::string Join(const std::string& directory, std::string_view name) {
-  return directory + "/" + std::string(name);
-}
-
 struct PathParts {
   std::string parent;
   std::string name;

@@ -12,21 +12,21 @@ namespace ankole::replica {
 namespace {
 
 // A sector as docs/internals/replica-format.md has it. One of zeros has no bit set.
-struct Sector {
+struct MaskSector {
   uint8_t bits[kMaskBitsBytes];
   uint64_t first_block;
   uint32_t reserved;
   uint32_t checksum;  // CRC32C of what is before it
 };
-static_assert(offsetof(Sector, bits) == 0);
-static_assert(offsetof(Sector, first_block) == 496);
-static_assert(offsetof(Sector, reserved) == 504);
-static_assert(offsetof(Sector, checksum) == 508);
-static_assert(sizeof(Sector) == kMaskSectorBytes);
+static_assert(offsetof(MaskSector, bits) == 0);
+static_assert(offsetof(MaskSector, first_block) == 496);
+static_assert(offsetof(MaskSector, reserved) == 504);
+static_assert(offsetof(MaskSector, checksum) == 508);
+static_assert(sizeof(MaskSector) == kMaskSectorBytes);
 
-constexpr size_t kExtentsAtATime = 256;
+constexpr size_t kMaskExtentsAtATime = 256;
 // Sectors that one write covers at most.
-constexpr uint64_t kSectorsAtATime = 2048;
+constexpr uint64_t kMaskSectorsAtATime = 2048;
 
 uint64_t FileBytes(uint64_t volume_blocks) {
   return RoundUp(DivideUp(volume_blocks, kMaskSectorBlocks) * kMaskSectorBytes, kBlockBytes);
@@ -134,7 +134,7 @@ Status MaskFile::Load(io::FileSystem& files) {
   std::vector<io::FileExtent> extents;
   uint64_t at = 0;
   while (at < bytes_) {
-    RETURN_IF_ERROR(files.Extents(file_, at, bytes_ - at, kExtentsAtATime, &extents));
+    RETURN_IF_ERROR(files.Extents(file_, at, bytes_ - at, kMaskExtentsAtATime, &extents));
     for (const io::FileExtent& extent : extents) {
       const uint64_t begin = RoundDown(std::max(at, extent.offset_bytes), kMaskSectorBytes);
       const uint64_t end = std::min<uint64_t>(bytes_, extent.offset_bytes + extent.length_bytes);
@@ -144,14 +144,15 @@ Status MaskFile::Load(io::FileSystem& files) {
       const Result<size_t> got = files.ReadAt(file_, begin, image_ + begin, end - begin);
       if (!got.ok()) return got.status();
     }
-    if (extents.size() < kExtentsAtATime) break;
+    if (extents.size() < kMaskExtentsAtATime) break;
   }
   for (uint64_t sector = 0; sector < bytes_ / kMaskSectorBytes; ++sector) {
     uint8_t* bytes = image_ + sector * kMaskSectorBytes;
     if (IsZero(bytes, kMaskSectorBytes)) continue;
-    if (LoadLittle<uint32_t>(bytes + offsetof(Sector, checksum)) !=
-            Crc32c(bytes, offsetof(Sector, checksum)) ||
-        LoadLittle<uint64_t>(bytes + offsetof(Sector, first_block)) != sector * kMaskSectorBlocks) {
+    if (LoadLittle<uint32_t>(bytes + offsetof(MaskSector, checksum)) !=
+            Crc32c(bytes, offsetof(MaskSector, checksum)) ||
+        LoadLittle<uint64_t>(bytes + offsetof(MaskSector, first_block)) !=
+            sector * kMaskSectorBlocks) {
       return Status(ErrorCode::kCorrupt,
                     "checksum of sector " + std::to_string(sector) + " does not match");
     }
@@ -223,10 +224,11 @@ Status MaskFile::Set(io::FileSystem& files, uint64_t block, uint64_t blocks) {
       RETURN_IF_ERROR(write());
       continue;
     }
-    StoreLittle(bytes + offsetof(Sector, first_block), index * kMaskSectorBlocks);
-    StoreLittle(bytes + offsetof(Sector, checksum), Crc32c(bytes, offsetof(Sector, checksum)));
+    StoreLittle(bytes + offsetof(MaskSector, first_block), index * kMaskSectorBlocks);
+    StoreLittle(bytes + offsetof(MaskSector, checksum),
+                Crc32c(bytes, offsetof(MaskSector, checksum)));
     if (pending == 0) pending_from = index;
-    if (++pending == kSectorsAtATime) RETURN_IF_ERROR(write());
+    if (++pending == kMaskSectorsAtATime) RETURN_IF_ERROR(write());
   }
   return write();
 }

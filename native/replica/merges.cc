@@ -16,15 +16,11 @@ namespace {
 constexpr uint64_t kStepBytes = 8 * kMiB;
 constexpr uint64_t kStepRegions = 256;
 constexpr size_t kCopyBytes = 1 * kMiB;
-constexpr size_t kExtentsAtATime = 256;
+constexpr size_t kMergeExtentsAtATime = 256;
 // How much is copied again after a crash, at most.
 constexpr uint64_t kSavedEveryBytes = 256 * kMiB;
 constexpr std::string_view kJournalName = "merge";
 constexpr std::string_view kMergedSuffix = ".merged";
-
-std::string Join(const std::string& directory, std::string_view name) {
-  return directory + "/" + std::string(name);
-}
 
 // The file `merge`: which two layers, and how far. With `names` all is copied, and the files are
 // being renamed.
@@ -77,21 +73,16 @@ Status RemoveIfThere(io::FileSystem& files, const std::string& path) {
   return status.code() == ErrorCode::kNotFound ? Status::Ok() : status;
 }
 
-Status RenameIfThere(io::FileSystem& files, const std::string& from, const std::string& to) {
-  const Status status = files.Rename(from, to);
-  return status.code() == ErrorCode::kNotFound ? Status::Ok() : status;
-}
-
 // The lower layer's file takes the upper one's name. Does each step again where it was cut short.
 Status GiveMergedNames(io::FileSystem& files, const std::string& directory,
                        const Journal& journal) {
   const std::string lower = Join(directory, journal.lower);
   const std::string upper = Join(directory, journal.upper);
   const std::string merged_sums = upper + std::string(kSumSuffix) + std::string(kMergedSuffix);
-  RETURN_IF_ERROR(RenameIfThere(files, merged_sums, upper + std::string(kSumSuffix)));
+  RETURN_IF_ERROR(io::RenameIfThere(files, merged_sums, upper + std::string(kSumSuffix)));
   RETURN_IF_ERROR(
-      RenameIfThere(files, lower + std::string(kMaskSuffix), upper + std::string(kMaskSuffix)));
-  RETURN_IF_ERROR(RenameIfThere(files, lower, upper));
+      io::RenameIfThere(files, lower + std::string(kMaskSuffix), upper + std::string(kMaskSuffix)));
+  RETURN_IF_ERROR(io::RenameIfThere(files, lower, upper));
   const std::string meta_name = journal.upper + std::string(kMetaSuffix);
   const std::string meta_path = Join(directory, meta_name);
   const Result<std::string> text = io::ReadWholeFile(files, meta_path, kMetadataBytesMax);
@@ -377,7 +368,7 @@ Status Replica::MergeData() {
   uint64_t& at = merge_->at_bytes;
   const uint64_t until = at + kStepBytes;
   RETURN_IF_ERROR(
-      files_.Extents(merge_->from, at, merge_->size_bytes - at, kExtentsAtATime, &extents));
+      files_.Extents(merge_->from, at, merge_->size_bytes - at, kMergeExtentsAtATime, &extents));
   for (const io::FileExtent& extent : extents) {
     uint64_t begin = std::max(at, extent.offset_bytes);
     const uint64_t end = std::min(merge_->size_bytes, extent.offset_bytes + extent.length_bytes);
@@ -399,7 +390,7 @@ Status Replica::MergeData() {
     at = begin;
     if (at >= until) break;
   }
-  const bool all = at < until && extents.size() < kExtentsAtATime;
+  const bool all = at < until && extents.size() < kMergeExtentsAtATime;
   if (!all && merge_->unsaved_bytes < kSavedEveryBytes) return Status::Ok();
   merge_->unsaved_bytes = 0;
   RETURN_IF_ERROR(SyncLower());
@@ -509,7 +500,7 @@ Status Replica::PunchUnderHead() {
   std::vector<io::FileExtent> extents;
   uint64_t& at = merge_->at_bytes;
   RETURN_IF_ERROR(
-      files_.Extents(merge_->from, at, merge_->size_bytes - at, kExtentsAtATime, &extents));
+      files_.Extents(merge_->from, at, merge_->size_bytes - at, kMergeExtentsAtATime, &extents));
   if (!extents.empty() && !Mutant("punch-before-sync")) {
     RETURN_IF_ERROR(SyncHeadsFile(merge_->from));
   }
@@ -521,7 +512,7 @@ Status Replica::PunchUnderHead() {
     }
     at = end;
   }
-  if (extents.size() == kExtentsAtATime) return Status::Ok();
+  if (extents.size() == kMergeExtentsAtATime) return Status::Ok();
   // What the head masks, likewise: bits are durable before blocks are punched, and synced here once
   // more, as this reads them from the page cache.
   Result<io::File> mask_file =

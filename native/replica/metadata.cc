@@ -49,6 +49,10 @@ Status Take(Result<T> member, T* to) {
 
 }  // namespace
 
+std::string Join(const std::string& directory, std::string_view name) {
+  return directory + "/" + std::string(name);
+}
+
 Result<CacheMode> ParseCacheMode(const std::string& text) {
   if (text == "buffered") return CacheMode::kBuffered;
   if (text == "direct") return CacheMode::kDirect;

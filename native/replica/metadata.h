@@ -26,6 +26,9 @@ inline constexpr std::string_view kMaskSuffix = ".mask";
 inline constexpr std::string_view kSumSuffix = ".crc";
 inline constexpr int64_t kFormatVersion = 1;
 
+// The path of a file in a directory.
+std::string Join(const std::string& directory, std::string_view name);
+
 enum class CacheMode { kBuffered, kDirect };
 Result<CacheMode> ParseCacheMode(const std::string& text);  // "buffered" | "direct"
 const char* CacheModeName(CacheMode mode);

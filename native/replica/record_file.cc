@@ -12,13 +12,13 @@
 namespace ankole::replica {
 namespace {
 
-constexpr uint64_t kMagic = 0x3143'4552'4f4b'4e41;  // «ANKOREC1»
-constexpr uint32_t kVersion = 1;
+constexpr uint64_t kRecordMagic = 0x3143'4552'4f4b'4e41;  // «ANKOREC1»
+constexpr uint32_t kRecordVersion = 1;
 constexpr uint32_t kFlagClean = 1;
 constexpr uint32_t kFlagUnsealed = 2;
 
 // A slot as docs/internals/replica-format.md has it; the rest of its 4096 bytes is zero.
-struct Slot {
+struct RecordSlot {
   uint64_t magic;
   uint32_t version;
   uint32_t checksum;  // CRC32C of all 4096 bytes with this field zero
@@ -35,31 +35,31 @@ struct Slot {
   uint32_t head;  // 0: not known
   uint32_t zero;
 };
-static_assert(offsetof(Slot, magic) == 0);
-static_assert(offsetof(Slot, version) == 8);
-static_assert(offsetof(Slot, checksum) == 12);
-static_assert(offsetof(Slot, sequence) == 16);
-static_assert(offsetof(Slot, welcomed_attachment) == 24);
-static_assert(offsetof(Slot, welcomed_run) == 32);
-static_assert(offsetof(Slot, flags) == 40);
-static_assert(offsetof(Slot, boot_id_bytes) == 44);
-static_assert(offsetof(Slot, boot_id) == 48);
-static_assert(offsetof(Slot, mount_id_bytes) == 88);
-static_assert(offsetof(Slot, mount_id) == 92);
-static_assert(offsetof(Slot, record) == 128);
-static_assert(offsetof(Slot, recorded_in) == 448);
-static_assert(offsetof(Slot, head) == 464);
-static_assert(sizeof(Slot) == 472);
-static_assert(kBootIdBytesMax <= sizeof(Slot::boot_id));
-static_assert(kMountIdBytesMax <= sizeof(Slot::mount_id));
+static_assert(offsetof(RecordSlot, magic) == 0);
+static_assert(offsetof(RecordSlot, version) == 8);
+static_assert(offsetof(RecordSlot, checksum) == 12);
+static_assert(offsetof(RecordSlot, sequence) == 16);
+static_assert(offsetof(RecordSlot, welcomed_attachment) == 24);
+static_assert(offsetof(RecordSlot, welcomed_run) == 32);
+static_assert(offsetof(RecordSlot, flags) == 40);
+static_assert(offsetof(RecordSlot, boot_id_bytes) == 44);
+static_assert(offsetof(RecordSlot, boot_id) == 48);
+static_assert(offsetof(RecordSlot, mount_id_bytes) == 88);
+static_assert(offsetof(RecordSlot, mount_id) == 92);
+static_assert(offsetof(RecordSlot, record) == 128);
+static_assert(offsetof(RecordSlot, recorded_in) == 448);
+static_assert(offsetof(RecordSlot, head) == 464);
+static_assert(sizeof(RecordSlot) == 472);
+static_assert(kBootIdBytesMax <= sizeof(RecordSlot::boot_id));
+static_assert(kMountIdBytesMax <= sizeof(RecordSlot::mount_id));
 
 using SlotBytes = std::array<std::byte, kRecordSlotBytes>;
 
 SlotBytes EncodeSlot(const RecordState& state, uint64_t sequence) {
   CHECK(state.boot_id.size() <= kBootIdBytesMax && state.mount_id.size() <= kMountIdBytesMax);
-  Slot slot = {};
-  slot.magic = kMagic;
-  slot.version = kVersion;
+  RecordSlot slot = {};
+  slot.magic = kRecordMagic;
+  slot.version = kRecordVersion;
   slot.sequence = sequence;
   slot.welcomed_attachment = state.welcomed.attachment;
   slot.welcomed_run = state.welcomed.run;
@@ -73,7 +73,7 @@ SlotBytes EncodeSlot(const RecordState& state, uint64_t sequence) {
   slot.recorded_in = state.recorded_in;
   SlotBytes bytes = {};
   std::memcpy(bytes.data(), &slot, sizeof(slot));
-  StoreLittle(bytes.data() + offsetof(Slot, checksum), Crc32c(bytes.data(), bytes.size()));
+  StoreLittle(bytes.data() + offsetof(RecordSlot, checksum), Crc32c(bytes.data(), bytes.size()));
   return bytes;
 }
 
@@ -83,14 +83,14 @@ struct DecodedSlot {
 };
 
 Result<DecodedSlot> DecodeSlot(SlotBytes bytes, uint64_t place) {
-  Slot slot;
+  RecordSlot slot;
   std::memcpy(&slot, bytes.data(), sizeof(slot));
-  StoreLittle<uint32_t>(bytes.data() + offsetof(Slot, checksum), 0);
-  if (slot.magic != kMagic) return Status(ErrorCode::kCorrupt, "no record");
+  StoreLittle<uint32_t>(bytes.data() + offsetof(RecordSlot, checksum), 0);
+  if (slot.magic != kRecordMagic) return Status(ErrorCode::kCorrupt, "no record");
   if (slot.checksum != Crc32c(bytes.data(), bytes.size())) {
     return Status(ErrorCode::kCorrupt, "checksum does not match");
   }
-  if (slot.version != kVersion) {
+  if (slot.version != kRecordVersion) {
     return Status(ErrorCode::kUnsupported, "version " + std::to_string(slot.version));
   }
   if (slot.sequence % 2 != place) return Status(ErrorCode::kCorrupt, "in the other's place");

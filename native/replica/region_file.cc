@@ -13,11 +13,11 @@
 namespace ankole::replica {
 namespace {
 
-constexpr uint64_t kMagic = 0x3147'4552'4f4b'4e41;  // «ANKOREG1»
-constexpr uint32_t kVersion = 1;
+constexpr uint64_t kRegionMagic = 0x3147'4552'4f4b'4e41;  // «ANKOREG1»
+constexpr uint32_t kRegionVersion = 1;
 constexpr uint64_t kSectorsAt = 2 * kRegionHeaderBytes;
 // Sectors that are read or made at a time.
-constexpr uint32_t kSectorsAtATime = 256;
+constexpr uint32_t kRegionSectorsAtATime = 256;
 
 // A header as docs/internals/replica-format.md has it; the rest of its 4096 bytes is zero.
 struct Header {
@@ -40,8 +40,8 @@ using HeaderBytes = std::array<std::byte, kRegionHeaderBytes>;
 
 HeaderBytes EncodeHeader(const MissingSlots& slots, uint64_t sequence) {
   Header header = {};
-  header.magic = kMagic;
-  header.version = kVersion;
+  header.magic = kRegionMagic;
+  header.version = kRegionVersion;
   header.sequence = sequence;
   std::byte* at = header.slots;
   for (const wire::MissingSlot& slot : slots) {
@@ -65,11 +65,11 @@ Result<DecodedHeader> DecodeHeader(HeaderBytes bytes, uint64_t place) {
   Header header;
   std::memcpy(&header, bytes.data(), sizeof(header));
   StoreLittle<uint32_t>(bytes.data() + offsetof(Header, checksum), 0);
-  if (header.magic != kMagic) return Status(ErrorCode::kCorrupt, "no header");
+  if (header.magic != kRegionMagic) return Status(ErrorCode::kCorrupt, "no header");
   if (header.checksum != Crc32c(bytes.data(), bytes.size())) {
     return Status(ErrorCode::kCorrupt, "checksum does not match");
   }
-  if (header.version != kVersion) {
+  if (header.version != kRegionVersion) {
     return Status(ErrorCode::kUnsupported, "version " + std::to_string(header.version));
   }
   if (header.sequence % 2 != place) return Status(ErrorCode::kCorrupt, "in the other's place");
@@ -148,10 +148,10 @@ uint64_t FileBytes(uint32_t regions) {
 Status Fill(io::FileSystem& files, io::File file, uint32_t regions, uint8_t bits) {
   RETURN_IF_ERROR(files.Allocate(file, 0, FileBytes(regions)));
   // Written, not only allocated: what is overwritten later is then data alone, and its sync cheap.
-  std::vector<RegionSector> sectors(kSectorsAtATime);
+  std::vector<RegionSector> sectors(kRegionSectorsAtATime);
   const auto all = static_cast<uint32_t>((FileBytes(regions) - kSectorsAt) / kRegionSectorBytes);
-  for (uint32_t first = 0; first < all; first += kSectorsAtATime) {
-    const uint32_t count = std::min(kSectorsAtATime, all - first);
+  for (uint32_t first = 0; first < all; first += kRegionSectorsAtATime) {
+    const uint32_t count = std::min(kRegionSectorsAtATime, all - first);
     for (uint32_t i = 0; i < count; ++i) {
       sectors[i] = {};
       for (uint32_t j = 0; j < kRegionSectorRegions; ++j) {
@@ -221,9 +221,9 @@ Status RegionFile::Load(io::FileSystem& files, uint32_t regions, Take take, void
   if (!header.ok()) return header.status();
   slots_ = header.value().slots;
   sequence_ = header.value().sequence;
-  std::vector<RegionSector> sectors(kSectorsAtATime);
-  for (uint32_t first = 0; first < SectorsOf(regions); first += kSectorsAtATime) {
-    const uint32_t count = std::min(kSectorsAtATime, SectorsOf(regions) - first);
+  std::vector<RegionSector> sectors(kRegionSectorsAtATime);
+  for (uint32_t first = 0; first < SectorsOf(regions); first += kRegionSectorsAtATime) {
+    const uint32_t count = std::min(kRegionSectorsAtATime, SectorsOf(regions) - first);
     const Result<size_t> got =
         files.ReadAt(file_, kSectorsAt + uint64_t{first} * kRegionSectorBytes, sectors.data(),
                      count * kRegionSectorBytes);

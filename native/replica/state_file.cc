@@ -12,67 +12,67 @@
 namespace ankole::replica {
 namespace {
 
-constexpr uint64_t kMagic = 0x3145'5441'5453'4b41;  // «AKSTATE1»
-constexpr uint32_t kVersion = 1;
+constexpr uint64_t kStateMagic = 0x3145'5441'5453'4b41;  // «AKSTATE1»
+constexpr uint32_t kStateVersion = 1;
 
 // The head of a slot; the rest of its 4096 bytes is zero, and the state follows.
-struct SlotHeader {
+struct StateSlotHeader {
   uint64_t magic;
   uint32_t version;
   uint32_t checksum;  // CRC32C of the whole slot with this field zero
   uint64_t sequence;  // sequence % 2 is the slot's place
 };
-static_assert(offsetof(SlotHeader, magic) == 0);
-static_assert(offsetof(SlotHeader, version) == 8);
-static_assert(offsetof(SlotHeader, checksum) == 12);
-static_assert(offsetof(SlotHeader, sequence) == 16);
-static_assert(sizeof(SlotHeader) == 24);
+static_assert(offsetof(StateSlotHeader, magic) == 0);
+static_assert(offsetof(StateSlotHeader, version) == 8);
+static_assert(offsetof(StateSlotHeader, checksum) == 12);
+static_assert(offsetof(StateSlotHeader, sequence) == 16);
+static_assert(sizeof(StateSlotHeader) == 24);
 
-using Slot = std::vector<std::byte>;
+using StateSlot = std::vector<std::byte>;
 
-Slot EncodeSlot(TargetState state, uint64_t sequence) {
-  Slot slot(kStateSlotBytes);
-  const SlotHeader header = {kMagic, kVersion, 0, sequence};
+StateSlot EncodeStateSlot(TargetState state, uint64_t sequence) {
+  StateSlot slot(kStateSlotBytes);
+  const StateSlotHeader header = {kStateMagic, kStateVersion, 0, sequence};
   std::memcpy(slot.data(), &header, sizeof(header));
   std::memcpy(slot.data() + kStateSlotHeaderBytes, state.data(), state.size());
-  StoreLittle(slot.data() + offsetof(SlotHeader, checksum), Crc32c(slot.data(), slot.size()));
+  StoreLittle(slot.data() + offsetof(StateSlotHeader, checksum), Crc32c(slot.data(), slot.size()));
   return slot;
 }
 
 // The sequence number of a slot that is whole.
-Result<uint64_t> CheckSlot(Slot* slot, uint64_t place) {
-  SlotHeader header;
+Result<uint64_t> CheckStateSlot(StateSlot* slot, uint64_t place) {
+  StateSlotHeader header;
   std::memcpy(&header, slot->data(), sizeof(header));
-  StoreLittle<uint32_t>(slot->data() + offsetof(SlotHeader, checksum), 0);
-  if (header.magic != kMagic) return Status(ErrorCode::kCorrupt, "no target state");
+  StoreLittle<uint32_t>(slot->data() + offsetof(StateSlotHeader, checksum), 0);
+  if (header.magic != kStateMagic) return Status(ErrorCode::kCorrupt, "no target state");
   if (header.checksum != Crc32c(slot->data(), slot->size())) {
     return Status(ErrorCode::kCorrupt, "checksum does not match");
   }
-  if (header.version != kVersion) {
+  if (header.version != kStateVersion) {
     return Status(ErrorCode::kUnsupported, "version " + std::to_string(header.version));
   }
   if (header.sequence % 2 != place) return Status(ErrorCode::kCorrupt, "in the other's place");
   return header.sequence;
 }
 
-struct Newest {
+struct NewestState {
   uint64_t sequence = 0;
-  Slot slot;
+  StateSlot slot;
 };
 
-Result<Newest> ReadSlots(io::FileSystem& files, io::File file) {
-  std::optional<Newest> best;
+Result<NewestState> ReadStateSlots(io::FileSystem& files, io::File file) {
+  std::optional<NewestState> best;
   std::string reasons;
   for (uint64_t place = 0; place < 2; ++place) {
-    Slot slot(kStateSlotBytes);
+    StateSlot slot(kStateSlotBytes);
     const Result<size_t> got =
         files.ReadAt(file, place * kStateSlotBytes, slot.data(), slot.size());
     if (!got.ok()) return got.status();
     const Result<uint64_t> sequence = got.value() < slot.size()
                                           ? Status(ErrorCode::kCorrupt, "cut short")
-                                          : CheckSlot(&slot, place);
+                                          : CheckStateSlot(&slot, place);
     if (sequence.ok()) {
-      if (!best || sequence.value() > best->sequence) best = Newest{sequence.value(), slot};
+      if (!best || sequence.value() > best->sequence) best = NewestState{sequence.value(), slot};
       continue;
     }
     // A slot of a newer version may be the newer one: going on with the other would go back in
@@ -104,7 +104,7 @@ Status CreateStateFile(io::FileSystem& files, const std::string& path) {
   const OpenFile closes(files, opened.value());
   std::array<std::byte, kTargetStateBytes> nothing = {};
   for (uint64_t sequence = 0; sequence < 2; ++sequence) {
-    const Slot slot = EncodeSlot(nothing, sequence);
+    const StateSlot slot = EncodeStateSlot(nothing, sequence);
     RETURN_IF_ERROR(
         files.WriteAt(opened.value(), sequence * kStateSlotBytes, slot.data(), slot.size())
             .Within(path));
@@ -120,7 +120,7 @@ Status ReadStateFile(io::FileSystem& files, const std::string& path, TargetState
   }
   if (!opened.ok()) return opened.status();
   const OpenFile closes(files, opened.value());
-  const Result<Newest> newest = ReadSlots(files, opened.value());
+  const Result<NewestState> newest = ReadStateSlots(files, opened.value());
   if (!newest.ok()) return newest.status().Within(path);
   std::memcpy(to.data(), newest.value().slot.data() + kStateSlotHeaderBytes, to.size());
   return Status::Ok();
@@ -137,13 +137,13 @@ Status WriteStateFile(io::FileSystem& files, const std::string& path, TargetStat
   Result<io::File> opened = files.Open(path, {.write = true});
   if (!opened.ok()) return opened.status();
   const OpenFile closes(files, opened.value());
-  const Result<Newest> newest = ReadSlots(files, opened.value());
+  const Result<NewestState> newest = ReadStateSlots(files, opened.value());
   // Where a crash left its making half done both slots are made anew; nothing was kept in them.
   if (!newest.ok() && newest.status().code() != ErrorCode::kCorrupt) {
     return newest.status().Within(path);
   }
   const uint64_t sequence = newest.ok() ? newest.value().sequence + 1 : 0;
-  const Slot slot = EncodeSlot(from, sequence);
+  const StateSlot slot = EncodeStateSlot(from, sequence);
   RETURN_IF_ERROR(
       files.WriteAt(opened.value(), sequence % 2 * kStateSlotBytes, slot.data(), slot.size())
           .Within(path));

@@ -11,9 +11,9 @@
 namespace ankole::replica {
 namespace {
 
-constexpr char kMagic[] = "ANKOCRC1";
-constexpr size_t kMagicBytes = 8;
-constexpr uint32_t kVersion = 1;
+constexpr char kSumMagic[] = "ANKOCRC1";
+constexpr size_t kSumMagicBytes = 8;
+constexpr uint32_t kSumVersion = 1;
 constexpr size_t kVersionAt = 8;
 constexpr size_t kChecksumAt = 12;
 constexpr size_t kSequenceAt = 16;
@@ -55,12 +55,12 @@ void SealSumPage(SumPage* page, uint64_t region) {
 Result<SumHeader> SumHeader::Decode(std::span<const std::byte, kSumSlotBytes> slot,
                                     uint64_t regions) {
   const std::byte* bytes = slot.data();
-  if (std::memcmp(bytes, kMagic, kMagicBytes) != 0 ||
+  if (std::memcmp(bytes, kSumMagic, kSumMagicBytes) != 0 ||
       LoadLittle<uint32_t>(bytes + kChecksumAt) != SlotChecksum(bytes)) {
     return Status(ErrorCode::kCorrupt, "the header is not whole");
   }
   const auto version = LoadLittle<uint32_t>(bytes + kVersionAt);
-  if (version != kVersion || LoadLittle<uint32_t>(bytes + kBlockBytesAt) != kBlockBytes) {
+  if (version != kSumVersion || LoadLittle<uint32_t>(bytes + kBlockBytesAt) != kBlockBytes) {
     return Status(ErrorCode::kUnsupported, "checksums of format version " +
                                                std::to_string(version) +
                                                "; this version of Ankole reads version 1");
@@ -85,8 +85,8 @@ void SumHeader::Encode(std::span<std::byte, kSumSlotBytes> slot) const {
   CHECK(bad_regions.size() <= kBadRegionsMax);
   std::byte* bytes = slot.data();
   std::memset(bytes, 0, kSumSlotBytes);
-  std::memcpy(bytes, kMagic, kMagicBytes);
-  StoreLittle(bytes + kVersionAt, kVersion);
+  std::memcpy(bytes, kSumMagic, kSumMagicBytes);
+  StoreLittle(bytes + kVersionAt, kSumVersion);
   StoreLittle(bytes + kSequenceAt, sequence);
   StoreLittle(bytes + kBlockBytesAt, uint32_t{kBlockBytes});
   StoreLittle(bytes + kBadCountAt, static_cast<uint32_t>(bad_regions.size()));

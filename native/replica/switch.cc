@@ -6,20 +6,6 @@
 // that names the snapshot, or without one at a replica that is no member. In the slot of `record`
 // is the number of the head that holds; the files get their names after it.
 namespace ankole::replica {
-namespace {
-
-std::string Join(const std::string& directory, std::string_view name) {
-  return directory + "/" + std::string(name);
-}
-
-// kOk where there is nothing to rename.
-Status RenameIfThere(io::FileSystem& files, const std::string& from, const std::string& to) {
-  const Status status = files.Rename(from, to);
-  return status.code() == ErrorCode::kNotFound ? Status::Ok() : status;
-}
-
-}  // namespace
-
 bool Replica::Switches(const ReplicaOperation& operation) const {
   if (operation.kind == OperationKind::kMerge) {
     return merge_ != nullptr && merge_->phase == Merge::Phase::kSwap;
@@ -88,7 +74,7 @@ Status Replica::GiveNames(io::FileSystem& files, const std::string& directory, V
   const std::string from = Join(directory, volume->head);
   const std::string to = Join(directory, meta.value().parent);
   for (const std::string_view suffix : {kMaskSuffix, kSumSuffix, std::string_view()}) {
-    RETURN_IF_ERROR(RenameIfThere(files, from + std::string(suffix), to + std::string(suffix)));
+    RETURN_IF_ERROR(io::RenameIfThere(files, from + std::string(suffix), to + std::string(suffix)));
   }
   // Durable before volume.meta says so, which syncs the directory itself only after.
   RETURN_IF_ERROR(files.SyncDirectory(directory));

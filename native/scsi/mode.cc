@@ -6,8 +6,8 @@ namespace ankole::scsi {
 
 namespace {
 
-constexpr uint8_t kCaching = 0x08;
-constexpr uint8_t kControl = 0x0a;
+constexpr uint8_t kCachingPage = 0x08;
+constexpr uint8_t kControlPage = 0x0a;
 constexpr uint8_t kAllPages = 0x3f;
 constexpr uint8_t kAllSubpages = 0xff;
 constexpr uint8_t kDescriptorSenseBit = 0x04;       // D_SENSE, byte 2 of the control page
@@ -19,13 +19,13 @@ using CachingPage = std::array<uint8_t, 20>;
 using ControlPage = std::array<uint8_t, 12>;
 
 CachingPage Caching(PageControl control) {
-  CachingPage page = {kCaching, sizeof(CachingPage) - 2};
+  CachingPage page = {kCachingPage, sizeof(CachingPage) - 2};
   if (control != PageControl::kChangeable) page[2] = 0x04;  // WCE
   return page;
 }
 
 ControlPage Control(PageControl control, const ModeState& current) {
-  ControlPage page = {kControl, sizeof(ControlPage) - 2};
+  ControlPage page = {kControlPage, sizeof(ControlPage) - 2};
   ModeState state = current;
   if (control == PageControl::kChangeable) state = {true, true};
   if (control == PageControl::kDefault) state = {};
@@ -115,7 +115,7 @@ std::optional<Sense> BuildModeSense(const Command& command, const ModeState& sta
   const auto control = static_cast<PageControl>(command.page_control);
   if (control == PageControl::kSaved) return IllegalRequest(SenseCode::kSavingNotSupported);
   const bool all = command.page == kAllPages;
-  if (!all && command.page != kCaching && command.page != kControl) {
+  if (!all && command.page != kCachingPage && command.page != kControlPage) {
     return InvalidFieldInCdb(2, 5);
   }
   if (command.subpage != 0 && command.subpage != kAllSubpages) return InvalidFieldInCdb(3);
@@ -137,11 +137,11 @@ std::optional<Sense> BuildModeSense(const Command& command, const ModeState& sta
     to->U16(descriptor ? (command.long_addresses ? 16 : 8) : 0);
   }
   if (descriptor) AppendBlockDescriptor(command.long_addresses, capacity_blocks, to);
-  if (all || command.page == kCaching) {
+  if (all || command.page == kCachingPage) {
     const CachingPage page = Caching(control);
     to->Bytes(page.data(), page.size());
   }
-  if (all || command.page == kControl) {
+  if (all || command.page == kControlPage) {
     const ControlPage page = Control(control, state);
     to->Bytes(page.data(), page.size());
   }
@@ -169,12 +169,12 @@ std::optional<Sense> ApplyModeSelect(const Command& command, std::span<const std
     if (given.size() < 2) return IllegalRequest(SenseCode::kParameterListLengthError);
     // PS is reserved here. SPF: there are no pages with subpages.
     const auto code = static_cast<uint8_t>(given[0]) & 0x7f;
-    if (code == kCaching) {
+    if (code == kCachingPage) {
       const CachingPage current = Caching(PageControl::kCurrent);
       const CachingPage changeable = Caching(PageControl::kChangeable);
       if (std::optional<Sense> refused = CheckPage(current, changeable, given, at)) return refused;
       at += current.size();
-    } else if (code == kControl) {
+    } else if (code == kControlPage) {
       const ControlPage current = Control(PageControl::kCurrent, *state);
       const ControlPage changeable = Control(PageControl::kChangeable, *state);
       if (std::optional<Sense> refused = CheckPage(current, changeable, given, at)) return refused;

@@ -59,7 +59,7 @@ Transition Conflict() {
   return transition;
 }
 
-Transition Refusal(const Sense& sense) {
+Transition Refused(const Sense& sense) {
   Transition transition;
   transition.refused = sense;
   return transition;
@@ -92,7 +92,7 @@ Transition Register(const Reservations& before, std::string_view port,
     to.next.registrations[*own].key = request.action_key;
   } else {
     if (before.registrations.size() == kRegistrationsMax) {
-      return Refusal(IllegalRequest(SenseCode::kInsufficientRegistrations));
+      return Refused(IllegalRequest(SenseCode::kInsufficientRegistrations));
     }
     to.next.registrations.push_back({request.action_key, std::string(port)});
   }
@@ -123,7 +123,7 @@ Transition ReleaseHeld(const Reservations& before, size_t own, std::string_view 
   const bool holds = IsAllRegistrants(before.type) || before.holder == own;
   if (before.type == Type::kNone || !holds) return to;
   if (before.type != static_cast<Type>(request.type)) {
-    return Refusal(IllegalRequest(SenseCode::kInvalidRelease));
+    return Refused(IllegalRequest(SenseCode::kInvalidRelease));
   }
   EndAndTell(port, &to);
   return to;
@@ -166,7 +166,7 @@ Transition Preempt(const Reservations& before, std::string_view port,
   const bool all_hold = IsAllRegistrants(before.type);
   const auto type = static_cast<Type>(request.type);
   // 0 stands for «all» where all hold the reservation, and for nobody else.
-  if (request.action_key == 0 && !all_hold) return Refusal(InvalidFieldInParameterList(8));
+  if (request.action_key == 0 && !all_hold) return Refused(InvalidFieldInParameterList(8));
   const bool takes_over =
       all_hold ? request.action_key == 0
                : before.holder && before.registrations[*before.holder].key == request.action_key;
@@ -176,8 +176,8 @@ Transition Preempt(const Reservations& before, std::string_view port,
     return request.action_key == 0 || registration.key == request.action_key;
   };
   if (takes_over) {
-    if (!IsReservationType(request.type)) return Refusal(InvalidFieldInCdb(2, 3));
-    if (request.scope != 0) return Refusal(InvalidFieldInCdb(2, 7));
+    if (!IsReservationType(request.type)) return Refused(InvalidFieldInCdb(2, 3));
+    if (request.scope != 0) return Refused(InvalidFieldInCdb(2, 7));
     EndReservation(&to.next);
     RemoveMatching(port, port, named, &to);
     to.next.type = type;

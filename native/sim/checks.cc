@@ -12,7 +12,7 @@
 namespace ankole::sim {
 namespace {
 
-constexpr uint64_t kLookNs = kNsPerSecond;
+constexpr uint64_t kCheckEveryNs = kNsPerSecond;
 constexpr uint64_t kAllocatedNs = kNsPerSecond;
 // Two clocks drift apart by no more than one part in so many.
 constexpr uint64_t kDriftPart = 5000;
@@ -52,7 +52,7 @@ void Checks::Finding(size_t replica, const std::string& what) {
 // -------------------------------------------------------------------------------
 
 void Checks::LookEverySecond() {
-  cluster_.world.After(kLookNs, [this] {
+  cluster_.world.After(kCheckEveryNs, [this] {
     if (!cluster_.world.failed()) Look();
     LookEverySecond();
   });

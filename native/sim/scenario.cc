@@ -21,7 +21,7 @@ constexpr uint64_t kPatienceNs = 60 * kNsPerSecond;
 constexpr uint64_t kScrubNs = 5 * kNsPerSecond;
 // Two ticks of an idle engine (5 s each), and what it takes to flush and clean.
 constexpr uint64_t kRestNs = 12 * kNsPerSecond;
-constexpr uint64_t kLookNs = 250 * kNsPerMs;  // whether it does
+constexpr uint64_t kRestLookNs = 250 * kNsPerMs;  // whether it does
 // Of two such ticks: everything that an idle engine does.
 constexpr uint64_t kIdleNs = 11 * kNsPerSecond;
 // What the simulation itself may take meanwhile.
@@ -229,7 +229,7 @@ class Scenario {
     const uint64_t end_ns = world_.now_ns() + limit_ns;
     std::string unrest = "?";
     while (!unrest.empty() && world_.now_ns() < end_ns && !world_.failed()) {
-      world_.RunUntil(world_.now_ns() + kLookNs);
+      world_.RunUntil(world_.now_ns() + kRestLookNs);
       unrest = checks_->Unrest(snapshots);
     }
     if (world_.failed()) return false;

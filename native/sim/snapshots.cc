@@ -8,7 +8,7 @@
 namespace ankole::sim {
 namespace {
 
-constexpr uint64_t kLookNs = 400 * kNsPerMs;
+constexpr uint64_t kSnapshotLookNs = 400 * kNsPerMs;
 // For so long the model keeps what it needs to judge one that nobody answered for.
 constexpr uint64_t kForgottenNs = 20 * kNsPerSecond;
 
@@ -380,7 +380,7 @@ bool Snapshots::IsOpen(size_t replica) const {
 }
 
 void Snapshots::LookLater() {
-  world_.After(kLookNs, [this] {
+  world_.After(kSnapshotLookNs, [this] {
     for (size_t i = 0; i < cluster_.replica_count() && !world_.failed(); ++i) {
       if (IsOpen(i)) LookAt(i);
     }

@@ -119,7 +119,7 @@ const char* Fault(const Header& header, const Rule& rule) {
   return nullptr;
 }
 
-Status Bad(const std::string& cause) {
+Status BadFrame(const std::string& cause) {
   return {ErrorCode::kProtocolError, "replication frame: " + cause};
 }
 
@@ -151,21 +151,21 @@ namespace {
 
 Result<Header> Decode(std::span<const std::byte, kHeaderBytes> from, bool shared) {
   const std::byte* in = from.data();
-  if (LoadLittle<uint32_t>(in + kMagicAt) != kMagic) return Bad("wrong magic number");
+  if (LoadLittle<uint32_t>(in + kMagicAt) != kMagic) return BadFrame("wrong magic number");
   if (LoadLittle<uint32_t>(in + kHeaderCrcAt) != Crc32c(in, kHeaderCrcAt)) {
-    return Bad("the header's checksum is wrong");
+    return BadFrame("the header's checksum is wrong");
   }
   const auto version = LoadLittle<uint8_t>(in + kVersionAt);
-  if (version != kVersion) return Bad("version " + std::to_string(version) + " is not known");
+  if (version != kVersion) return BadFrame("version " + std::to_string(version) + " is not known");
   const auto opcode = LoadLittle<uint8_t>(in + kOpcodeAt);
   const Rule* rule = FindRule(opcode & ~kReplyBit);
-  if (rule == nullptr) return Bad("opcode " + std::to_string(opcode) + " is not known");
+  if (rule == nullptr) return BadFrame("opcode " + std::to_string(opcode) + " is not known");
   const auto status = LoadLittle<uint16_t>(in + kStatusAt);
-  if (!IsErrorCode(status)) return Bad("status " + std::to_string(status) + " is not known");
+  if (!IsErrorCode(status)) return BadFrame("status " + std::to_string(status) + " is not known");
   Header header;
   header.shared = shared;
   header.shared_offset_bytes = LoadLittle<uint64_t>(in + kSharedOffsetAt);
-  if (!shared && header.shared_offset_bytes != 0) return Bad("reserved bytes are not zero");
+  if (!shared && header.shared_offset_bytes != 0) return BadFrame("reserved bytes are not zero");
   header.opcode = rule->opcode;
   header.reply = (opcode & kReplyBit) != 0;
   header.flags = LoadLittle<uint16_t>(in + kFlagsAt);
@@ -179,7 +179,7 @@ Result<Header> Decode(std::span<const std::byte, kHeaderBytes> from, bool shared
   header.payload_bytes = LoadLittle<uint32_t>(in + kPayloadBytesAt);
   header.payload_crc32c = LoadLittle<uint32_t>(in + kPayloadCrcAt);
   if (const char* fault = Fault(header, *rule)) {
-    return Bad(std::string(rule->name) + (header.reply ? " reply: " : ": ") + fault);
+    return BadFrame(std::string(rule->name) + (header.reply ? " reply: " : ": ") + fault);
   }
   return header;
 }

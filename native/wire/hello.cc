@@ -12,12 +12,12 @@ constexpr size_t kVersionMinAt = 0;
 constexpr size_t kVersionMaxAt = 2;
 constexpr size_t kFeaturesAt = 4;
 constexpr size_t kReplicaAt = 8;
-constexpr size_t kAttachmentAt = 16;
-constexpr size_t kRunAt = 24;
+constexpr size_t kHelloAttachmentAt = 16;
+constexpr size_t kHelloRunAt = 24;
 constexpr size_t kNonceAt = 32;
-constexpr size_t kNameLengthAt = 64;  // u8
-constexpr size_t kNameAt = 65;
-static_assert(kNameAt + kVolumeNameBytesMax == kHelloBytes);
+constexpr size_t kHelloNameLengthAt = 64;  // u8
+constexpr size_t kHelloNameAt = 65;
+static_assert(kHelloNameAt + kVolumeNameBytesMax == kHelloBytes);
 
 // Offsets within the challenge.
 constexpr size_t kChallengeVersionAt = 0;  // u16, then u16 zero
@@ -40,8 +40,6 @@ constexpr uint32_t kUnsealed = 32;
 
 constexpr uint32_t kHole = 1;
 constexpr uint32_t kZero = 2;
-
-Status Bad(const char* cause) { return {ErrorCode::kProtocolError, cause}; }
 
 Sha256Digest Proof(const char* label, const Secret& secret, const HelloBytes& hello,
                    const ChallengeBytes& challenge) {
@@ -72,29 +70,29 @@ HelloBytes EncodeHello(const Hello& hello) {
   StoreLittle(out + kVersionMaxAt, hello.version_max);
   StoreLittle(out + kFeaturesAt, hello.features);
   StoreLittle(out + kReplicaAt, hello.replica);
-  StoreLittle(out + kAttachmentAt, hello.epoch.attachment);
-  StoreLittle(out + kRunAt, hello.epoch.run);
+  StoreLittle(out + kHelloAttachmentAt, hello.epoch.attachment);
+  StoreLittle(out + kHelloRunAt, hello.epoch.run);
   std::memcpy(out + kNonceAt, hello.nonce.data(), hello.nonce.size());
-  StoreLittle(out + kNameLengthAt, static_cast<uint8_t>(hello.volume.size()));
-  std::memcpy(out + kNameAt, hello.volume.data(), hello.volume.size());
+  StoreLittle(out + kHelloNameLengthAt, static_cast<uint8_t>(hello.volume.size()));
+  std::memcpy(out + kHelloNameAt, hello.volume.data(), hello.volume.size());
   return bytes;
 }
 
 Result<Hello> DecodeHello(std::span<const std::byte> from) {
-  if (from.size() != kHelloBytes) return Bad("HELLO has the wrong length");
+  if (from.size() != kHelloBytes) return Malformed("HELLO has the wrong length");
   const std::byte* in = from.data();
   Hello hello;
   hello.version_min = LoadLittle<uint16_t>(in + kVersionMinAt);
   hello.version_max = LoadLittle<uint16_t>(in + kVersionMaxAt);
   hello.features = LoadLittle<uint32_t>(in + kFeaturesAt);
   hello.replica = LoadLittle<uint64_t>(in + kReplicaAt);
-  hello.epoch.attachment = LoadLittle<uint64_t>(in + kAttachmentAt);
-  hello.epoch.run = LoadLittle<uint64_t>(in + kRunAt);
+  hello.epoch.attachment = LoadLittle<uint64_t>(in + kHelloAttachmentAt);
+  hello.epoch.run = LoadLittle<uint64_t>(in + kHelloRunAt);
   std::memcpy(hello.nonce.data(), in + kNonceAt, hello.nonce.size());
-  const auto length = LoadLittle<uint8_t>(in + kNameLengthAt);
-  if (length > kVolumeNameBytesMax) return Bad("HELLO: the volume's name is too long");
-  hello.volume.assign(reinterpret_cast<const char*>(in + kNameAt), length);
-  if (!IsVolumeName(hello.volume)) return Bad("HELLO: the volume's name is none");
+  const auto length = LoadLittle<uint8_t>(in + kHelloNameLengthAt);
+  if (length > kVolumeNameBytesMax) return Malformed("HELLO: the volume's name is too long");
+  hello.volume.assign(reinterpret_cast<const char*>(in + kHelloNameAt), length);
+  if (!IsVolumeName(hello.volume)) return Malformed("HELLO: the volume's name is none");
   return hello;
 }
 
@@ -109,7 +107,7 @@ ChallengeBytes EncodeChallenge(const Challenge& challenge) {
 }
 
 Result<Challenge> DecodeChallenge(std::span<const std::byte> from) {
-  if (from.size() != kChallengeBytes) return Bad("the challenge has the wrong length");
+  if (from.size() != kChallengeBytes) return Malformed("the challenge has the wrong length");
   const std::byte* in = from.data();
   Challenge challenge;
   challenge.version = LoadLittle<uint16_t>(in + kChallengeVersionAt);
@@ -135,9 +133,10 @@ std::array<std::byte, kReplicaStateBytes> EncodeReplicaState(const ReplicaState&
 }
 
 Result<ReplicaState> DecodeReplicaState(std::span<const std::byte> from) {
-  if (from.size() != kReplicaStateBytes) return Bad("the replica's state has the wrong length");
+  if (from.size() != kReplicaStateBytes)
+    return Malformed("the replica's state has the wrong length");
   Result<RecordPair> records = DecodeRecordPair(from.first<kEncodedRecordPairBytes>());
-  if (!records.ok()) return Bad("the replica's record is none");
+  if (!records.ok()) return Malformed("the replica's record is none");
   const std::byte* in = from.data();
   ReplicaState state;
   state.records = records.Take();
@@ -161,7 +160,7 @@ ExpandBytes EncodeExpand(uint64_t size_bytes) {
 }
 
 Result<uint64_t> DecodeExpand(std::span<const std::byte> from) {
-  if (from.size() != kExpandBytes) return Bad("EXPAND has the wrong length");
+  if (from.size() != kExpandBytes) return Malformed("EXPAND has the wrong length");
   return LoadLittle<uint64_t>(from.data());
 }
 
@@ -174,7 +173,7 @@ void EncodeExtent(const BlockExtent& extent, std::byte* to) {
 Result<uint32_t> DecodeExtents(std::span<const std::byte> from, uint64_t length_bytes,
                                BlockExtent* extents, uint32_t extents_max) {
   if (from.empty() || from.size() % kEncodedExtentBytes != 0) {
-    return Bad("the block status has the wrong length");
+    return Malformed("the block status has the wrong length");
   }
   uint64_t total = 0;
   uint32_t count = 0;
@@ -183,7 +182,7 @@ Result<uint32_t> DecodeExtents(std::span<const std::byte> from, uint64_t length_
     extent.length_bytes = LoadLittle<uint64_t>(from.data() + at);
     const auto flags = LoadLittle<uint32_t>(from.data() + at + 8);
     if (extent.length_bytes == 0 || extent.length_bytes > length_bytes - total) {
-      return Bad("the block status goes beyond its range");
+      return Malformed("the block status goes beyond its range");
     }
     total += extent.length_bytes;
     extent.hole = (flags & kHole) != 0;

@@ -10,12 +10,12 @@ namespace ankole::wire {
 namespace {
 
 // Offsets within an entry of LAYERS.
-constexpr size_t kParentAt = kLayerNameBytes;
-constexpr size_t kCreatedAt = 2 * kLayerNameBytes;
-constexpr size_t kAllocatedAt = kCreatedAt + 8;
-constexpr size_t kSizeAt = kAllocatedAt + 8;
-constexpr size_t kEntryFlagsAt = kSizeAt + 8;  // u32, then u32 zero
-static_assert(kEntryFlagsAt + 8 == kLayerEntryBytes);
+constexpr size_t kLayerParentAt = kLayerNameBytes;
+constexpr size_t kLayerCreatedAt = 2 * kLayerNameBytes;
+constexpr size_t kLayerAllocatedAt = kLayerCreatedAt + 8;
+constexpr size_t kLayerSizeAt = kLayerAllocatedAt + 8;
+constexpr size_t kLayerFlagsAt = kLayerSizeAt + 8;  // u32, then u32 zero
+static_assert(kLayerFlagsAt + 8 == kLayerEntryBytes);
 constexpr uint32_t kRemoved = 1;
 constexpr uint32_t kUserCreated = 2;
 constexpr uint32_t kSealed = 4;
@@ -29,8 +29,6 @@ static_assert(kPrepareNameAt + kLayerNameBytes == kPrepareHeadBytes);
 
 // Offsets within CHANGED.
 constexpr size_t kChangedFirstAt = 2 * kLayerNameBytes;  // u32, then u32 zero
-
-Status Bad(const std::string& cause) { return {ErrorCode::kProtocolError, cause}; }
 
 std::span<const std::byte, kLayerNameBytes> NameAt(std::span<const std::byte> from, size_t at) {
   return from.subspan(at).first<kLayerNameBytes>();
@@ -78,16 +76,16 @@ Result<std::string_view> DecodeLayerName(std::span<const std::byte, kLayerNameBy
   const std::string_view name(reinterpret_cast<const char*>(from.data()),
                               static_cast<size_t>(end - from.begin()));
   if (std::any_of(end, from.end(), [](std::byte byte) { return byte != std::byte{0}; })) {
-    return Bad("the layer's name goes on after its end");
+    return Malformed("the layer's name goes on after its end");
   }
-  if (!name.empty() && !IsLayerName(name)) return Bad("the layer's name is none");
+  if (!name.empty() && !IsLayerName(name)) return Malformed("the layer's name is none");
   return name;
 }
 
 Result<std::string_view> DecodeOneLayer(std::span<const std::byte> from) {
-  if (from.size() != kLayerNameBytes) return Bad("the layer's name has the wrong length");
+  if (from.size() != kLayerNameBytes) return Malformed("the layer's name has the wrong length");
   Result<std::string_view> name = DecodeLayerName(NameAt(from, 0));
-  if (name.ok() && name.value().empty()) return Bad("the layer's name is missing");
+  if (name.ok() && name.value().empty()) return Malformed("the layer's name is missing");
   return name;
 }
 
@@ -101,21 +99,22 @@ std::array<std::byte, kLayersRequestBytes> EncodeLayersRequest(uint32_t first) {
 }
 
 Result<uint32_t> DecodeLayersRequest(std::span<const std::byte> from) {
-  if (from.size() != kLayersRequestBytes) return Bad("LAYERS has the wrong length");
-  if (LoadLittle<uint32_t>(from.data() + 4) != 0) return Bad("LAYERS: reserved bytes are not zero");
+  if (from.size() != kLayersRequestBytes) return Malformed("LAYERS has the wrong length");
+  if (LoadLittle<uint32_t>(from.data() + 4) != 0)
+    return Malformed("LAYERS: reserved bytes are not zero");
   return LoadLittle<uint32_t>(from.data());
 }
 
 void EncodeLayer(const LayerEntry& entry, std::byte* to) {
   EncodeLayerName(entry.name, to);
-  EncodeLayerName(entry.parent, to + kParentAt);
-  StoreLittle(to + kCreatedAt, entry.created_seconds);
-  StoreLittle(to + kAllocatedAt, entry.allocated_bytes);
-  StoreLittle(to + kSizeAt, entry.size_bytes);
-  StoreLittle(to + kEntryFlagsAt, (entry.removed ? kRemoved : 0U) |
+  EncodeLayerName(entry.parent, to + kLayerParentAt);
+  StoreLittle(to + kLayerCreatedAt, entry.created_seconds);
+  StoreLittle(to + kLayerAllocatedAt, entry.allocated_bytes);
+  StoreLittle(to + kLayerSizeAt, entry.size_bytes);
+  StoreLittle(to + kLayerFlagsAt, (entry.removed ? kRemoved : 0U) |
                                       (entry.user_created ? kUserCreated : 0U) |
                                       (entry.sealed ? kSealed : 0U));
-  StoreLittle(to + kEntryFlagsAt + 4, uint32_t{0});
+  StoreLittle(to + kLayerFlagsAt + 4, uint32_t{0});
 }
 
 Result<LayerEntry> DecodeLayer(std::span<const std::byte, kLayerEntryBytes> from) {
@@ -126,36 +125,36 @@ Result<LayerEntry> DecodeLayer(std::span<const std::byte, kLayerEntryBytes> from
   entry.name = names.value().first;
   entry.parent = names.value().second;
   if (!entry.name.empty() && entry.name == entry.parent) {
-    return Bad("an entry of LAYERS: the layer lies on itself");
+    return Malformed("an entry of LAYERS: the layer lies on itself");
   }
-  entry.created_seconds = LoadLittle<uint64_t>(in + kCreatedAt);
-  entry.allocated_bytes = LoadLittle<uint64_t>(in + kAllocatedAt);
-  entry.size_bytes = LoadLittle<uint64_t>(in + kSizeAt);
-  const auto flags = LoadLittle<uint32_t>(in + kEntryFlagsAt);
+  entry.created_seconds = LoadLittle<uint64_t>(in + kLayerCreatedAt);
+  entry.allocated_bytes = LoadLittle<uint64_t>(in + kLayerAllocatedAt);
+  entry.size_bytes = LoadLittle<uint64_t>(in + kLayerSizeAt);
+  const auto flags = LoadLittle<uint32_t>(in + kLayerFlagsAt);
   if ((flags & ~(kRemoved | kUserCreated | kSealed)) != 0) {
-    return Bad("an entry of LAYERS: a flag that there is not");
+    return Malformed("an entry of LAYERS: a flag that there is not");
   }
-  if (LoadLittle<uint32_t>(in + kEntryFlagsAt + 4) != 0) {
-    return Bad("an entry of LAYERS: reserved bytes are not zero");
+  if (LoadLittle<uint32_t>(in + kLayerFlagsAt + 4) != 0) {
+    return Malformed("an entry of LAYERS: reserved bytes are not zero");
   }
   entry.removed = (flags & kRemoved) != 0;
   entry.user_created = (flags & kUserCreated) != 0;
   entry.sealed = (flags & kSealed) != 0;
   if (entry.name.empty() && (entry.removed || entry.sealed)) {
-    return Bad("an entry of LAYERS: the head is removed or sealed");
+    return Malformed("an entry of LAYERS: the head is removed or sealed");
   }
   return entry;
 }
 
 Result<std::vector<LayerEntry>> DecodeLayers(std::span<const std::byte> from) {
   if (from.size() % kLayerEntryBytes != 0 || from.size() / kLayerEntryBytes > kLayerEntriesMax) {
-    return Bad("LAYERS' answer has the wrong length");
+    return Malformed("LAYERS' answer has the wrong length");
   }
   std::vector<LayerEntry> entries;
   entries.reserve(from.size() / kLayerEntryBytes);
   for (size_t at = 0; at < from.size(); at += kLayerEntryBytes) {
     if (!entries.empty() && entries.back().name.empty()) {
-      return Bad("LAYERS' answer goes on after the head");
+      return Malformed("LAYERS' answer goes on after the head");
     }
     Result<LayerEntry> entry = DecodeLayer(from.subspan(at).first<kLayerEntryBytes>());
     if (!entry.ok()) return entry.status();
@@ -180,12 +179,12 @@ size_t EncodePrepare(const PrepareRequest& request, std::byte* to) {
 }
 
 Result<PrepareRequest> DecodePrepare(std::span<const std::byte> from) {
-  if (from.size() < kPrepareHeadBytes) return Bad("PREPARE is cut short");
-  if (from.size() > kPrepareBytesMax) return Bad("PREPARE: the labels are too long");
+  if (from.size() < kPrepareHeadBytes) return Malformed("PREPARE is cut short");
+  if (from.size() > kPrepareBytesMax) return Malformed("PREPARE: the labels are too long");
   const auto revert = LoadLittle<uint32_t>(from.data() + kRevertAt);
   const auto flags = LoadLittle<uint32_t>(from.data() + kPrepareFlagsAt);
-  if (revert > 1) return Bad("PREPARE wants what is not known");
-  if (flags > 1) return Bad("PREPARE: a flag that there is not");
+  if (revert > 1) return Malformed("PREPARE wants what is not known");
+  if (flags > 1) return Malformed("PREPARE: a flag that there is not");
   PrepareRequest request;
   request.revert = revert == 1;
   request.user_created = flags == 1;
@@ -198,7 +197,7 @@ Result<PrepareRequest> DecodePrepare(std::span<const std::byte> from) {
   if (!request.labels.empty()) {
     const Result<Json> labels = Json::Parse(request.labels);
     if (!labels.ok() || !labels.value().is_object()) {
-      return Bad("PREPARE: the labels are no JSON object");
+      return Malformed("PREPARE: the labels are no JSON object");
     }
   }
   return request;
@@ -216,10 +215,10 @@ std::array<std::byte, kViewRequestBytes> EncodeViewRequest(const ViewRequest& re
 }
 
 Result<ViewRequest> DecodeViewRequest(std::span<const std::byte> from) {
-  if (from.size() != kViewRequestBytes) return Bad("VIEW has the wrong length");
+  if (from.size() != kViewRequestBytes) return Malformed("VIEW has the wrong length");
   Result<TwoNames> names = DecodeTwoNames(from, "VIEW");
   if (!names.ok()) return names.status();
-  if (names.value().first.empty()) return Bad("VIEW: the layer's name is missing");
+  if (names.value().first.empty()) return Malformed("VIEW: the layer's name is missing");
   return ViewRequest{names.value().first, names.value().second};
 }
 
@@ -231,11 +230,11 @@ std::array<std::byte, kViewIdBytes> EncodeViewId(uint16_t id) {
 }
 
 Result<uint16_t> DecodeViewId(std::span<const std::byte> from) {
-  if (from.size() != kViewIdBytes) return Bad("a view's number has the wrong length");
+  if (from.size() != kViewIdBytes) return Malformed("a view's number has the wrong length");
   const auto id = LoadLittle<uint32_t>(from.data());
-  if (id == 0 || id > UINT16_MAX) return Bad("a view's number is out of bounds");
+  if (id == 0 || id > UINT16_MAX) return Malformed("a view's number is out of bounds");
   if (LoadLittle<uint32_t>(from.data() + 4) != 0) {
-    return Bad("a view's number: reserved bytes are not zero");
+    return Malformed("a view's number: reserved bytes are not zero");
   }
   return static_cast<uint16_t>(id);
 }
@@ -250,7 +249,7 @@ size_t EncodeViewAnswer(const ViewAnswer& answer, std::byte* to) {
 
 Result<ViewAnswer> DecodeViewAnswer(std::span<const std::byte> from) {
   if (from.size() < kViewIdBytes || from.size() > kViewAnswerBytesMax) {
-    return Bad("VIEW is answered with the wrong length");
+    return Malformed("VIEW is answered with the wrong length");
   }
   const Result<uint16_t> id = DecodeViewId(from.first(kViewIdBytes));
   if (!id.ok()) return id.status();
@@ -268,16 +267,16 @@ std::array<std::byte, kChangedRequestBytes> EncodeChangedRequest(const ChangedRe
 }
 
 Result<ChangedRequest> DecodeChangedRequest(std::span<const std::byte> from) {
-  if (from.size() != kChangedRequestBytes) return Bad("CHANGED has the wrong length");
+  if (from.size() != kChangedRequestBytes) return Malformed("CHANGED has the wrong length");
   Result<TwoNames> names = DecodeTwoNames(from, "CHANGED");
   if (!names.ok()) return names.status();
   ChangedRequest request;
   request.base = names.value().first;
   request.layer = names.value().second;
   request.first = LoadLittle<uint32_t>(from.data() + kChangedFirstAt);
-  if (request.first > kRegionsMax) return Bad("CHANGED: the region is out of bounds");
+  if (request.first > kRegionsMax) return Malformed("CHANGED: the region is out of bounds");
   if (LoadLittle<uint32_t>(from.data() + kChangedFirstAt + 4) != 0) {
-    return Bad("CHANGED: reserved bytes are not zero");
+    return Malformed("CHANGED: reserved bytes are not zero");
   }
   return request;
 }

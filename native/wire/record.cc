@@ -11,17 +11,19 @@ namespace ankole::wire {
 namespace {
 
 // Offsets within an encoded record.
-constexpr size_t kAttachmentAt = 0;
-constexpr size_t kRunAt = 8;
-constexpr size_t kGenerationAt = 16;
-constexpr size_t kCountAt = 24;       // u8
-constexpr size_t kNameLengthAt = 25;  // u8
-constexpr size_t kIdsAt = 32;         // kReplicasMax × u64
-constexpr size_t kNameAt = 96;        // kSnapshotNameBytesMax bytes, then one zero byte
-static_assert(kIdsAt + kReplicasMax * 8 == kNameAt);
-static_assert(kNameAt + kSnapshotNameBytesMax + 1 == kEncodedRecordBytes);
+constexpr size_t kRecordAttachmentAt = 0;
+constexpr size_t kRecordRunAt = 8;
+constexpr size_t kRecordGenerationAt = 16;
+constexpr size_t kRecordCountAt = 24;       // u8
+constexpr size_t kRecordNameLengthAt = 25;  // u8
+constexpr size_t kRecordIdsAt = 32;         // kReplicasMax × u64
+constexpr size_t kRecordNameAt = 96;        // kSnapshotNameBytesMax bytes, then one zero byte
+static_assert(kRecordIdsAt + kReplicasMax * 8 == kRecordNameAt);
+static_assert(kRecordNameAt + kSnapshotNameBytesMax + 1 == kEncodedRecordBytes);
 
 }  // namespace
+
+Status Malformed(const std::string& cause) { return {ErrorCode::kProtocolError, cause}; }
 
 std::string ReplicaIdText(ReplicaId id) {
   char text[17];
@@ -74,38 +76,38 @@ void EncodeRecord(const Record& record, std::span<std::byte, kEncodedRecordBytes
   CHECK(record.newest_snapshot.size() <= kSnapshotNameBytesMax);
   std::byte* out = to.data();
   std::memset(out, 0, to.size());
-  StoreLittle(out + kAttachmentAt, record.epoch.attachment);
-  StoreLittle(out + kRunAt, record.epoch.run);
-  StoreLittle(out + kGenerationAt, record.generation);
-  StoreLittle(out + kCountAt, record.members.count);
-  StoreLittle(out + kNameLengthAt, static_cast<uint8_t>(record.newest_snapshot.size()));
+  StoreLittle(out + kRecordAttachmentAt, record.epoch.attachment);
+  StoreLittle(out + kRecordRunAt, record.epoch.run);
+  StoreLittle(out + kRecordGenerationAt, record.generation);
+  StoreLittle(out + kRecordCountAt, record.members.count);
+  StoreLittle(out + kRecordNameLengthAt, static_cast<uint8_t>(record.newest_snapshot.size()));
   for (size_t i = 0; i < record.members.count; ++i) {
-    StoreLittle(out + kIdsAt + 8 * i, record.members.ids[i]);
+    StoreLittle(out + kRecordIdsAt + 8 * i, record.members.ids[i]);
   }
-  std::memcpy(out + kNameAt, record.newest_snapshot.data(), record.newest_snapshot.size());
+  std::memcpy(out + kRecordNameAt, record.newest_snapshot.data(), record.newest_snapshot.size());
 }
 
 Result<Record> DecodeRecord(std::span<const std::byte, kEncodedRecordBytes> from) {
   const std::byte* in = from.data();
   Record record;
-  record.epoch.attachment = LoadLittle<uint64_t>(in + kAttachmentAt);
-  record.epoch.run = LoadLittle<uint64_t>(in + kRunAt);
-  record.generation = LoadLittle<uint64_t>(in + kGenerationAt);
-  const auto count = LoadLittle<uint8_t>(in + kCountAt);
-  const auto name_length = LoadLittle<uint8_t>(in + kNameLengthAt);
+  record.epoch.attachment = LoadLittle<uint64_t>(in + kRecordAttachmentAt);
+  record.epoch.run = LoadLittle<uint64_t>(in + kRecordRunAt);
+  record.generation = LoadLittle<uint64_t>(in + kRecordGenerationAt);
+  const auto count = LoadLittle<uint8_t>(in + kRecordCountAt);
+  const auto name_length = LoadLittle<uint8_t>(in + kRecordNameLengthAt);
   if (count > kReplicasMax) return Status(ErrorCode::kCorrupt, "record: too many members");
   if (name_length > kSnapshotNameBytesMax) {
     return Status(ErrorCode::kCorrupt, "record: snapshot name too long");
   }
   ReplicaId previous = 0;
   for (size_t i = 0; i < count; ++i) {
-    const auto id = LoadLittle<uint64_t>(in + kIdsAt + 8 * i);
+    const auto id = LoadLittle<uint64_t>(in + kRecordIdsAt + 8 * i);
     if (id <= previous) return Status(ErrorCode::kCorrupt, "record: members not in order");
     record.members.Add(id);
     previous = id;
   }
   for (size_t i = 0; i < name_length; ++i) {
-    const char c = static_cast<char>(in[kNameAt + i]);
+    const char c = static_cast<char>(in[kRecordNameAt + i]);
     if (c < 0x21 || c > 0x7e || c == '/') {
       return Status(ErrorCode::kCorrupt, "record: snapshot name has a character that none has");
     }

@@ -13,6 +13,9 @@
 // Format: docs/internals/wire-protocol.md, «Record».
 namespace ankole::wire {
 
+// What a peer sent and cannot be: kProtocolError.
+Status Malformed(const std::string& cause);
+
 // {attachment, run}: grows each time a volume is attached (the store gives it) or its engine starts
 // (the supervisor gives it). Fences off every earlier engine.
 struct Epoch {

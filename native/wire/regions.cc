@@ -3,27 +3,21 @@
 #include <cstring>
 
 namespace ankole::wire {
-namespace {
-
-Status Bad(const char* cause) { return {ErrorCode::kProtocolError, cause}; }
-
-}  // namespace
-
 // --- runs
 // --------------------------------------------------------------------------------------------
 
 Result<RegionRuns> RegionRuns::Decode(std::span<const std::byte> from) {
-  if (from.size() % kRegionRunBytes != 0) return Bad("region runs have the wrong length");
-  if (from.size() / kRegionRunBytes > kRegionRunsMax) return Bad("too many region runs");
+  if (from.size() % kRegionRunBytes != 0) return Malformed("region runs have the wrong length");
+  if (from.size() / kRegionRunBytes > kRegionRunsMax) return Malformed("too many region runs");
   RegionRuns runs;
   runs.bytes_ = from;
   uint32_t end = 0;
   for (size_t i = 0; i < runs.size(); ++i) {
     const RegionRun run = runs[i];
-    if (run.count == 0) return Bad("an empty region run");
-    if (run.first < end) return Bad("region runs are not in order");
+    if (run.count == 0) return Malformed("an empty region run");
+    if (run.first < end) return Malformed("region runs are not in order");
     if (run.first >= kRegionsMax || run.count > kRegionsMax - run.first) {
-      return Bad("a region run goes beyond the largest volume");
+      return Malformed("a region run goes beyond the largest volume");
     }
     end = run.first + run.count;
   }
@@ -73,25 +67,25 @@ size_t EncodeRegionMaps(const RegionMaps& maps, std::byte* to) {
 }
 
 Result<RegionMaps> DecodeRegionMaps(std::span<const std::byte> from) {
-  if (from.size() < kRegionMapsHeadBytes) return Bad("the region maps are cut short");
+  if (from.size() < kRegionMapsHeadBytes) return Malformed("the region maps are cut short");
   RegionMaps maps;
   maps.count = LoadLittle<uint32_t>(from.data());
   maps.dirty_regions = LoadLittle<uint64_t>(from.data() + 8);
-  if (maps.count > kMissingSlotsMax) return Bad("too many missing maps");
+  if (maps.count > kMissingSlotsMax) return Malformed("too many missing maps");
   if (from.size() != kRegionMapsHeadBytes + maps.count * kMissingSlotBytes) {
-    return Bad("the region maps have the wrong length");
+    return Malformed("the region maps have the wrong length");
   }
-  if (maps.dirty_regions > kRegionsMax) return Bad("more dirty regions than a volume has");
+  if (maps.dirty_regions > kRegionsMax) return Malformed("more dirty regions than a volume has");
   for (uint32_t i = 0; i < maps.count; ++i) {
     const auto slot = from.subspan(kRegionMapsHeadBytes + i * kMissingSlotBytes, kMissingSlotBytes);
     maps.slots[i].id = LoadLittle<uint64_t>(slot.data());
     Result<Record> record = DecodeRecord(slot.subspan<8, kEncodedRecordBytes>());
-    if (!record.ok()) return Bad("the record of a missing map is none");
+    if (!record.ok()) return Malformed("the record of a missing map is none");
     maps.slots[i].record = record.Take();
     for (uint32_t j = 0; j < i; ++j) {
-      if (maps.slots[j].id == maps.slots[i].id) return Bad("two missing maps of one replica");
+      if (maps.slots[j].id == maps.slots[i].id) return Malformed("two missing maps of one replica");
     }
-    if (maps.slots[i].id == 0) return Bad("a missing map of no replica");
+    if (maps.slots[i].id == 0) return Malformed("a missing map of no replica");
   }
   return maps;
 }
@@ -104,11 +98,11 @@ std::array<std::byte, kMapRequestBytes> EncodeMapRequest(const MapRequest& reque
 }
 
 Result<MapRequest> DecodeMapRequest(std::span<const std::byte> from) {
-  if (from.size() != kMapRequestBytes) return Bad("MAP has the wrong length");
+  if (from.size() != kMapRequestBytes) return Malformed("MAP has the wrong length");
   MapRequest request;
   request.id = LoadLittle<uint64_t>(from.data());
   request.first = LoadLittle<uint32_t>(from.data() + 8);
-  if (request.first > kRegionsMax) return Bad("MAP: the region is out of bounds");
+  if (request.first > kRegionsMax) return Malformed("MAP: the region is out of bounds");
   return request;
 }
 
@@ -127,17 +121,17 @@ size_t EncodeMissing(const MissingRequest& request, std::span<const RegionRun> r
 }
 
 Result<DecodedMissing> DecodeMissing(std::span<const std::byte> from) {
-  if (from.size() < kMissingHeadBytes) return Bad("MISSING is cut short");
+  if (from.size() < kMissingHeadBytes) return Malformed("MISSING is cut short");
   DecodedMissing decoded;
   decoded.request.id = LoadLittle<uint64_t>(from.data());
-  if (decoded.request.id == 0) return Bad("MISSING for no replica");
+  if (decoded.request.id == 0) return Malformed("MISSING for no replica");
   const auto what = LoadLittle<uint32_t>(from.data() + 8);
   if (what > static_cast<uint32_t>(MissingRequest::What::kFree)) {
-    return Bad("MISSING wants what is not known");
+    return Malformed("MISSING wants what is not known");
   }
   decoded.request.what = static_cast<MissingRequest::What>(what);
   Result<Record> record = DecodeRecord(from.subspan<16, kEncodedRecordBytes>());
-  if (!record.ok()) return Bad("MISSING: its record is none");
+  if (!record.ok()) return Malformed("MISSING: its record is none");
   decoded.request.record = record.Take();
   Result<RegionRuns> runs = RegionRuns::Decode(from.subspan(kMissingHeadBytes));
   if (!runs.ok()) return runs.status().Within("MISSING");
@@ -161,7 +155,7 @@ size_t EncodeClean(const CleanRequest& request, std::byte* to) {
 
 Result<CleanRequest> DecodeClean(std::span<const std::byte> from) {
   if (from.size() < kCleanHeadBytes || from.size() > kCleanBytesMax || from.size() % 8 != 0) {
-    return Bad("CLEAN has the wrong length");
+    return Malformed("CLEAN has the wrong length");
   }
   CleanRequest request;
   request.epoch.attachment = LoadLittle<uint64_t>(from.data());
@@ -170,7 +164,7 @@ Result<CleanRequest> DecodeClean(std::span<const std::byte> from) {
   ReplicaId previous = 0;
   for (size_t at = kCleanHeadBytes; at < from.size(); at += 8) {
     const auto id = LoadLittle<uint64_t>(from.data() + at);
-    if (id <= previous) return Bad("CLEAN: the replicas are not in order");
+    if (id <= previous) return Malformed("CLEAN: the replicas are not in order");
     request.ids.Add(id);
     previous = id;
   }
@@ -188,12 +182,12 @@ size_t EncodeRecent(bool known, std::span<const RegionRun> runs, std::byte* to) 
 }
 
 Result<Recent> DecodeRecent(std::span<const std::byte> from) {
-  if (from.size() < kRecentHeadBytes) return Bad("the recent regions are cut short");
+  if (from.size() < kRecentHeadBytes) return Malformed("the recent regions are cut short");
   const auto known = LoadLittle<uint32_t>(from.data());
-  if (known > 1) return Bad("recent regions that are neither known nor not");
+  if (known > 1) return Malformed("recent regions that are neither known nor not");
   Result<RegionRuns> runs = RegionRuns::Decode(from.subspan(kRecentHeadBytes));
   if (!runs.ok()) return runs.status().Within("recent regions");
-  if (known == 0 && !runs.value().empty()) return Bad("recent regions that are not known");
+  if (known == 0 && !runs.value().empty()) return Malformed("recent regions that are not known");
   return Recent{known == 1, runs.value()};
 }
 
@@ -203,7 +197,7 @@ Result<Recent> DecodeRecent(std::span<const std::byte> from) {
 Result<Sums> Sums::Decode(std::span<const std::byte> from, uint32_t length_bytes) {
   const auto blocks = static_cast<uint32_t>(DivideUp(length_bytes, kBlockBytes));
   if (blocks == 0 || blocks > kSumBlocksMax || from.size() != SumsBytes(blocks)) {
-    return Bad("the sums have the wrong length");
+    return Malformed("the sums have the wrong length");
   }
   Sums sums;
   sums.bytes_ = from.data();
