@@ -1,5 +1,7 @@
+#include <cstring>
 #include <random>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/buffer_pool.h"
@@ -7,6 +9,7 @@
 #include "base/crc32c.h"
 #include "base/intrusive_list.h"
 #include "base/json.h"
+#include "base/mapping.h"
 #include "base/sha256.h"
 #include "base/test.h"
 
@@ -207,6 +210,33 @@ TEST(base, IntrusiveListKeepsOrder) {
   while (list.PopFront() != nullptr) {
   }
   EXPECT(list.empty() && !items[0].node.linked());
+}
+
+TEST(base, MappingKeepsItsBytesAsItGrowsOutOfTheHeap) {
+  constexpr size_t kHeap = Mapping::kHeapBytesMax;
+  Mapping mapping;
+  EXPECT(!mapping.exists());
+  size_t before = 0;
+  for (const size_t bytes : {size_t{8}, kHeap - 8, kHeap, kHeap + 8, 4 * kHeap}) {
+    ASSERT_OK(mapping.Grow(bytes, "a test"));
+    ASSERT(mapping.exists() && mapping.bytes() == bytes);
+    for (size_t i = 0; i < bytes; ++i) ASSERT(mapping.as<uint8_t>()[i] == (i < before ? 7 : 0));
+    std::memset(mapping.as<uint8_t>(), 7, bytes);
+    before = bytes;
+    ASSERT_OK(mapping.Grow(1, "a test"));
+    EXPECT_EQ(mapping.bytes(), bytes);
+  }
+  mapping.Clear();
+  for (size_t i = 0; i < before; ++i) ASSERT(mapping.as<uint8_t>()[i] == 0);
+  Mapping small;
+  ASSERT_OK(small.Grow(16, "a test"));
+  small.as<uint8_t>()[3] = 1;
+  small.Clear();
+  EXPECT_EQ(int{small.as<uint8_t>()[3]}, 0);
+  small = std::move(mapping);
+  EXPECT(!mapping.exists() && small.bytes() == before);
+  EXPECT(small.Grow(SIZE_MAX / 2, "a test").code() == ErrorCode::kNoMemory);
+  EXPECT_EQ(small.bytes(), before);
 }
 
 }  // namespace

@@ -7,9 +7,12 @@
 namespace ankole {
 
 // Zeroed memory of its own pages, taken by first use: what is never touched costs address space
-// only. It can become longer, whereby it may move.
+// only. It can become longer, whereby it may move. So little as kHeapBytesMax is the heap's, as a
+// mapping costs system calls and page faults, and a process can only have some 65,000.
 class Mapping {
  public:
+  static constexpr size_t kHeapBytesMax = 65536;
+
   Mapping() = default;
   ~Mapping();
   Mapping(Mapping&& other) noexcept;
@@ -29,6 +32,8 @@ class Mapping {
   }
 
  private:
+  void Free();
+
   void* memory_ = nullptr;
   size_t bytes_ = 0;
 };

@@ -62,6 +62,24 @@ Fiber::~Fiber() {
   free_stacks.push_back(stack_);
 }
 
+// The sanitizers follow contexts, but take a jump from stack to stack for one within a stack.
+#if defined(ANKOLE_ASAN) || defined(ANKOLE_TSAN)
+void Fiber::SwitchIn() { CHECK(swapcontext(&caller_, &context_) == 0); }
+void Fiber::SwitchOut() { CHECK(swapcontext(&context_, &caller_) == 0); }
+#else
+void Fiber::SwitchIn() {
+  if (_setjmp(caller_at_) != 0) return;
+  if (begun_) _longjmp(context_at_, 1);
+  begun_ = true;
+  (void)setcontext(&context_);
+  CHECK(false);  // it fails for a bad context only
+}
+
+void Fiber::SwitchOut() {
+  if (_setjmp(context_at_) == 0) _longjmp(caller_at_, 1);
+}
+#endif
+
 Fiber* Fiber::Current() { return current; }
 
 void Fiber::Resume() {
@@ -74,7 +92,7 @@ void Fiber::Resume() {
   tsan_caller_ = __tsan_get_current_fiber();
   __tsan_switch_to_fiber(tsan_, 0);
 #endif
-  CHECK(swapcontext(&caller_, &context_) == 0);
+  SwitchIn();
 #if defined(ANKOLE_ASAN)
   __sanitizer_finish_switch_fiber(caller_fake_stack_, nullptr, nullptr);
 #endif
@@ -90,7 +108,7 @@ void Fiber::Leave(bool for_good) {
 #if defined(ANKOLE_TSAN)
   __tsan_switch_to_fiber(tsan_caller_, 0);
 #endif
-  CHECK(swapcontext(&context_, &caller_) == 0);
+  SwitchOut();
 #if defined(ANKOLE_ASAN)
   __sanitizer_finish_switch_fiber(fake_stack_, &caller_stack_, &caller_stack_bytes_);
 #endif

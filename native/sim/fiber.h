@@ -2,6 +2,7 @@
 
 #include <ucontext.h>
 
+#include <csetjmp>
 #include <cstddef>
 #include <functional>
 
@@ -30,11 +31,17 @@ class Fiber {
  private:
   static void Enter();
   void Leave(bool for_good);
+  void SwitchIn();
+  void SwitchOut();
 
   std::function<void()> body_;
   std::byte* stack_ = nullptr;
   ucontext_t context_ = {};
   ucontext_t caller_ = {};
+  // Where they go on once both have begun: swapcontext makes two system calls each time.
+  std::jmp_buf context_at_ = {};
+  std::jmp_buf caller_at_ = {};
+  bool begun_ = false;
   bool ended_ = false;
   // For the sanitizers, which must know whose stack it is.
   void* fake_stack_ = nullptr;
