@@ -1,10 +1,14 @@
 #pragma once
 
 #include <cerrno>
-#include <cstring>
-#include <sstream>
+#include <cstdint>
 #include <string>
+#include <string_view>
 #include <type_traits>
+
+namespace ankole {
+class Status;
+}
 
 // The native tests' own small harness: TEST registers, EXPECT goes on, ASSERT ends the test.
 namespace ankole::test {
@@ -13,7 +17,7 @@ using Function = void (*)();
 struct Registration {
   Registration(const char* suite, const char* name, Function function);
 };
-void Fail(const char* file, int line, const std::string& message);
+[[gnu::cold]] void Fail(const char* file, int line, std::string_view message);
 // Ends the running test as skipped, with the reason printed. Followed by `return` at the caller.
 void Skip(const std::string& reason);
 // A fresh empty directory, removed when the test ends.
@@ -32,15 +36,45 @@ auto Uninterrupted(const Call& call) {
   }
 }
 
-template <typename T>
-std::string Show(const T& value) {
-  if constexpr (std::is_enum_v<T>) {
-    return std::to_string(static_cast<long long>(value));
-  } else {
-    std::ostringstream out;
-    out << value;
-    return out.str();
+// A value as a failure shows it. Refers to the text that it is made of.
+class Shown {
+ public:
+  template <typename T>
+  Shown(const T& value) {  // NOLINT: implicit
+    if constexpr (std::is_enum_v<T>) {
+      kind_ = Kind::kSigned;
+      number_ = static_cast<uint64_t>(value);
+    } else if constexpr (std::is_integral_v<T>) {
+      kind_ = sizeof(T) == 1 && !std::is_same_v<T, bool> ? Kind::kCharacter
+              : std::is_signed_v<T>                      ? Kind::kSigned
+                                                         : Kind::kUnsigned;
+      number_ = static_cast<uint64_t>(value);
+    } else if constexpr (std::is_floating_point_v<T>) {
+      kind_ = Kind::kReal;
+      real_ = static_cast<double>(value);
+    } else {
+      kind_ = Kind::kText;
+      text_ = value;
+    }
   }
+  std::string ToString() const;
+
+ private:
+  enum class Kind : uint8_t { kSigned, kUnsigned, kCharacter, kReal, kText };
+  Kind kind_;
+  uint64_t number_ = 0;
+  double real_ = 0;
+  std::string_view text_;
+};
+
+// What the macros do with what is wrong, out of line: they stand at thousands of places.
+[[gnu::cold]] void NotTrue(const char* file, int line, const char* text);
+[[gnu::cold]] void NotEqual(const char* file, int line, const char* text, const Shown& actual,
+                            const Shown& expected);
+[[gnu::cold]] void NotOk(const char* file, int line, const char* text, const Status& outcome);
+template <typename T>
+void NotOk(const char* file, int line, const char* text, const T& result) {
+  NotOk(file, line, text, result.status());
 }
 
 }  // namespace ankole::test
@@ -51,47 +85,33 @@ std::string Show(const T& value) {
                                                                           Test_##suite##_##name); \
   static void Test_##suite##_##name()
 
-#define EXPECT(condition)                                                                \
-  do {                                                                                   \
-    if (!(condition)) ::ankole::test::Fail(__FILE__, __LINE__, "not true: " #condition); \
+#define EXPECT(condition)                                                      \
+  do {                                                                         \
+    if (!(condition)) ::ankole::test::NotTrue(__FILE__, __LINE__, #condition); \
   } while (0)
 
-#define ASSERT(condition)                                                \
-  do {                                                                   \
-    if (!(condition)) {                                                  \
-      ::ankole::test::Fail(__FILE__, __LINE__, "not true: " #condition); \
-      return;                                                            \
-    }                                                                    \
+#define ASSERT(condition)                                      \
+  do {                                                         \
+    if (!(condition)) {                                        \
+      ::ankole::test::NotTrue(__FILE__, __LINE__, #condition); \
+      return;                                                  \
+    }                                                          \
   } while (0)
 
-#define EXPECT_EQ(actual, expected)                                                           \
-  do {                                                                                        \
-    const auto actual_value = (actual);                                                       \
-    const auto expected_value = (expected);                                                   \
-    if (!(actual_value == expected_value))                                                    \
-      ::ankole::test::Fail(__FILE__, __LINE__,                                                \
-                           std::string(#actual " is ") + ::ankole::test::Show(actual_value) + \
-                               ", expected " + ::ankole::test::Show(expected_value));         \
+#define EXPECT_EQ(actual, expected)                                                        \
+  do {                                                                                     \
+    const auto actual_value = (actual);                                                    \
+    const auto expected_value = (expected);                                                \
+    if (!(actual_value == expected_value))                                                 \
+      ::ankole::test::NotEqual(__FILE__, __LINE__, #actual, actual_value, expected_value); \
   } while (0)
 
 // For Status and Result: prints the message.
-#define ASSERT_OK(expression)                                                                 \
-  do {                                                                                        \
-    const auto& outcome = (expression);                                                       \
-    if (!outcome.ok()) {                                                                      \
-      ::ankole::test::Fail(__FILE__, __LINE__,                                                \
-                           std::string(#expression ": ") + ::ankole::test::Message(outcome)); \
-      return;                                                                                 \
-    }                                                                                         \
+#define ASSERT_OK(expression)                                          \
+  do {                                                                 \
+    const auto& outcome = (expression);                                \
+    if (!outcome.ok()) {                                               \
+      ::ankole::test::NotOk(__FILE__, __LINE__, #expression, outcome); \
+      return;                                                          \
+    }                                                                  \
   } while (0)
-
-namespace ankole::test {
-template <typename T>
-std::string Message(const T& outcome) {
-  if constexpr (requires { outcome.message(); }) {
-    return outcome.message();
-  } else {
-    return outcome.status().message();
-  }
-}
-}  // namespace ankole::test

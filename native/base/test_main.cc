@@ -8,9 +8,11 @@
 #include <cstdlib>
 #include <filesystem>
 #include <random>
+#include <string>
 #include <string_view>
 #include <vector>
 
+#include "base/result.h"
 #include "base/test.h"
 
 // Runs the registered native tests: `tests [SUBSTRING]…` runs those whose «suite.name» contains one
@@ -41,9 +43,42 @@ Registration::Registration(const char* suite, const char* name, Function functio
   Entries().push_back({std::string(suite) + "." + name, function});
 }
 
-void Fail(const char* file, int line, const std::string& message) {
+void Fail(const char* file, int line, std::string_view message) {
   failed = true;
-  std::printf("    %s:%d: %s\n", file, line, message.c_str());
+  std::printf("    %s:%d: %.*s\n", file, line, static_cast<int>(message.size()), message.data());
+}
+
+std::string Shown::ToString() const {
+  switch (kind_) {
+    case Kind::kSigned:
+      return std::to_string(static_cast<int64_t>(number_));
+    case Kind::kUnsigned:
+      return std::to_string(number_);
+    case Kind::kCharacter:
+      return {static_cast<char>(number_)};
+    case Kind::kReal: {
+      char text[32];
+      std::snprintf(text, sizeof(text), "%g", real_);
+      return text;
+    }
+    case Kind::kText:
+      break;
+  }
+  return std::string(text_);
+}
+
+void NotTrue(const char* file, int line, const char* text) {
+  Fail(file, line, std::string("not true: ") + text);
+}
+
+void NotEqual(const char* file, int line, const char* text, const Shown& actual,
+              const Shown& expected) {
+  Fail(file, line,
+       std::string(text) + " is " + actual.ToString() + ", expected " + expected.ToString());
+}
+
+void NotOk(const char* file, int line, const char* text, const Status& outcome) {
+  Fail(file, line, std::string(text) + ": " + outcome.message());
 }
 
 void Skip(const std::string& reason) { skipped = reason; }

@@ -1,6 +1,8 @@
 #pragma once
 
-#include <array>
+#include <cstddef>
+#include <cstdint>
+#include <vector>
 
 #include "engine/engine_testing.h"
 
@@ -15,21 +17,20 @@ inline Verdict FailWith(bool when, ErrorCode error) {
 }
 
 // Without its map it does not come back either.
-inline Verdict FailWrites(const wire::Header& header) {
-  return FailWith(header.opcode == wire::Opcode::kWrite || header.opcode == wire::Opcode::kMap,
-                  ErrorCode::kIoError);
-}
+Verdict FailWrites(const wire::Header& header);
+
+struct SomeReplicas {
+  SomeReplicas(size_t count, uint64_t late_ms);
+  ~SomeReplicas();
+  ScriptedReplica& operator[](size_t i) { return *replicas[i]; }
+  size_t Members();
+  Bench bench;
+  std::vector<ScriptedReplica*> replicas;
+};
 
 template <size_t kCount>
-struct Several {
-  explicit Several(uint64_t late_ms = 20'000) {
-    bench.options.late_ns = late_ms * kNsPerMs;
-    for (ScriptedReplica*& replica : replicas) replica = &bench.AddScripted();
-  }
-  ScriptedReplica& operator[](size_t i) { return *replicas[i]; }
-  size_t Members() { return bench.Complete().members.count; }
-  Bench bench;
-  std::array<ScriptedReplica*, kCount> replicas;
+struct Several : SomeReplicas {
+  explicit Several(uint64_t late_ms = 20'000) : SomeReplicas(kCount, late_ms) {}
 };
 using Two = Several<2>;
 using Three = Several<3>;

@@ -1,9 +1,7 @@
 #pragma once
 
-#include <dirent.h>
-
-#include <cstdio>
 #include <functional>
+#include <initializer_list>
 #include <memory>
 #include <string>
 
@@ -26,82 +24,27 @@ struct With : T {
   }
 };
 
-inline int OpenDescriptors() {
-  DIR* const directory = opendir("/proc/self/fd");
-  int count = 0;
-  while (readdir(directory) != nullptr) ++count;
-  closedir(directory);
-  return count;
-}
+int OpenDescriptors();
 
 // Runs `body` on a reactor of each back end in turn and sees that no descriptor leaks. Says so
 // where io_uring is not to be had.
-inline void OnEachBackend(const std::function<void(Reactor&)>& body) {
-  const std::string directory = test::TemporaryDirectory();
-  for (const Backend backend : {Backend::kEpoll, Backend::kUring}) {
-    const int before = OpenDescriptors();
-    auto made = MakeReactor({.backend = backend, .probe_directory = directory});
-    if (!made.ok()) {
-      if (backend == Backend::kEpoll) test::Fail(__FILE__, __LINE__, made.status().message());
-      std::printf("    left out: %s\n", made.status().message().c_str());
-      continue;
-    }
-    auto reactor = made.Take();
-    body(*reactor);
-    reactor.reset();
-    if (OpenDescriptors() != before) {
-      test::Fail(__FILE__, __LINE__,
-                 std::string("descriptors leaked with ") + BackendName(backend));
-    }
-  }
-}
+void OnEachBackend(const std::function<void(Reactor&)>& body);
 
 // Runs the loop until nothing that was started is in flight.
-inline void RunAll(Reactor& reactor) {
-  reactor.Stop();
-  reactor.Loop();
-}
+void RunAll(Reactor& reactor);
 
-inline void CloseAll(Reactor& reactor, std::initializer_list<Socket> sockets) {
-  With<CloseOperation> operations[8];
-  size_t count = 0;
-  for (const Socket& socket : sockets) {
-    operations[count].socket = socket;
-    reactor.Close(&operations[count++]);
-  }
-  RunAll(reactor);
-}
+void CloseAll(Reactor& reactor, std::initializer_list<Socket> sockets);
 
-inline Address ParseAddress(const std::string& text) { return Address::Parse(text).Take(); }
+Address ParseAddress(const std::string& text);
 
 // Two ends of a connection that went through Listen, Accept and Connect.
 struct Pair {
   Socket client;
   Socket server;
 };
-inline Pair MakePair(Reactor& reactor, bool unix_path) {
-  const std::string path = test::TemporaryDirectory() + "/socket";
-  Address bound;
-  auto listener =
-      reactor.Listen(ParseAddress(unix_path ? "unix:" + path : "tcp:127.0.0.1:0"), &bound);
-  CHECK(listener.ok());
-  With<AcceptOperation> accept;
-  accept.listener = listener.value();
-  With<ConnectOperation> connect;
-  connect.address = bound;
-  reactor.Accept(&accept);
-  reactor.Connect(&connect);
-  RunAll(reactor);
-  CHECK(accept.result == 0 && connect.result == 0);
-  CloseAll(reactor, {listener.value()});
-  return {connect.socket, accept.accepted};
-}
+Pair MakePair(Reactor& reactor, bool unix_path);
 
 // `body` on each back end, over TCP and over a Unix socket.
-inline void OnEachPair(const std::function<void(Reactor&, Pair)>& body) {
-  OnEachBackend([&](Reactor& reactor) {
-    for (const bool unix_path : {false, true}) body(reactor, MakePair(reactor, unix_path));
-  });
-}
+void OnEachPair(const std::function<void(Reactor&, Pair)>& body);
 
 }  // namespace ankole::io

@@ -1,6 +1,11 @@
 #include "iscsi/portal.h"
 
+#include <netinet/in.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
 #include <atomic>
+#include <future>
 
 #include "iscsi/server_testing.h"
 

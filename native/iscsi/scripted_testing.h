@@ -1,5 +1,7 @@
 #pragma once
 
+#include <array>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -18,49 +20,16 @@ class ListLog final : public LogSink {
 };
 
 struct ScriptedBench {
-  ScriptedBench()
-      : pool(BufferPool::Create("iscsi-time", 400, 10, 10).Take()),
-        device(reactor, *pool, "volume", kMiB),
-        unit(reactor, device, log, {kTarget, "serial"}),
-        server(reactor, device, unit, log, {kTarget, {}}) {
-    unit.Start([](const Status& status) { CHECK(status.ok()); });
-    reactor.Turn();
-    io::Address bound;
-    CHECK(server.Listen({}, &bound).ok());
-    reactor.Knock();
-  }
-  ~ScriptedBench() {
-    bool stopped = false;
-    server.Shutdown([&] { stopped = true; });
-    server.Abort();
-    reactor.Turn();
-    CHECK(stopped);
-  }
+  ScriptedBench();
+  ~ScriptedBench();
+  void GivePdu(BasicHeader header, const std::string& data);
   template <typename Header>
-  void Give(Header header, const std::string& data = "") {
-    header.data_bytes = static_cast<uint32_t>(data.size());
-    const auto raw = As<std::array<uint8_t, kHeaderBytes>>(header);
-    reactor.Give(raw.data(), raw.size());
-    std::string padded = data;
-    padded.resize(data.size() + PadBytes(header.data_bytes));
-    if (!padded.empty()) {
-      reactor.Give(reinterpret_cast<const uint8_t*>(padded.data()), padded.size());
-    }
+  void Give(const Header& header, const std::string& data = "") {
+    GivePdu(As<BasicHeader>(header), data);
   }
-  void LogIn() {
-    LoginRequest request;
-    request.opcode = static_cast<uint8_t>(Opcode::kLoginRequest) | kFlagImmediate;
-    request.flags = 0x87;
-    Give(request, Texts({"InitiatorName=" + kInitiator, "TargetName=" + kTarget}));
-    CHECK(reactor.Take());
-    CHECK(server.sessions() == 1);
-  }
+  void LogIn();
   // What the target has sent, or nothing.
-  std::string Taken() {
-    std::string bytes;
-    reactor.Take(&bytes);
-    return bytes;
-  }
+  std::string Taken();
 
   nbd::ScriptedReactor reactor;
   std::unique_ptr<BufferPool> pool;

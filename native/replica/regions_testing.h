@@ -1,7 +1,11 @@
 #pragma once
 
-#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <functional>
+#include <initializer_list>
 #include <set>
+#include <string>
 #include <vector>
 
 #include "io/reactor_testing.h"
@@ -17,13 +21,7 @@ inline constexpr wire::ReplicaId kMe = 0xa1;  // TestIdentity's
 
 using enum OperationKind;
 
-inline wire::Record ARecord(uint64_t generation, std::initializer_list<wire::ReplicaId> members) {
-  wire::Record record;
-  record.epoch = {1, 1};
-  record.generation = generation;
-  for (const wire::ReplicaId id : members) record.members.Add(id);
-  return record;
-}
+wire::Record ARecord(uint64_t generation, std::initializer_list<wire::ReplicaId> members);
 
 inline uint64_t At(uint32_t region) { return region * kRegionBytes; }
 
@@ -31,94 +29,32 @@ class Maps : public Driver {
  public:
   using Driver::Driver;
 
-  ErrorCode Write(uint32_t region, char fill = 'w') {
-    std::fill(data_.begin(), data_.end(), fill);
-    return Do(kWrite, At(region) + 8192, 4096, data_.data());
-  }
-  bool Has(uint32_t region, char fill = 'w') {
-    std::string got(4096, '?');
-    EXPECT_EQ(Do(kRead, At(region) + 8192, 4096, got.data()), ErrorCode::kOk);
-    return got == std::string(4096, fill);
-  }
+  ErrorCode Write(uint32_t region, char fill = 'w');
+  bool Has(uint32_t region, char fill = 'w');
   ErrorCode Clean(uint32_t region, const wire::Record& record,
-                  std::initializer_list<wire::ReplicaId> ids = {}, uint32_t count = 1) {
-    // Again, as an engine does: each time checksums of one region more are computed.
-    ErrorCode outcome = ErrorCode::kBusy;
-    for (uint32_t i = 0; i < count && outcome == ErrorCode::kBusy; ++i) {
-      ReplicaOperation& operation = Add(kClean, At(region), count * kRegionBytes);
-      operation.clean.epoch = record.epoch;
-      operation.clean.generation = record.generation;
-      for (const wire::ReplicaId id : ids) operation.clean.ids.Add(id);
-      outcome = Run();
-    }
-    return outcome;
-  }
+                  std::initializer_list<wire::ReplicaId> ids = {}, uint32_t count = 1);
   ErrorCode Propose(const wire::Record& current, const wire::Record& complete,
-                    bool resynced = false, bool still_lost = false) {
-    ReplicaOperation& operation = Add(kRecord);
-    operation.record = {current, complete};
-    operation.welcomed = current.epoch;
-    operation.resynced = resynced;
-    operation.still_lost = still_lost;
-    return Run();
-  }
+                    bool resynced = false, bool still_lost = false);
   ErrorCode Mark(const std::vector<wire::RegionRun>& runs, OperationKind kind = kMark,
-                 const wire::MissingRequest& missing = {}) {
-    std::byte bytes[kControlPayloadBytesMax];
-    const size_t size = wire::EncodeRegionRuns(runs, bytes);
-    ReplicaOperation& operation = Add(kind);
-    operation.runs = wire::RegionRuns::Decode({bytes, size}).Take();
-    operation.missing = missing;
-    return Run();
-  }
+                 const wire::MissingRequest& missing = {});
   ErrorCode SetMissing(wire::ReplicaId id, const wire::Record& record,
-                       const std::vector<wire::RegionRun>& runs) {
-    return Mark(runs, kMissing, {id, wire::MissingRequest::What::kSet, record});
-  }
-  ErrorCode FreeMissing(wire::ReplicaId id) {
-    return Mark({}, kMissing, {id, wire::MissingRequest::What::kFree, {}});
-  }
+                       const std::vector<wire::RegionRun>& runs);
+  ErrorCode FreeMissing(wire::ReplicaId id);
 
-  std::set<uint32_t> Dirty() { return Collect(kDirtyBit); }
+  std::set<uint32_t> Dirty();
   // Of a replica that is away; it has a map.
-  std::set<uint32_t> Missing(wire::ReplicaId id) {
-    const int slot = replica().regions().FindSlot(id);
-    EXPECT(slot >= 0);
-    return slot < 0 ? std::set<uint32_t>{} : Collect(MissingBit(slot));
-  }
-  bool HasMap(wire::ReplicaId id) { return replica().regions().FindSlot(id) >= 0; }
-  wire::Record NameOf(wire::ReplicaId id) {
-    const int slot = replica().regions().FindSlot(id);
-    return slot < 0 ? wire::Record{} : replica().regions().slots()[slot].record;
-  }
+  std::set<uint32_t> Missing(wire::ReplicaId id);
+  bool HasMap(wire::ReplicaId id);
+  wire::Record NameOf(wire::ReplicaId id);
 
  private:
   static constexpr size_t kData = 4096;
-  std::set<uint32_t> Collect(uint8_t bit) {
-    std::vector<wire::RegionRun> runs(kRegions);
-    runs.resize(replica().regions().Collect(bit, 0, runs.data(), runs.size()));
-    std::set<uint32_t> regions;
-    for (const wire::RegionRun& run : runs) {
-      for (uint32_t i = 0; i < run.count; ++i) regions.insert(run.first + i);
-    }
-    EXPECT_EQ(regions.size(), replica().regions().Count(bit));
-    return regions;
-  }
+  std::set<uint32_t> Collect(uint8_t bit);
   std::string data_ = std::string(kData, '\0');
 };
 
-inline void OnFreshReplica(
-    const std::function<void(CutFiles&, io::Reactor&, const std::string&)>& body) {
-  io::OnEachBackend([&](io::Reactor& reactor) {
-    CutFiles files(reactor.files());
-    const std::string directory = test::TemporaryDirectory() + "/demo-00000000000000a1";
-    ASSERT_OK(Replica::Create(files, directory, TestIdentity(), kSize));
-    body(files, reactor, directory);
-  });
-}
+void OnFreshReplica(const std::function<void(CutFiles&, io::Reactor&, const std::string&)>& body);
 
-inline bool Covers(const std::set<uint32_t>& all, const std::set<uint32_t>& some) {
-  return std::includes(all.begin(), all.end(), some.begin(), some.end());
-}
+bool Covers(const std::set<uint32_t>& all, const std::set<uint32_t>& some);
 
 }  // namespace ankole::replica::testing

@@ -1,13 +1,11 @@
 #pragma once
 
-#include <algorithm>
 #include <atomic>
-#include <cstdio>
-#include <cstring>
+#include <cstddef>
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
-#include <thread>
 #include <vector>
 
 #include "base/test.h"
@@ -22,7 +20,8 @@ namespace ankole::replica {
 // there: that one and all that follow fail. Data I/O of the reactor does not pass here.
 class CutFiles final : public io::FileSystem {
  public:
-  explicit CutFiles(io::FileSystem& under) : under_(under) {}
+  explicit CutFiles(io::FileSystem& under);
+  ~CutFiles() override;
 
   std::atomic<int> cut{0};    // 0: never
   std::atomic<int> calls{0};  // that change something
@@ -40,122 +39,40 @@ class CutFiles final : public io::FileSystem {
   std::atomic<int> fail_reads{0};  // so many of the next ones
   std::atomic<bool> full{false};   // no space can be taken ahead of its use
 
-  bool reached() const { return cut > 0 && calls >= cut; }
-  void Reset(int at) {
-    cut = at;
-    calls = 0;
-  }
+  bool reached() const;
+  void Reset(int at);
 
-  Result<io::File> Open(const std::string& path, const io::OpenOptions& options) override {
-    if (options.create) {
-      RETURN_IF_ERROR(Pass());
-      if (!full_for.empty() && path.find(full_for) != std::string::npos) {
-        return Status(ErrorCode::kNoSpace, path + ": no space (injected)");
-      }
-    }
-    return under_.Open(path, options);
-  }
+  Result<io::File> Open(const std::string& path, const io::OpenOptions& options) override;
   void Close(io::File file) override { under_.Close(file); }
-  Result<size_t> ReadAt(io::File file, uint64_t offset, void* to, size_t bytes) override {
-    if (fail_reads > 0) {
-      --fail_reads;
-      return Status(ErrorCode::kIoError, "pread: injected");
-    }
-    return under_.ReadAt(file, offset, to, bytes);
-  }
-  Status WriteAt(io::File file, uint64_t offset, const void* from, size_t bytes) override {
-    const bool before = reached();
-    const Status status = Pass();
-    if (status.ok()) return under_.WriteAt(file, offset, from, bytes);
-    if (!before) (void)under_.WriteAt(file, offset, from, std::min(bytes, torn_bytes)).ok();
-    return status;
-  }
-  Status Sync(io::File file) override {
-    RETURN_IF_ERROR(Pass());
-    if (fail_whole_sync) return Status(ErrorCode::kIoError, "fsync: injected");
-    return under_.Sync(file);
-  }
-  Status SyncData(io::File file) override {
-    while (hold_sync) std::this_thread::yield();
-    RETURN_IF_ERROR(Pass());
-    if (fail_sync) return Status(ErrorCode::kIoError, "fdatasync: injected");
-    ++syncs;
-    return under_.SyncData(file);
-  }
-  Status SyncDirectory(const std::string& path) override {
-    RETURN_IF_ERROR(Pass());
-    ++directory_syncs;
-    return under_.SyncDirectory(path);
-  }
-  Status Truncate(io::File file, uint64_t size) override {
-    RETURN_IF_ERROR(Pass());
-    return under_.Truncate(file, size);
-  }
-  Status Allocate(io::File file, uint64_t offset, uint64_t length) override {
-    RETURN_IF_ERROR(Pass());
-    if (full) return Status(ErrorCode::kNoSpace, "fallocate: no space (injected)");
-    return under_.Allocate(file, offset, length);
-  }
-  Status PunchHole(io::File file, uint64_t offset, uint64_t length) override {
-    RETURN_IF_ERROR(Pass());
-    return under_.PunchHole(file, offset, length);
-  }
-  Status ZeroRange(io::File file, uint64_t offset, uint64_t length) override {
-    RETURN_IF_ERROR(Pass());
-    return under_.ZeroRange(file, offset, length);
-  }
+  Result<size_t> ReadAt(io::File file, uint64_t offset, void* to, size_t bytes) override;
+  Status WriteAt(io::File file, uint64_t offset, const void* from, size_t bytes) override;
+  Status Sync(io::File file) override;
+  Status SyncData(io::File file) override;
+  Status SyncDirectory(const std::string& path) override;
+  Status Truncate(io::File file, uint64_t size) override;
+  Status Allocate(io::File file, uint64_t offset, uint64_t length) override;
+  Status PunchHole(io::File file, uint64_t offset, uint64_t length) override;
+  Status ZeroRange(io::File file, uint64_t offset, uint64_t length) override;
   Status Extents(io::File file, uint64_t offset, uint64_t length, size_t extents_max,
-                 std::vector<io::FileExtent>* extents) override {
-    ++settled;
-    return under_.Extents(file, offset, length, extents_max, extents);
-  }
+                 std::vector<io::FileExtent>* extents) override;
   Status ExtentsWritten(io::File file, uint64_t offset, uint64_t length, size_t extents_max,
-                        std::vector<io::FileExtent>* extents) override {
-    return under_.ExtentsWritten(file, offset, length, extents_max, extents);
-  }
+                        std::vector<io::FileExtent>* extents) override;
   Status TryLock(io::File file) override { return under_.TryLock(file); }
   Result<io::FileInfo> Info(const std::string& path) override { return under_.Info(path); }
   Result<io::FileInfo> Info(io::File file) override { return under_.Info(file); }
-  Status Rename(const std::string& from, const std::string& to) override {
-    RETURN_IF_ERROR(Pass());
-    return under_.Rename(from, to);
-  }
-  Status Remove(const std::string& path) override {
-    RETURN_IF_ERROR(Pass());
-    return under_.Remove(path);
-  }
-  Status RemoveDirectory(const std::string& path) override {
-    RETURN_IF_ERROR(Pass());
-    return under_.RemoveDirectory(path);
-  }
-  Status MakeDirectory(const std::string& path) override {
-    RETURN_IF_ERROR(Pass());
-    return under_.MakeDirectory(path);
-  }
-  Result<std::vector<std::string>> List(const std::string& path) override {
-    return under_.List(path);
-  }
+  Status Rename(const std::string& from, const std::string& to) override;
+  Status Remove(const std::string& path) override;
+  Status RemoveDirectory(const std::string& path) override;
+  Status MakeDirectory(const std::string& path) override;
+  Result<std::vector<std::string>> List(const std::string& path) override;
   Result<io::SpaceInfo> Space(const std::string& path) override { return under_.Space(path); }
-  Result<std::string> BootId() override {
-    return boot_id.empty() ? under_.BootId() : Result<std::string>(boot_id);
-  }
-  Result<std::string> MountId(const std::string& path) override {
-    return mount_id.empty() ? under_.MountId(path) : Result<std::string>(mount_id);
-  }
-  Result<io::FileRange> NextData(io::File file, uint64_t offset, uint64_t end) override {
-    return under_.NextData(file, offset, end);
-  }
-  Status DropCache(io::File file) override {
-    ++dropped_caches;
-    return under_.DropCache(file);
-  }
+  Result<std::string> BootId() override;
+  Result<std::string> MountId(const std::string& path) override;
+  Result<io::FileRange> NextData(io::File file, uint64_t offset, uint64_t end) override;
+  Status DropCache(io::File file) override;
 
  private:
-  Status Pass() {
-    ++calls;
-    if (reached()) return Status(ErrorCode::kIoError, "injected at " + std::to_string(cut.load()));
-    return Status::Ok();
-  }
+  Status Pass();
 
   io::FileSystem& under_;
 };
@@ -163,33 +80,16 @@ class CutFiles final : public io::FileSystem {
 // A reactor whose file I/O fails as it is told, one at a time.
 class FaultyReactor : public io::Reactor {
  public:
-  explicit FaultyReactor(io::Reactor& under) : under_(under) {}
+  explicit FaultyReactor(io::Reactor& under);
+  ~FaultyReactor() override;
   int plain_error = 0;    // for writes that are not durable
   int durable_error = 0;  // for those that are
   int read_error = 0;
   std::function<void(const io::FileOperation&)> on_write;  // before it is issued
 
-  void Write(io::FileOperation* operation) override {
-    if (on_write) on_write(*operation);
-    const int error_number = operation->durable ? durable_error : plain_error;
-    if (error_number == 0) return under_.Write(operation);
-    Fail(operation, error_number);
-  }
-  void Read(io::FileOperation* operation) override {
-    if (read_error == 0) return under_.Read(operation);
-    Fail(operation, read_error);
-  }
-  void Fail(io::FileOperation* operation, int error_number) {
-    operation_ = operation;
-    result_ = -error_number;
-    later_.owner = this;
-    later_.done = [](io::Operation* task) {
-      auto* self = static_cast<FaultyReactor*>(task->owner);
-      self->operation_->result = self->result_;
-      self->operation_->done(self->operation_);
-    };
-    under_.Defer(&later_);
-  }
+  void Write(io::FileOperation* operation) override;
+  void Read(io::FileOperation* operation) override;
+  void Fail(io::FileOperation* operation, int error_number);
   const io::BackendChoice& backend() const override { return under_.backend(); }
   io::FileSystem& files() override { return under_.files(); }
   uint64_t NowNs() override { return under_.NowNs(); }
@@ -199,9 +99,7 @@ class FaultyReactor : public io::Reactor {
   void Cancel(io::Timer* timer) override { under_.Cancel(timer); }
   void Defer(io::Task* task) override { under_.Defer(task); }
   void Run(io::Job* job) override { under_.Run(job); }
-  Result<io::Socket> Listen(const io::Address& address, io::Address* bound) override {
-    return under_.Listen(address, bound);
-  }
+  Result<io::Socket> Listen(const io::Address& address, io::Address* bound) override;
   void Accept(io::AcceptOperation* operation) override { under_.Accept(operation); }
   void Connect(io::ConnectOperation* operation) override { under_.Connect(operation); }
   void Receive(io::ReceiveOperation* operation) override { under_.Receive(operation); }
@@ -222,89 +120,30 @@ class FaultyReactor : public io::Reactor {
   int64_t result_ = 0;
 };
 
-inline Identity TestIdentity(CacheMode cache = CacheMode::kBuffered) {
-  Identity identity;
-  identity.volume = "demo";
-  identity.id = 0xa1;
-  identity.secret.fill(7);
-  identity.cache = cache;
-  identity.created_seconds = 1'700'000'000;
-  return identity;
-}
+Identity TestIdentity(CacheMode cache = CacheMode::kBuffered);
 
 // An open replica whose operations are waited for. Ends the process where what it needs fails, as
 // no test can go on then.
 class Driver {
  public:
-  Driver(io::FileSystem& files, io::Reactor& reactor, const std::string& directory)
-      : reactor_(reactor) {
-    Result<std::unique_ptr<Replica>> opened = Replica::Open(files, reactor, directory);
-    status_ = opened.status();
-    if (opened.ok()) replica_ = opened.Take();
-  }
+  Driver(io::FileSystem& files, io::Reactor& reactor, const std::string& directory);
+  ~Driver();
   const Status& status() const { return status_; }
   Replica& replica() { return *replica_; }
 
   // Adds to what the next Run submits at once.
   ReplicaOperation& Add(OperationKind kind, uint64_t offset = 0, uint64_t length = 0,
-                        void* data = nullptr) {
-    auto& operation = *operations_.emplace_back(std::make_unique<ReplicaOperation>());
-    operation.kind = kind;
-    operation.offset_bytes = offset;
-    operation.length_bytes = length;
-    operation.data = static_cast<std::byte*>(data);
-    operation.owner = this;
-    operation.done = [](ReplicaOperation* self) {
-      auto* driver = static_cast<Driver*>(self->owner);
-      if (driver->on_done) driver->on_done(self);
-      if (--driver->waiting_ == 0) driver->reactor_.Stop();
-    };
-    return operation;
-  }
+                        void* data = nullptr);
   // Runs all that were added; the outcome of the first that failed.
-  ErrorCode Run() {
-    waiting_ = operations_.size();
-    bool returned = false;
-    const auto keep = std::move(on_done);
-    on_done = [&](ReplicaOperation* operation) {
-      EXPECT(returned);  // never from within Submit
-      if (keep) keep(operation);
-    };
-    for (size_t i = 0; i < operations_.size(); ++i) replica_->Submit(operations_[i].get());
-    returned = true;
-    reactor_.Loop();
-    on_done = nullptr;
-    ErrorCode first = ErrorCode::kOk;
-    for (const auto& operation : operations_) {
-      if (first == ErrorCode::kOk) first = operation->status;
-    }
-    operations_.clear();
-    return first;
-  }
+  ErrorCode Run();
   ErrorCode Do(OperationKind kind, uint64_t offset = 0, uint64_t length = 0, void* data = nullptr,
-               bool durable = false) {
-    Add(kind, offset, length, data).durable = durable;
-    return Run();
-  }
-  ErrorCode WriteRecord(const wire::RecordPair& record, wire::Epoch welcomed) {
-    ReplicaOperation& operation = Add(OperationKind::kRecord);
-    operation.record = record;
-    operation.welcomed = welcomed;
-    return Run();
-  }
+               bool durable = false);
+  ErrorCode WriteRecord(const wire::RecordPair& record, wire::Epoch welcomed);
   // What it holds, also where a sync failed.
-  std::string ReadAll() {
-    std::string all(replica_->size_bytes(), '?');
-    for (uint64_t at = 0; at < all.size(); at += kDataBytesMax) {
-      const uint64_t length = std::min<uint64_t>(kDataBytesMax, all.size() - at);
-      Add(OperationKind::kRead, at, length, all.data() + at).anyway = true;
-      EXPECT_EQ(Run(), ErrorCode::kOk);
-    }
-    return all;
-  }
-  Status Close(bool clean) { return Replica::Close(std::move(replica_), clean); }
+  std::string ReadAll();
+  Status Close(bool clean);
   // As if the process had been killed.
-  void Drop() { replica_.reset(); }
+  void Drop();
 
   std::function<void(ReplicaOperation*)> on_done;
 
@@ -316,8 +155,6 @@ class Driver {
   size_t waiting_ = 0;
 };
 
-inline void WriteText(io::FileSystem& files, const std::string& path, const std::string& text) {
-  EXPECT(io::ReplaceFile(files, path, text).ok());
-}
+void WriteText(io::FileSystem& files, const std::string& path, const std::string& text);
 
 }  // namespace ankole::replica

@@ -1,5 +1,6 @@
 #include <fstream>
 
+#include "base/crc32c.h"
 #include "replica/session.h"
 #include "replica/session_testing.h"
 #include "wire/regions.h"
