@@ -6,6 +6,8 @@
 #include <string_view>
 #include <type_traits>
 
+#include "base/sanitizers.h"
+
 namespace ankole {
 class Status;
 }
@@ -24,6 +26,16 @@ void Skip(const std::string& reason);
 std::string TemporaryDirectory();
 // A number that is fixed for a run and printed on failure (ANKOLE_TEST_SEED sets it).
 unsigned long Seed();
+
+// Of what is exhaustive, in the number of its cases, only every so many are done: all, but under
+// ThreadSanitizer, which is after how threads meet and not after what they find. A prime number, so
+// that what differs between odd and even cases is seen.
+inline constexpr int kStride =
+#if defined(ANKOLE_TSAN)
+    7;
+#else
+    1;
+#endif
 
 // Repeats a system call that was interrupted. A blocking one on a socket with a timeout is, also
 // where no signal is handled: when a worker that io_uring started for the thread ends after its

@@ -467,6 +467,7 @@ void ScriptedReplica::Touch(const wire::Header& header) {
 
 void ScriptedReplica::MarkDirty(uint32_t region) {
   dirty.insert(region);
+  ever_dirty.insert(region);
   for (auto& [id, map] : missing) map.regions.insert(region);
 }
 

@@ -92,6 +92,7 @@ class ScriptedReplica {
     std::set<uint32_t> regions;
   };
   std::set<uint32_t> dirty;
+  std::set<uint32_t> ever_dirty;  // also what is clean again
   std::map<wire::ReplicaId, Missing> missing;
   std::optional<std::set<uint32_t>> recent;  // none: not known
   // Rule 8, from the bottom on.

@@ -121,7 +121,7 @@ void RandomOperations(io::Reactor& reactor, CacheMode cache, uint64_t size, int 
   auto driver = std::make_unique<Driver>(reactor.files(), reactor, directory);
   ASSERT_OK(driver->status());
   uint64_t unmapped_blocks = 0;
-  for (int step = 0; step < steps; ++step) {
+  for (int step = 0; step < steps / test::kStride; ++step) {
     if (step % 40 == 39) {
       driver = nullptr;
       driver = std::make_unique<Driver>(reactor.files(), reactor, directory);
@@ -244,7 +244,7 @@ TEST(replica_layers, an_unmap_that_is_cut_short_never_shows_the_layer_below) {
     CutFiles files(reactor.files());
     bool done = false;
     int cut = 1;
-    for (; !done; ++cut) {
+    for (; !done; cut += test::kStride) {
       const std::string directory = test::TemporaryDirectory() + "/r";
       MakeChain(reactor.files(), directory);
       std::string data(kMiB, 'B');
@@ -293,7 +293,7 @@ TEST(replica_layers, what_failed_in_part_reads_the_same_when_it_is_opened_anew) 
     bool parts = false;
     for (int kind = 0; kind < 3; ++kind) {
       bool done = false;
-      for (int cut = 1; !done; ++cut) {
+      for (int cut = 1; !done; cut += test::kStride) {
         CutFiles files(reactor.files());
         const std::string directory = test::TemporaryDirectory() + "/r";
         const std::string model = MakeChain(reactor.files(), directory);
@@ -318,7 +318,7 @@ TEST(replica_layers, what_failed_in_part_reads_the_same_when_it_is_opened_anew) 
         EXPECT(driver->ReadAll() == all);
       }
     }
-    EXPECT(parts);
+    EXPECT(parts || test::kStride > 1);
   });
 }
 

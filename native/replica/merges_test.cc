@@ -190,7 +190,7 @@ TEST(replica_merges, a_merge_that_is_cut_short_goes_on) {
       bool done = false;
       // Of the two that are merged alike each cut is one's.
       int cut = gone == "two" ? 2 : 1;
-      for (; !done; cut += gone == "three" ? 1 : 2) {
+      for (; !done; cut += (gone == "three" ? 1 : 2) * test::kStride) {
         Place place(reactor);
         auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
         History history = MakeHistory(*driver);
@@ -261,7 +261,7 @@ TEST(replica_merges, a_random_history_of_deletions) {
     std::map<std::string, std::string> snapshots;
     auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
     WriteRecord(*driver);
-    for (int step = 0; step < 100; ++step) {
+    for (int step = 0; step < 100 / test::kStride; ++step) {
       for (int i = 0; i < 3; ++i) {
         const uint64_t sectors = model.size() / kSectorBytes;
         const uint64_t sector = random() % sectors;
