@@ -57,7 +57,9 @@ async function check(what, tasks) {
   await Promise.all(Array.from({ length: availableParallelism() }, lane))
   failed += bad
   const seconds = Math.round((Date.now() - started) / 1000)
-  console.log(`${what}: ${tasks.length} ${tasks.length === 1 ? 'run' : 'runs'}, ${bad === 0 ? 'clean' : `${bad} with findings`} (${seconds} s)`)
+  console.log(
+    `${what}: ${tasks.length} ${tasks.length === 1 ? 'run' : 'runs'}, ${bad === 0 ? 'clean' : `${bad} with findings`} (${seconds} s)`,
+  )
 }
 
 function missing(tool) {

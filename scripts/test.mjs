@@ -29,7 +29,7 @@ const suites = {
     what: 'the native core',
     command: [process.execPath, 'scripts/native-tests.mjs'],
     reader: readNative,
-    limitMs: 15 * minutes,
+    limitMs: 20 * minutes,
   },
   model: {
     what: 'the rules of membership, every state of them',
@@ -42,13 +42,13 @@ const suites = {
     what: 'the native core under AddressSanitizer and UndefinedBehaviorSanitizer',
     command: [process.execPath, 'scripts/native-tests.mjs', 'asan'],
     reader: readNative,
-    limitMs: 15 * minutes,
+    limitMs: 20 * minutes,
   },
   tsan: {
     what: 'the native core under ThreadSanitizer',
     command: [process.execPath, 'scripts/native-tests.mjs', 'tsan'],
     reader: readNative,
-    limitMs: 15 * minutes,
+    limitMs: 20 * minutes,
   },
   sim: {
     what: 'the data path in 200 simulated worlds',
@@ -67,7 +67,7 @@ const suites = {
     what: 'TypeScript, and the real processes',
     command: [tap, 'run', '--disable-coverage'],
     reader: readTap,
-    limitMs: 10 * minutes,
+    limitMs: 15 * minutes,
   },
   conformance: {
     what: "other people's clients against the whole",

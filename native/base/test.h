@@ -27,14 +27,15 @@ std::string TemporaryDirectory();
 // A number that is fixed for a run and printed on failure (ANKOLE_TEST_SEED sets it).
 unsigned long Seed();
 
-// Of what is exhaustive, in the number of its cases, only every so many are done: all, but under
-// ThreadSanitizer, which is after how threads meet and not after what they find. A prime number, so
-// that what differs between odd and even cases is seen.
-inline constexpr int kStride =
+// ThreadSanitizer is after how threads meet and not after what they find, and takes thirty times as
+// long: of the points at which something is cut each kStride-th is done (a prime number, so that
+// odd and even ones are), of the steps of random histories one part of kShare. Else all.
 #if defined(ANKOLE_TSAN)
-    7;
+inline constexpr int kStride = 31;
+inline constexpr int kShare = 7;
 #else
-    1;
+inline constexpr int kStride = 1;
+inline constexpr int kShare = 1;
 #endif
 
 // Repeats a system call that was interrupted. A blocking one on a socket with a timeout is, also

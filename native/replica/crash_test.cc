@@ -26,7 +26,7 @@ TEST(replica_crash, create_makes_all_or_nothing) {
       files.torn_bytes = torn_bytes;
       bool done = false;
       int cut = 1;
-      for (; !done; ++cut) {
+      for (; !done; cut += test::kStride) {
         const std::string replicas = test::TemporaryDirectory();
         const std::string directory = replicas + "/demo-a";
         files.Reset(cut);
@@ -53,7 +53,7 @@ TEST(replica_crash, destroy_leaves_a_whole_replica_or_none) {
     CutFiles files(reactor.files());
     bool done = false;
     int cut = 1;
-    for (; !done; ++cut) {
+    for (; !done; cut += test::kStride) {
       const std::string replicas = test::TemporaryDirectory();
       const std::string directory = replicas + "/demo-a";
       ASSERT_OK(Replica::Create(files, directory, TestIdentity(), kSize));
@@ -83,7 +83,7 @@ TEST(replica_crash, a_close_that_is_cut_is_unclean_or_complete) {
       files.torn_bytes = torn_bytes;
       bool done = false;
       int cut = 1;
-      for (; !done; ++cut) {
+      for (; !done; cut += test::kStride) {
         const std::string directory = test::TemporaryDirectory() + "/r";
         ASSERT_OK(Replica::Create(files, directory, TestIdentity(), kSize));
         std::string data(4096, 'a');
@@ -113,7 +113,7 @@ TEST(replica_crash, no_write_gets_in_before_the_dirty_mark) {
       files.torn_bytes = torn_bytes;
       bool done = false;
       int cut = 1;
-      for (; !done; ++cut) {
+      for (; !done; cut += test::kStride) {
         const std::string directory = test::TemporaryDirectory() + "/r";
         ASSERT_OK(Replica::Create(files, directory, TestIdentity(), kSize));
         std::string data(4096, 'a');
@@ -142,7 +142,7 @@ TEST(replica_crash, a_record_that_is_cut_is_the_old_or_the_new) {
       ASSERT_OK(Replica::Create(files, directory, TestIdentity(), kSize));
       uint64_t generation = 0;
       bool done = false;
-      for (int cut = 1; !done; ++cut) {
+      for (int cut = 1; !done; cut += test::kStride) {
         // The mark of a failed sync is not what is looked at here.
         (void)files.Remove(directory + "/failed").ok();
         Driver driver(files, reactor, directory);

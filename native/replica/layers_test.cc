@@ -121,7 +121,7 @@ void RandomOperations(io::Reactor& reactor, CacheMode cache, uint64_t size, int 
   auto driver = std::make_unique<Driver>(reactor.files(), reactor, directory);
   ASSERT_OK(driver->status());
   uint64_t unmapped_blocks = 0;
-  for (int step = 0; step < steps / test::kStride; ++step) {
+  for (int step = 0; step < steps / test::kShare; ++step) {
     if (step % 40 == 39) {
       driver = nullptr;
       driver = std::make_unique<Driver>(reactor.files(), reactor, directory);

@@ -261,7 +261,7 @@ TEST(replica_merges, a_random_history_of_deletions) {
     std::map<std::string, std::string> snapshots;
     auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
     WriteRecord(*driver);
-    for (int step = 0; step < 100 / test::kStride; ++step) {
+    for (int step = 0; step < 100 / test::kShare; ++step) {
       for (int i = 0; i < 3; ++i) {
         const uint64_t sectors = model.size() / kSectorBytes;
         const uint64_t sector = random() % sectors;

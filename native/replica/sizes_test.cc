@@ -583,7 +583,7 @@ TEST(replica_sizes, a_random_history_agrees_with_plain_arrays) {
         ASSERT_OK(driver->status());
       };
       int expansions = 0;
-      for (int step = 0; step < 90 / test::kStride; ++step) {
+      for (int step = 0; step < 90 / test::kShare; ++step) {
         for (int i = 0; i < 4; ++i) {
           const uint64_t sectors = model.head.size() / kSectorBytes;
           // Around the end, or anywhere.

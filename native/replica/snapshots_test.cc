@@ -541,7 +541,7 @@ void RandomHistory(io::Reactor& reactor, CacheMode cache, uint64_t size, int ste
   std::map<std::string, std::string> snapshots;
   auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
   WriteRecord(*driver);
-  for (int step = 0; step < steps / test::kStride; ++step) {
+  for (int step = 0; step < steps / test::kShare; ++step) {
     for (int i = 0; i < 6; ++i) {
       const uint64_t sectors_max = model.size() / kSectorBytes;
       const uint64_t sector = random() % sectors_max;

@@ -115,7 +115,7 @@ TEST(wire_connection, FramesDoNotDependOnHowTheStreamIsCut) {
       AppendWrite(i, Data(sizes[i], i), &stream);
     }
   }
-  for (int round = 0; round < 40 / test::kStride; ++round) {
+  for (int round = 0; round < 40 / test::kShare; ++round) {
     ScriptedReactor reactor;
     Keeper keeper;
     keeper.refuses = [&] { return round % 2 == 1 && random() % 3 == 0; };

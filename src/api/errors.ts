@@ -191,6 +191,34 @@ export const controlErrors = {
     grpc: 'UNAVAILABLE',
     action: 'Read what the message lacks, bring it back, and ask again; nothing was undone.',
   },
+  'volume-importing': {
+    http: 409,
+    grpc: 'FAILED_PRECONDITION',
+    action:
+      'Wait until its import has ended. If that was killed, delete the volume (`ankole volume delete NAME`), and import again.',
+  },
+  'volume-changed': {
+    http: 409,
+    grpc: 'ABORTED',
+    action:
+      'Export again while nobody writes: detach the volume, or freeze the file system on it; or take what comes with --live.',
+  },
+  'invalid-image': {
+    http: 422,
+    grpc: 'INVALID_ARGUMENT',
+    action: 'Give another image, or convert this one as the message says; nothing was changed.',
+  },
+  'file-error': {
+    http: 500,
+    grpc: 'FAILED_PRECONDITION',
+    action: 'Remove the cause that the message names, and ask again; nothing was changed.',
+  },
+  'missing-program': {
+    http: 501,
+    grpc: 'UNIMPLEMENTED',
+    action:
+      'Install the program that the message names where you give the command, and ask again; nothing was changed.',
+  },
   'snapshot-failed': {
     http: 503,
     grpc: 'UNAVAILABLE',

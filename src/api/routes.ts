@@ -3,12 +3,14 @@ import { checkChap, checkName, parseSize, type Manager } from '../manager/index.
 import type { Volume } from '../store/index.js'
 import { AnkoleError } from './errors.js'
 import {
+  ActivityView,
   AttachmentView,
   AttachVolume,
   CreateVolume,
   DeleteVolume,
   DeletionView,
   DetachVolume,
+  EndImport,
   ErrorView,
   ExpandVolume,
   NodeList,
@@ -74,6 +76,7 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
         checksums: body.checksums ?? true,
         physicalBlockBytes: body.physicalBlockBytes,
         ...(body.chap === undefined ? {} : { chap: checkChap(body.chap) }),
+        transfer: body.transfer,
       })
       const volume = await made(manager, metadata.name, milliseconds(body.timeoutSeconds))
       return reply.code(201).send(view(volume))
@@ -120,7 +123,7 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
     },
     async ({ params: { name }, query }) => {
       const manager = current()
-      const { metadata } = await manager.delete(name, query.force ?? false)
+      const { metadata } = await manager.delete(name, query.force ?? false, query.transfer)
       await gone(manager, metadata.uid, name, milliseconds(query.timeoutSeconds))
       return { name, deleted: true } as const
     },
@@ -139,7 +142,7 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
     },
     async ({ params: { name }, body }) => {
       const manager = current()
-      await manager.attach(name, body.node)
+      await manager.attach(name, body.node, body.transfer)
       return attachmentView(await attached(manager, name, milliseconds(body.timeoutSeconds)), faces)
     },
   )
@@ -186,6 +189,33 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
     },
   )
 
+  server.post(
+    '/v1/volumes/:name/end-import',
+    {
+      schema: {
+        summary: 'The volume that was made for an import is whole, and detached: everybody may attach it',
+        tags: ['volumes'],
+        params: VolumeName,
+        body: EndImport,
+        response: { 200: VolumeView, ...errors },
+      },
+    },
+    async ({ params: { name }, body }) => view(await current().endImport(name, body.transfer)),
+  )
+
+  server.get(
+    '/v1/volumes/:name/activity',
+    {
+      schema: {
+        summary: 'Who uses an attached volume, and whether its content changed since another look',
+        tags: ['volumes'],
+        params: VolumeName,
+        response: { 200: ActivityView, ...errors },
+      },
+    },
+    async ({ params: { name } }) => ({ volume: name, ...(await current().activity(name)) }),
+  )
+
   const scrubSchema = { tags: ['volumes'], params: VolumeName, response: { 200: ScrubView, ...errors } }
   server.post(
     '/v1/volumes/:name/scrub',
@@ -226,7 +256,8 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
     },
     async ({ params: { name }, body }) => {
       const manager = current()
-      await manager.detach(name)
+      const seen = await manager.detach(name, body.transfer)
+      if (seen.spec.nodeID !== null) return view(seen) // It is attached for somebody else, too.
       const timeoutMs = milliseconds(body.timeoutSeconds)
       return view(
         await waiting(manager, name, 'detached', timeoutMs, ({ membership, status }) => {

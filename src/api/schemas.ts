@@ -2,7 +2,15 @@
 // is not named here does not leave the process, the volumes' secrets above all.
 import { Type, type Static } from 'typebox'
 import { nullable, Strict, TimeoutSeconds } from './schema-parts.js'
-import { cacheModes, physicalBlockSizes, replicaStates, robustnesses, Salvage, volumeStates } from '../store/index.js'
+import {
+  cacheModes,
+  physicalBlockSizes,
+  replicaStates,
+  robustnesses,
+  Salvage,
+  transferKinds,
+  volumeStates,
+} from '../store/index.js'
 
 export const ErrorView = Type.Object({
   error: Type.Object({
@@ -74,6 +82,14 @@ export const VolumeView = Type.Object({
   robustness: Type.Enum(robustnesses),
   message: Type.String({ description: 'Why it is in this state, where there is more to say' }),
   waitsFor: Type.String({ description: 'What I/O waits for, one of docs/reference/faults.md; empty: it does not' }),
+  transfer: nullable(
+    Type.Object({
+      kind: Type.Enum(transferKinds, {
+        description: 'import: it is not whole, and nobody else may attach it; export: it is attached for that alone',
+      }),
+      begunAt: Type.String({ description: 'ISO 8601' }),
+    }),
+  ),
   salvages: Type.Array(Salvage, { description: 'Starts against the rules that its owner asked for, the latest last' }),
   warnings: Type.Array(Type.String(), { description: 'What the owner should know of how it is set up' }),
   node: nullable(Type.String({ description: 'Where it is attached, or to be attached' })),
@@ -95,6 +111,20 @@ export const AttachmentView = Type.Object({
   nbd: Type.Object({ uri: Type.String() }),
 })
 export type AttachmentView = Static<typeof AttachmentView>
+
+export const ActivityView = Type.Object({
+  volume: Type.String(),
+  nbdConnections: Type.Integer(),
+  iscsiSessions: Type.Integer(),
+  changes: Type.Integer({
+    description: 'Requests that changed its content, since its engine started: where it did not grow, nobody did',
+  }),
+  epoch: Type.Object(
+    { attachment: Type.Integer(), run: Type.Integer() },
+    { description: 'Of its engine: another one counts anew' },
+  ),
+})
+export type ActivityView = Static<typeof ActivityView>
 
 export const DeletionView = Type.Object({ name: Type.String(), deleted: Type.Literal(true) })
 export type DeletionView = Static<typeof DeletionView>
@@ -185,6 +215,8 @@ export const UpdateVolume = Strict({
 })
 export type UpdateVolume = Static<typeof UpdateVolume>
 
+const TransferId = (description: string) => Type.Optional(Type.String({ pattern: '^[0-9a-f]{16}$', description }))
+
 export const CreateVolume = Strict({
   name: Type.String({ description: '1 to 63 lower-case letters, digits and hyphens' }),
   size: Type.Union([Type.String(), Type.Integer()], {
@@ -212,12 +244,18 @@ export const CreateVolume = Strict({
       { description: 'Who may log in by iSCSI; whoever reaches the portal if not given. No answer shows it' },
     ),
   ),
+  transfer: TransferId(
+    'It is made for an import, to which the client gives this id: nobody without it may attach the volume before that has ended',
+  ),
   timeoutSeconds: TimeoutSeconds,
 })
 export type CreateVolume = Static<typeof CreateVolume>
 
 export const AttachVolume = Strict({
   node: Type.Optional(Type.String({ description: 'Not needed where there is one node' })),
+  transfer: TransferId(
+    'Of the import that it was made for, or of an export: where it was detached it is attached for that alone',
+  ),
   timeoutSeconds: TimeoutSeconds,
 })
 export type AttachVolume = Static<typeof AttachVolume>
@@ -243,10 +281,17 @@ export const SalvageView = Type.Object({
 })
 export type SalvageView = Static<typeof SalvageView>
 
-export const DetachVolume = Strict({ timeoutSeconds: TimeoutSeconds })
+export const DetachVolume = Strict({
+  transfer: TransferId('Only if it is attached for that import or export; else nothing is done'),
+  timeoutSeconds: TimeoutSeconds,
+})
 export type DetachVolume = Static<typeof DetachVolume>
 
+export const EndImport = Strict({ transfer: Type.String({ pattern: '^[0-9a-f]{16}$' }) })
+export type EndImport = Static<typeof EndImport>
+
 export const DeleteVolume = Strict({
+  transfer: TransferId('Only if it was made for that import, and it has not ended'),
   force: Type.Optional(Type.Boolean({ description: 'Also while clients are connected' })),
   timeoutSeconds: TimeoutSeconds,
 })

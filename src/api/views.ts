@@ -10,6 +10,7 @@ import {
   scrubDueMs,
   scrubSettings,
   shownBytes,
+  transferMessage,
 } from '../manager/index.js'
 import type { Node, ScrubFindings, Volume } from '../store/index.js'
 import type { AttachmentView, IscsiView, NodeView, ProcessView, ScrubView, VolumeView } from './schemas.js'
@@ -63,7 +64,7 @@ function scrubOf(volume: Volume): VolumeView['scrub'] {
 }
 
 export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeView {
-  const { metadata, spec, membership, status, chap } = volume
+  const { metadata, spec, membership, status, chap, transfer } = volume
   const isAttached = status.state === 'attached'
   return {
     name: metadata.name,
@@ -78,15 +79,17 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
     createdAt: metadata.creationTimestamp,
     state: status.state,
     robustness: status.robustness,
-    message: status.message,
+    message: status.message === '' ? transferMessage(volume) : status.message,
     waitsFor: status.waitsFor ?? '',
+    transfer: transfer === undefined ? null : { kind: transfer.kind, begunAt: transfer.begunAt },
     salvages: volume.salvages ?? [],
     warnings: warningsOf(volume),
     node: membership.node ?? spec.nodeID,
     attachment: membership.attachment,
     generation: membership.record.generation,
     chap: chap === undefined ? 'none' : chap.mutualUser === undefined ? 'one-way' : 'mutual',
-    iscsi: isAttached ? iscsiView(volume, portal) : null,
+    // Initiators do not find what is attached for an import or export alone.
+    iscsi: isAttached && transfer === undefined ? iscsiView(volume, portal) : null,
     nbd: isAttached ? { uri: nbdUri(volume, nbdHost) } : null,
     replicas: volume.replicas.map(({ id, node, disk }) => {
       const seen = status.replicas.find((replica) => replica.id === id)

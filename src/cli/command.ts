@@ -15,8 +15,10 @@ export function aCommand(name: string, description: string): Command {
   return new Command(name).description(description).option('--json', 'print JSON')
 }
 
-export function timeoutOption(): Option {
-  return new Option('--timeout <time>', 'how long to wait until it is done')
-    .argParser(parseTimeoutSeconds)
-    .default(30, '30s')
+export function volumePath(name: string): string {
+  return `/v1/volumes/${encodeURIComponent(name)}`
+}
+
+export function timeoutOption(what = 'how long to wait until it is done'): Option {
+  return new Option('--timeout <time>', what).argParser(parseTimeoutSeconds).default(30, '30s')
 }

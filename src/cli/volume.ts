@@ -1,33 +1,22 @@
 import { setTimeout } from 'node:timers/promises'
-import { Command, Option } from 'commander'
+import { Command } from 'commander'
 import type { AttachmentView, DeletionView, SalvageView, ScrubView, VolumeList, VolumeView } from '../api/index.js'
 import { iscsiUri } from '../manager/addresses.js'
-import { formatBytes, parseSize, physicalBlockBytesDefault, replicasMax } from '../manager/volume-spec.js'
-import type { CacheMode, PhysicalBlockBytes } from '../store/index.js'
-import { readChap, type ChapOptions } from './chap.js'
+import { formatBytes, parseSize } from '../manager/volume-spec.js'
 import { Client } from './client.js'
-import { aCommand, timeoutOption, type Shared, type Waiting } from './command.js'
+import { aCommand, timeoutOption, volumePath, type Shared, type Waiting } from './command.js'
+import { addCreationOptions, creationBody, printHowToAttach, printMade, type CreationOptions } from './creation.js'
 import { print, printJson, table } from './output.js'
-import {
-  parseBandwidth,
-  parseBandwidthOrDefault,
-  parseCount,
-  parsePhysicalBlock,
-  parseReplicaIds,
-  parseScrubPeriod,
-} from './values.js'
+import { parseBandwidth, parseBandwidthOrDefault, parseReplicaIds, parseScrubPeriod } from './values.js'
+import { exportCommand, importCommand } from './volume-image.js'
 
-interface CreateOptions extends Waiting, ChapOptions {
+interface CreateOptions extends CreationOptions {
   size: string
-  replicas: number
-  cache: CacheMode
-  checksums: boolean
-  physicalBlockSize: PhysicalBlockBytes
 }
 
 export function volumeCommand(): Command {
   const volume = new Command('volume').description(
-    'Create, list, change, expand, attach, detach, scrub, salvage and delete volumes',
+    'Create, list, change, expand, attach, detach, import, export, scrub, salvage and delete volumes',
   )
   volume.addCommand(createCommand())
   volume.addCommand(listCommand())
@@ -36,6 +25,8 @@ export function volumeCommand(): Command {
   volume.addCommand(expandCommand())
   volume.addCommand(attachCommand())
   volume.addCommand(detachCommand())
+  volume.addCommand(importCommand())
+  volume.addCommand(exportCommand())
   volume.addCommand(salvageCommand())
   volume.addCommand(scrubCommand())
   volume.addCommand(deleteCommand())
@@ -43,33 +34,10 @@ export function volumeCommand(): Command {
 }
 
 function createCommand(): Command {
-  return aCommand('create', 'Create a volume and its replicas')
+  const command = aCommand('create', 'Create a volume and its replicas')
     .argument('<name>', '1 to 63 lower-case letters, digits and hyphens')
     .requiredOption('--size <size>', 'such as 512MiB, 10GiB or 10G')
-    .addOption(
-      new Option('--replicas <n>', 'whole copies, each on a disk of its own')
-        .argParser(parseCount(replicasMax))
-        .default(3),
-    )
-    .addOption(
-      new Option('--cache <mode>', 'how replicas are written: through the page cache, or O_DIRECT')
-        .choices(['buffered', 'direct'] satisfies CacheMode[])
-        .default('buffered'),
-    )
-    .option('--no-checksums', 'keep no checksums on disk: less work, and what a disk damages is not noticed')
-    .addOption(
-      new Option(
-        '--physical-block-size <bytes>',
-        'what iSCSI initiators are told: 4096, or 512 where one takes no other',
-      )
-        .argParser(parsePhysicalBlock)
-        .default(physicalBlockBytesDefault),
-    )
-    .option('--chap-user <name>', 'who may log in by iSCSI; whoever reaches the portal if not given')
-    .option('--chap-secret-file <file>', 'its secret: 12 to 64 printable characters')
-    .option('--chap-mutual-user <name>', 'who the target proves to be in turn')
-    .option('--chap-mutual-secret-file <file>', 'its secret, another one')
-    .addOption(timeoutOption())
+  return addCreationOptions(command)
     .addHelpText(
       'after',
       `
@@ -79,22 +47,14 @@ Examples:
   ankole volume create data --size 10GiB --chap-user me --chap-secret-file secret`,
     )
     .action(async (name: string, _: object, command: Command) => {
-      const { url, json, size, replicas, cache, checksums, physicalBlockSize, timeout, ...options } =
-        command.optsWithGlobals<CreateOptions>()
+      const options = command.optsWithGlobals<CreateOptions>()
+      const { url, json, size } = options
       parseSize(size)
-      const chap = readChap(options)
-      const body = {
-        ...{ name, size, numberOfReplicas: replicas, cache, checksums, physicalBlockBytes: physicalBlockSize },
-        timeoutSeconds: timeout,
-        ...(chap === undefined ? {} : { chap }),
-      }
-      const volume = await new Client(url).post<VolumeView>('/v1/volumes', body)
+      const volume = await new Client(url).post<VolumeView>('/v1/volumes', { name, size, ...creationBody(options) })
       if (json) printJson(volume)
       else {
-        const places = volume.replicas.map(({ node, disk }) => `${node}/${disk}`).join(', ')
-        print(`Volume ${name} is created: ${formatBytes(volume.sizeBytes)}, with replicas on ${places}.`)
-        for (const warning of volume.warnings) print(`Note: ${warning}.`)
-        print(`Attach it with: ankole volume attach ${name}`)
+        printMade(volume, 'created')
+        printHowToAttach(volume)
       }
     })
 }
@@ -115,7 +75,7 @@ function showCommand(): Command {
     .argument('<name>')
     .action(async (name: string, _: object, command: Command) => {
       const { url, json } = command.optsWithGlobals<Shared>()
-      const volume = await new Client(url).get<VolumeView>(pathOf(name))
+      const volume = await new Client(url).get<VolumeView>(volumePath(name))
       if (json) printJson(volume)
       else print(volumeText(volume))
     })
@@ -161,7 +121,7 @@ Examples:
         ...(scrubBandwidth === undefined ? {} : { scrubBandwidth }),
       }
       if (Object.keys(body).length === 0) command.error('error: say what to change: ankole volume update --help')
-      const volume = await new Client(url).patch<VolumeView>(pathOf(name), body)
+      const volume = await new Client(url).patch<VolumeView>(volumePath(name), body)
       if (json) printJson(volume)
       else print(volumeText(volume))
     })
@@ -191,7 +151,7 @@ Examples:
       if (!json && process.stderr.isTTY) void tellExpansion(client, name, looking.signal)
       let volume: VolumeView
       try {
-        volume = await client.post<VolumeView>(`${pathOf(name)}/expand`, { size, timeoutSeconds: timeout })
+        volume = await client.post<VolumeView>(`${volumePath(name)}/expand`, { size, timeoutSeconds: timeout })
       } finally {
         looking.abort()
       }
@@ -208,7 +168,7 @@ async function tellExpansion(client: Client, name: string, signal: AbortSignal):
   try {
     for (;;) {
       await setTimeout(expandLookMs, undefined, { signal })
-      const { expandingToBytes, message } = await client.get<VolumeView>(pathOf(name))
+      const { expandingToBytes, message } = await client.get<VolumeView>(volumePath(name))
       if (signal.aborted) return
       const to = expandingToBytes === null ? '' : ` to ${formatBytes(expandingToBytes)}`
       process.stderr.write(`\r\u001b[KVolume ${name} is being expanded${to}${message === '' ? '' : `: ${message}`}`)
@@ -228,7 +188,7 @@ function attachCommand(): Command {
     .action(async (name: string, _: object, command: Command) => {
       const { url, json, node, timeout } = command.optsWithGlobals<Waiting & { node?: string }>()
       const body = { timeoutSeconds: timeout, ...(node === undefined ? {} : { node }) }
-      const attachment = await new Client(url).post<AttachmentView>(`${pathOf(name)}/attach`, body)
+      const attachment = await new Client(url).post<AttachmentView>(`${volumePath(name)}/attach`, body)
       if (json) printJson(attachment)
       else {
         const { node, iscsi, nbd } = attachment
@@ -244,7 +204,7 @@ function detachCommand(): Command {
     .addOption(timeoutOption())
     .action(async (name: string, _: object, command: Command) => {
       const { url, json, timeout } = command.optsWithGlobals<Waiting>()
-      const volume = await new Client(url).post<VolumeView>(`${pathOf(name)}/detach`, { timeoutSeconds: timeout })
+      const volume = await new Client(url).post<VolumeView>(`${volumePath(name)}/detach`, { timeoutSeconds: timeout })
       if (json) printJson(volume)
       else print(`Volume ${name} is detached.`)
     })
@@ -271,7 +231,7 @@ Examples:
     .action(async (name: string, _: object, command: Command) => {
       const { url, json, replicas, yes } = command.optsWithGlobals<Shared & { replicas?: string[]; yes?: true }>()
       const body = { confirm: yes ?? false, ...(replicas === undefined ? {} : { replicas }) }
-      const salvage = await new Client(url).post<SalvageView>(`${pathOf(name)}/salvage`, body)
+      const salvage = await new Client(url).post<SalvageView>(`${volumePath(name)}/salvage`, body)
       if (json) printJson(salvage)
       else {
         const { done, replicas, reason, mayLose } = salvage
@@ -302,7 +262,7 @@ function scrubCommand(): Command {
         Shared & { bandwidth?: number; wait: boolean; status?: true; stop?: true }
       >()
       const client = new Client(url)
-      const path = `${pathOf(name)}/scrub`
+      const path = `${volumePath(name)}/scrub`
       const start = () => client.post<ScrubView>(path, bandwidth === undefined ? {} : { bandwidth })
       const look = () => client.get<ScrubView>(path)
       const isTold = !json && process.stderr.isTTY
@@ -347,14 +307,10 @@ function deleteCommand(): Command {
     .action(async (name: string, _: object, command: Command) => {
       const { url, json, force, timeout } = command.optsWithGlobals<Waiting & { force?: true }>()
       const query = `?timeoutSeconds=${timeout}${force ? '&force=true' : ''}`
-      const deletion = await new Client(url).delete<DeletionView>(`${pathOf(name)}${query}`)
+      const deletion = await new Client(url).delete<DeletionView>(`${volumePath(name)}${query}`)
       if (json) printJson(deletion)
       else print(`Volume ${name} is deleted.`)
     })
-}
-
-function pathOf(name: string): string {
-  return `/v1/volumes/${encodeURIComponent(name)}`
 }
 
 /** All that a person may want to know of it. */

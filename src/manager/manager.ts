@@ -37,6 +37,7 @@ import {
   formatBytes,
   physicalBlockBytesDefault,
 } from './volume-spec.js'
+import { attachedBy, beginTransfer, checkMayAttach, endImport, isFor, letGo } from './transfer.js'
 import { checkSettings, withSettings, type VolumeSettings } from './volume-settings.js'
 import { assess, type Assessment } from './volume-state.js'
 
@@ -74,6 +75,18 @@ export interface VolumeRequest {
   /** 4096 if not given; it stays what it is. */
   physicalBlockBytes?: number | undefined
   chap?: Chap
+  /** Of the import that it is made for: nobody else may attach it before that has ended. */
+  transfer?: string | undefined
+}
+
+/** Who uses an attached volume, and whether it was changed meanwhile: where two looks say the same, it was not. */
+export interface Activity {
+  nbdConnections: number
+  iscsiSessions: number
+  /** Requests that changed its content, since this engine's process started. */
+  changes: number
+  /** Of the engine: another one counts anew. */
+  epoch: { attachment: number; run: number }
 }
 
 /** After something failed, and while a volume waits for its disks. */
@@ -158,13 +171,17 @@ export class Manager {
     return this.#inTurn(() => this.#create(request))
   }
 
-  /** Asks for the volume to be attached to the node; without one to where it is, or to the only node. */
-  attach(name: string, node?: string): Promise<Volume> {
+  /**
+   * Asks for the volume to be attached to the node; without one to where it is, or to the only node. With the id of a
+   * transfer for that alone, unless it is attached already.
+   */
+  attach(name: string, node?: string, transfer?: string): Promise<Volume> {
     return this.#change(name, (volume) => {
       const wanted = node ?? volume.spec.nodeID ?? this.#defaultNode()
       if (!this.#nodes.has(wanted)) throw new AnkoleError('not-found', `Node ${JSON.stringify(wanted)} does not exist.`)
       if (volume.metadata.deletionTimestamp !== undefined) throw deleting(name, 'attached')
-      if (volume.spec.nodeID === wanted) return false
+      checkMayAttach(volume, transfer)
+      if (volume.spec.nodeID === wanted) return attachedBy(volume, transfer, false)
       const held = volume.spec.nodeID ?? volume.membership.node
       if (held !== null && held !== wanted) {
         throw new AnkoleError(
@@ -172,6 +189,7 @@ export class Manager {
           `Volume ${name} cannot be attached to ${wanted}: it is attached to ${held}.`,
         )
       }
+      attachedBy(volume, transfer, volume.spec.nodeID === null)
       volume.spec.nodeID = wanted
       return true
     })
@@ -191,19 +209,54 @@ export class Manager {
     return plan
   }
 
-  detach(name: string): Promise<Volume> {
+  /** With the id of a transfer only where the volume is attached for that. */
+  detach(name: string, transfer?: string): Promise<Volume> {
     return this.#change(name, (volume) => {
-      if (volume.spec.nodeID === null) return false
+      if (transfer !== undefined && !isFor(volume, transfer)) return false
+      const wasHeld = letGo(volume)
+      if (volume.spec.nodeID === null) return wasHeld
       volume.spec.nodeID = null
       return true
     })
   }
 
-  /** Refuses while clients are connected, unless forced: what they wrote would be gone under their hands. */
-  async delete(name: string, force: boolean): Promise<Volume> {
+  /** What was imported is whole, and the volume everybody's. */
+  async endImport(name: string, transfer: string): Promise<Volume> {
+    const volume = await this.#change(name, (volume) => endImport(volume, transfer))
+    this.#options.log.info({ volume: name }, 'import has ended')
+    return volume
+  }
+
+  /** Throws volume-not-attached, and unavailable where its engine does not answer. */
+  async activity(name: string): Promise<Activity> {
+    const volume = this.volume(name)
+    const engine = this.engine(volume)
+    if (volume.status.state !== 'attached' || engine === undefined) {
+      throw new AnkoleError('volume-not-attached', `Volume ${name} is not attached: it is ${volume.status.state}.`)
+    }
+    const { attachment, run } = engine
+    const counters = await this.#options.agents.get(volume.membership.node ?? '')?.counters()
+    const counted = counters?.engines.find(({ volume }) => volume === name)
+    const now = this.engine(volume)
+    if (counted === undefined || now?.run !== run) {
+      throw new AnkoleError('unavailable', `The engine of volume ${name} does not say what it does.`)
+    }
+    const { operations, connections: nbdConnections, iscsiSessions } = counted
+    const changes = (['write', 'zero', 'unmap'] as const).reduce((sum, name) => sum + operations[name].count, 0)
+    return { nbdConnections, iscsiSessions, changes, epoch: { attachment, run } }
+  }
+
+  /**
+   * Refuses while clients are connected, unless forced: what they wrote would be gone under their hands. With the id of
+   * a transfer only where the volume was made for that: another one may have its name by now.
+   */
+  async delete(name: string, force: boolean, transfer?: string): Promise<Volume> {
     const volume = this.volume(name)
     if (!force && volume.status.state === 'attached') await this.#refuseWithClients(volume)
     return this.#change(name, (volume) => {
+      if (transfer !== undefined && !isFor(volume, transfer)) {
+        throw new AnkoleError('not-found', `Volume ${name} is not being imported by who wants it deleted.`)
+      }
       if (volume.metadata.deletionTimestamp !== undefined) return false
       volume.metadata.deletionTimestamp = new Date().toISOString()
       volume.spec.nodeID = null
@@ -258,6 +311,7 @@ export class Manager {
     ...request
   }: VolumeRequest): Promise<Volume> {
     checkName(name)
+    const transfer = request.transfer === undefined ? undefined : beginTransfer('import', request.transfer)
     checkReplicas(numberOfReplicas)
     const physicalBlockBytes = checkPhysicalBlock(request.physicalBlockBytes ?? physicalBlockBytesDefault)
     if (chap !== undefined) checkChap(chap)
@@ -279,6 +333,7 @@ export class Manager {
       nbdPort,
       iscsiPort,
       ...(chap === undefined ? {} : { chap }),
+      ...(transfer === undefined ? {} : { transfer }),
       replicas: placement.replicas.map((where) => ({ id: randomBytes(8).toString('hex'), ...where })),
       membership: {
         attachment: 0,

@@ -63,14 +63,17 @@ export function nodePlan(
   return { node: name, disks: [...disks.values()], engines, portal: portalPlan(volumes, options) }
 }
 
-/** Every volume that is not on its way out: one that is not attached is known, and told from one that does not exist. */
+/**
+ * Every volume that is not on its way out: one that is not attached is known, and told from one that does not exist. One
+ * that is attached for an import or export alone is not there for initiators.
+ */
 function portalPlan(volumes: readonly Volume[], { iscsi: { listen, host } }: PlanOptions): PortalPlan {
   const targets = volumes
     .filter(({ metadata }) => metadata.deletionTimestamp === undefined)
     .map((volume) => {
-      const { metadata, membership, iscsiPort: port } = volume
-      const served = port !== undefined && membership.node !== null && wantsEngine(volume, membership.node)
-      return { iqn: iqnOf(metadata.name), address: served ? formatHostPort({ host, port }) : '' }
+      const { metadata, membership, iscsiPort: port, transfer } = volume
+      const served = membership.node !== null && wantsEngine(volume, membership.node) && transfer === undefined
+      return { iqn: iqnOf(metadata.name), address: served && port !== undefined ? formatHostPort({ host, port }) : '' }
     })
   return { listen, advertisedHost: host, targets }
 }

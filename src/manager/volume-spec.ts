@@ -64,6 +64,11 @@ function checkSize(bytes: number, text: string): number {
   throw new AnkoleError('invalid-size', `A volume of ${text} cannot be made, it is ${problem}.`)
 }
 
+/** Of the smallest volume that so many bytes fit into. */
+export function volumeSizeFor(bytes: number): number {
+  return Math.max(sizeBytesMin, Math.ceil(bytes / blockBytes) * blockBytes)
+}
+
 /** Throws invalid-argument. */
 export function checkReplicas(count: number): number {
   if (Number.isInteger(count) && count >= 1 && count <= replicasMax) return count

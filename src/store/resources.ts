@@ -137,6 +137,19 @@ const ScrubState = Type.Object({
 })
 export type ScrubState = Static<typeof ScrubState>
 
+export const transferKinds = ['import', 'export'] as const
+
+/** An image that is copied into the volume or out of it. */
+const Transfer = Type.Object({
+  /** Its client made it up: only who knows it acts for it. */
+  id: Id,
+  /** import: what the volume holds is not whole before it has ended. export: the volume is attached for nothing else. */
+  kind: Type.Enum(transferKinds),
+  /** ISO 8601 */
+  begunAt: Type.String(),
+})
+export type Transfer = Static<typeof Transfer>
+
 export const Volume = Type.Object({
   metadata: Metadata,
   spec: Type.Object({
@@ -195,6 +208,7 @@ export const Volume = Type.Object({
       attached: Type.Boolean(),
     }),
   ),
+  transfer: Type.Optional(Transfer),
   /** Starts against the rules that its owner asked for, the latest last; at most ten are kept. */
   salvages: Type.Optional(Type.Array(Salvage)),
   status: Type.Object({

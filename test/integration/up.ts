@@ -15,6 +15,8 @@ export interface Up {
   /** Runs a command against it; fails unless it exits with 0. */
   json: (...parameters: string[]) => Promise<Status>
   run: (...parameters: string[]) => Promise<{ exitCode: number; stdout: string; stderr: string }>
+  /** Begins a command against it. */
+  start: (...parameters: string[]) => ChildProcess
   child: ChildProcess
   /** Ctrl-C: the exit code, and how long it took. */
   stop: () => Promise<{ exitCode: number | null; tookMs: number }>
@@ -43,6 +45,11 @@ export async function up(t: Test, data: string, ...options: string[]): Promise<U
         resolve({ exitCode: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
       })
     })
+  const start: Up['start'] = (...parameters) => {
+    const command = spawn(process.execPath, [main, ...parameters], { env: { ...process.env, ANKOLE_URL: url } })
+    t.teardown(() => command.kill('SIGKILL'))
+    return command
+  }
   const json: Up['json'] = async (...parameters) => {
     const { exitCode, stdout, stderr } = await run(...parameters, '--json')
     t.equal(exitCode, 0, `${parameters.join(' ')} ${stderr}`)
@@ -55,7 +62,7 @@ export async function up(t: Test, data: string, ...options: string[]): Promise<U
     return { exitCode, tookMs: performance.now() - started }
   }
   await until(`the API at ${url}\n${printed.stderr}`, async () => (await fetch(`${url}/healthz`)).status === 200)
-  return { url, child, run, json, stop, stdout: () => printed.stdout, stderr: () => printed.stderr }
+  return { url, child, run, start, json, stop, stdout: () => printed.stdout, stderr: () => printed.stderr }
 }
 
 export async function until(what: string, done: () => Promise<boolean>): Promise<void> {

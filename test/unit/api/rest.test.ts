@@ -317,6 +317,46 @@ void t.test('nodes and processes', async (t) => {
   })
 })
 
+void t.test('a volume is made for an import, and is everybody\u2019s when that has ended', async (t) => {
+  const { call } = await anApi(t)
+  const transfer = '00000000000000aa'
+  const created = await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB', transfer })
+  t.match(created.body, { transfer: { kind: 'import', begunAt: /^2/ }, message: 'its import has not ended' })
+  t.notMatch(created.text, transfer, 'only who made the id up has it')
+  t.match(await call('POST', '/v1/volumes/demo/attach'), { status: 409, body: { error: { code: 'volume-importing' } } })
+  t.match(await call('POST', '/v1/volumes/demo/attach', { transfer }), { status: 200 })
+  const volume = await call('GET', '/v1/volumes/demo')
+  t.match(volume.body, { state: 'attached', message: 'it is being imported', iscsi: null, nbd: { uri: String } })
+  const early = await call('POST', '/v1/volumes/demo/end-import', { transfer })
+  t.match(early, { status: 409, body: { error: { code: 'busy' } } })
+  const stranger = await call('POST', '/v1/volumes/demo/detach', { transfer: '00000000000000bb' })
+  t.match(stranger, { status: 200, body: { state: 'attached' } })
+  t.match(await call('POST', '/v1/volumes/demo/detach', { transfer }), { status: 200, body: { state: 'detached' } })
+  const ended = await call('POST', '/v1/volumes/demo/end-import', { transfer })
+  t.match(ended, { status: 200, body: { transfer: null, message: '' } })
+  const late = await call('DELETE', `/v1/volumes/demo?force=true&transfer=${transfer}`)
+  t.match(late, { status: 404 }, 'an import that has ended deletes nothing')
+  t.match(await call('POST', '/v1/volumes/demo/attach'), { status: 200 })
+  t.match(await call('POST', '/v1/volumes/demo/attach', { transfer: 'me' }), { status: 400 })
+})
+
+void t.test('an export attaches a volume for itself, and activity tells of writes', async (t) => {
+  const { call, agent } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  t.match(await call('GET', '/v1/volumes/demo/activity'), {
+    status: 409,
+    body: { error: { code: 'volume-not-attached' } },
+  })
+  await call('POST', '/v1/volumes/demo/attach', { transfer: '00000000000000aa' })
+  const volume = await call('GET', '/v1/volumes/demo')
+  t.match(volume.body, { transfer: { kind: 'export' }, message: 'attached for an export alone', iscsi: null })
+  agent.writes = 5
+  t.match(await call('GET', '/v1/volumes/demo/activity'), {
+    status: 200,
+    body: { volume: 'demo', changes: 5, nbdConnections: 0, iscsiSessions: 0, epoch: { attachment: 1, run: 1 } },
+  })
+})
+
 void t.test('the document describes every route', async (t) => {
   const { call } = await anApi(t)
   const { body } = await call('GET', '/v1/openapi.json')
@@ -327,8 +367,10 @@ void t.test('the document describes every route', async (t) => {
     '/v1/processes',
     '/v1/volumes',
     '/v1/volumes/{name}',
+    '/v1/volumes/{name}/activity',
     '/v1/volumes/{name}/attach',
     '/v1/volumes/{name}/detach',
+    '/v1/volumes/{name}/end-import',
     '/v1/volumes/{name}/expand',
     '/v1/volumes/{name}/salvage',
     '/v1/volumes/{name}/scrub',

@@ -19,6 +19,8 @@ export class FakeAgent implements NodeAgent {
   plan: NodePlan | undefined
   plans = 0
   connections = 0
+  /** Writes that engines have counted. */
+  writes = 0
   iscsiSessions = 0
   /** What engines do when they are asked to start. */
   engineState: EngineState = 'serving'
@@ -174,7 +176,11 @@ export class FakeAgent implements NodeAgent {
   }
 
   counters(): Promise<NodeCounters> {
-    const operations = {} as EngineCounters['operations']
+    const none = { count: 0, bytes: 0, errors: 0, latency: { sumSeconds: 0, buckets: [] } }
+    const operations: EngineCounters['operations'] = {
+      ...{ read: none, flush: none, unmap: none, zero: none, status: none },
+      write: { ...none, count: this.writes },
+    }
     const engines = [...this.#running.keys()].map((volume) => ({
       ...{ volume, ioBackend: 'epoll' as const, inFlight: 0, connections: this.connections, heldBytes: 0 },
       ...{ waitsFor: '' as const, faults: {} as EngineCounters['faults'] },

@@ -1,0 +1,372 @@
+// Volumes from images, and images of volumes. The command copies by itself, from or to the volume's NBD server: so it is
+// given where that can be reached and where the file is.
+import { randomBytes } from 'node:crypto'
+import { stat } from 'node:fs/promises'
+import { setTimeout as sleep } from 'node:timers/promises'
+import { Option, type Command } from 'commander'
+import { AnkoleError, messageOf } from '../api/errors.js'
+import type { ActivityView, AttachmentView, DeletionView, VolumeView } from '../api/index.js'
+import {
+  copyIn,
+  copyOut,
+  imageFormats,
+  needQemuImg,
+  openImage,
+  TargetFile,
+  type Image,
+  type ImageFormat,
+} from '../image/index.js'
+import { checkName, formatBytes, parseSize, volumeSizeFor } from '../manager/volume-spec.js'
+import { Client } from './client.js'
+import { aCommand, timeoutOption, volumePath, type Waiting } from './command.js'
+import { addCreationOptions, creationBody, printHowToAttach, printMade, type CreationOptions } from './creation.js'
+import { interruptible } from './interrupt.js'
+import { print } from './output.js'
+import { durationText, reportProgress, type ProgressReport } from './progress.js'
+
+interface ExportOptions extends Waiting {
+  format?: ImageFormat
+  force?: true
+  live?: true
+}
+
+interface ImportOptions extends CreationOptions {
+  format?: ImageFormat
+  size?: string
+}
+
+/** How often is looked whether it was written to, and what it waits for. */
+const lookMs = 1000
+/** An engine on a busy machine may be late with its answer. */
+const activityTries = 5
+
+export function exportCommand(): Command {
+  return aCommand('export', 'Write what a volume holds to an image; a detached one is attached for that alone')
+    .argument('<name>')
+    .argument('<file>', 'on this machine, which has to be where the volume is attached')
+    .addOption(new Option('--format <format>', 'by the ending of the file if not given').choices(imageFormats))
+    .option('--force', 'replace a file that is there, when the image is whole')
+    .option('--live', 'also of a volume that is written to meanwhile: the image is then of no one instant')
+    .addOption(timeoutOption('how long to wait until it is attached, and detached'))
+    .addHelpText(
+      'after',
+      `
+Where nobody writes to the volume meanwhile, the image is what it holds: detach it, or freeze the file system on it.
+An export that finds that somebody did fails, unless --live is given. qcow2 needs qemu-img (Debian: qemu-utils).
+With --json it prints a line of JSON each second, and one at the end.
+
+Examples:
+  ankole volume export data data.raw
+  ankole volume export data /backup/data.qcow2 --force`,
+    )
+    .action(async (name: string, file: string, _: object, command: Command) => {
+      const options = command.optsWithGlobals<ExportOptions>()
+      await interruptible(`The export of volume ${name}`, (signal) => exportVolume(name, file, options, signal))
+    })
+}
+
+export function importCommand(): Command {
+  const command = aCommand('import', 'Make a new volume of an image')
+    .argument('<file>', 'raw or qcow2, on this machine, which has to be where the volume is attached')
+    .argument('<name>', '1 to 63 lower-case letters, digits and hyphens')
+    .addOption(new Option('--format <format>', 'by the content of the file if not given').choices(imageFormats))
+    .option('--size <size>', 'more than the image has, such as 20GiB; as large as its disk if not given')
+  return addCreationOptions(command)
+    .addHelpText(
+      'after',
+      `
+Nobody can attach the volume before all of the image is in it. What fails or is interrupted leaves no volume.
+qcow2 needs qemu-img (Debian: qemu-utils). With --json it prints a line of JSON each second, and one at the end.
+
+Examples:
+  ankole volume import debian-12-genericcloud-amd64.qcow2 root --size 20GiB
+  ankole volume import disk.raw data --replicas 2`,
+    )
+    .action(async (file: string, name: string, _: object, command: Command) => {
+      const options = command.optsWithGlobals<ImportOptions>()
+      await interruptible(`The import of volume ${name}`, (signal) => importVolume(file, name, options, signal))
+    })
+}
+
+// ---------------------------------------------------------------------------------------------------- export
+
+async function exportVolume(name: string, file: string, options: ExportOptions, signal: AbortSignal): Promise<void> {
+  const { url, json, timeout, force = false, live = false } = options
+  const format = options.format ?? (file.toLowerCase().endsWith('.qcow2') ? 'qcow2' : 'raw')
+  const client = new Client(url)
+  await client.get<VolumeView>(volumePath(name)) // Before a file is made for what is not there.
+  if (format === 'qcow2') await needQemuImg(signal)
+  const progress = reportProgress(`Exporting volume ${name}`, json)
+  const target = await TargetFile.create(file, { replace: force })
+  try {
+    const exported = await whileAttached({ client, name, timeout, signal, progress }, async ({ nbd }) => {
+      const guard = new ChangeGuard(client, name, live)
+      const note = await guard.begin()
+      progress.stage(`Exporting volume ${name}`)
+      const { sizeBytes } = await guard.during(signal, (signal) =>
+        copyOut(nbd.uri, target, format, { signal, onProgress: (now) => progress.update(now) }),
+      )
+      progress.stage(`Writing ${target.path} out to its disk`)
+      await target.publish()
+      return { sizeBytes, notes: [...note, ...guard.notes] }
+    })
+    const fileBytes = (await stat(target.path)).blocks * 512
+    const seconds = progress.seconds()
+    progress.end()
+    if (json) {
+      const done = { event: 'done', volume: name, file: target.path, format, ...exported, fileBytes, seconds }
+      print(JSON.stringify(done))
+    } else {
+      const size = `${formatBytes(exported.sizeBytes)}, which take up ${formatBytes(fileBytes)}`
+      print(`Volume ${name} is exported to ${target.path}: ${size}, in ${durationText(seconds)}.`)
+      for (const note of exported.notes) print(`Note: ${note}.`)
+    }
+  } finally {
+    progress.end()
+    await target.end()
+  }
+}
+
+interface Attaching {
+  client: Client
+  name: string
+  timeout: number
+  signal: AbortSignal
+  progress: ProgressReport
+}
+
+/** A volume that was detached is so again after it, unless somebody attached it meanwhile. */
+async function whileAttached<T>(
+  { client, name, timeout: timeoutSeconds, signal, progress }: Attaching,
+  work: (attachment: AttachmentView) => Promise<T>,
+): Promise<T> {
+  const transfer = newTransfer()
+  const body = { transfer, timeoutSeconds }
+  return await withUndo(
+    async () => {
+      progress.stage(`Attaching volume ${name}`)
+      const attachment = await client.post<AttachmentView>(`${volumePath(name)}/attach`, body)
+      signal.throwIfAborted()
+      return await work(attachment)
+    },
+    `Volume ${name} may still be attached`,
+    () => client.post<VolumeView>(`${volumePath(name)}/detach`, body),
+    'always',
+  )
+}
+
+/** Tells whether the content of a volume was changed since. */
+class ChangeGuard {
+  readonly notes: string[] = []
+  readonly #client: Client
+  readonly #name: string
+  readonly #live: boolean
+  #before: ActivityView | undefined
+
+  constructor(client: Client, name: string, live: boolean) {
+    this.#client = client
+    this.#name = name
+    this.#live = live
+  }
+
+  /** Says what the user should know of it. */
+  async begin(): Promise<string[]> {
+    this.#before = await this.#look()
+    const clients = this.#before.nbdConnections + this.#before.iscsiSessions
+    if (clients === 0) return []
+    const are = clients === 1 ? '1 client was' : `${clients} clients were`
+    return [`${are} connected: what they had not written yet is not in the image`]
+  }
+
+  /** Ends `work` with volume-changed as soon as it is seen to be in vain. */
+  async during<T>(signal: AbortSignal, work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const ending = new AbortController()
+    const either = AbortSignal.any([signal, ending.signal])
+    const done = new AbortController()
+    if (!this.#live) {
+      void everyLook(done.signal, async () => {
+        const now = await this.#look()
+        if (this.#isChanged(now)) ending.abort(this.#changed())
+      })
+    }
+    try {
+      const result = await work(either)
+      if (this.#isChanged(await this.#look())) {
+        if (!this.#live) throw this.#changed()
+        this.notes.push('it was written to meanwhile: the image is of no one instant')
+      }
+      return result
+    } finally {
+      done.abort()
+    }
+  }
+
+  #isChanged({ changes, epoch }: ActivityView): boolean {
+    const before = this.#before
+    return changes !== before?.changes || JSON.stringify(epoch) !== JSON.stringify(before.epoch)
+  }
+
+  #changed(): AnkoleError {
+    return new AnkoleError(
+      'volume-changed',
+      `Volume ${this.#name} was written to while it was exported: the image would be of no one instant.`,
+    )
+  }
+
+  async #look(): Promise<ActivityView> {
+    for (let tries = 1; ; ++tries) {
+      try {
+        return await this.#client.get<ActivityView>(`${volumePath(this.#name)}/activity`)
+      } catch (error) {
+        const isLate = error instanceof AnkoleError && error.code === 'unavailable'
+        if (!isLate || tries === activityTries) throw error
+        await sleep(lookMs)
+      }
+    }
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- import
+
+async function importVolume(file: string, name: string, options: ImportOptions, signal: AbortSignal): Promise<void> {
+  const { url, json, format } = options
+  checkName(name)
+  const body = creationBody(options)
+  const client = new Client(url)
+  const progress = reportProgress(`Importing volume ${name}`, json)
+  progress.stage(`Looking at ${file}`)
+  try {
+    const image = await openImage(file, format, signal)
+    try {
+      const size = sizeFor(image, options.size)
+      const volume = await imported({ client, name, image, progress, signal, body: { ...body, size } })
+      const seconds = progress.seconds()
+      progress.end()
+      const notes = [...image.notes, ...roundingNotes(image, volume, options.size)]
+      if (json) {
+        const { path, format, virtualBytes } = image
+        print(JSON.stringify({ event: 'done', volume, file: path, format, virtualBytes, seconds, notes }))
+      } else {
+        printMade(volume, `imported from ${image.path} in ${durationText(seconds)}`)
+        for (const note of notes) print(`Note: ${note}.`)
+        printHowToAttach(volume)
+      }
+    } finally {
+      await image.file.close()
+    }
+  } finally {
+    progress.end()
+  }
+}
+
+/** Throws invalid-size. */
+function sizeFor({ path, virtualBytes }: Image, wanted: string | undefined): number {
+  const size = parseSize(wanted ?? volumeSizeFor(virtualBytes))
+  if (size >= virtualBytes) return size
+  const has = `${formatBytes(virtualBytes)} (${virtualBytes} bytes)`
+  throw new AnkoleError(
+    'invalid-size',
+    `The disk in ${path} has ${has}: a volume of ${wanted ?? size} does not hold it.`,
+  )
+}
+
+function roundingNotes({ virtualBytes }: Image, { sizeBytes }: VolumeView, wanted: string | undefined): string[] {
+  if (wanted !== undefined || sizeBytes === virtualBytes) return []
+  return [`the disk in the image has ${virtualBytes} bytes, and the volume ${sizeBytes}: the rest reads as zeros`]
+}
+
+interface Importing {
+  client: Client
+  name: string
+  image: Image
+  progress: ProgressReport
+  signal: AbortSignal
+  body: ReturnType<typeof creationBody> & { size: number }
+}
+
+async function imported({ client, name, image, progress, signal, body }: Importing): Promise<VolumeView> {
+  const path = volumePath(name)
+  const transfer = newTransfer()
+  const { timeoutSeconds } = body
+  const waiting = { transfer, timeoutSeconds }
+  return await withUndo(
+    async () => {
+      signal.throwIfAborted()
+      progress.stage(`Creating volume ${name}`)
+      await client.post<VolumeView>('/v1/volumes', { ...body, name, transfer })
+      signal.throwIfAborted()
+      const { nbd } = await client.post<AttachmentView>(`${path}/attach`, waiting)
+      const done = new AbortController()
+      void everyLook(done.signal, async () => {
+        const { waitsFor, message } = await client.get<VolumeView>(path)
+        progress.waits(waitsFor === '' ? '' : message)
+      })
+      try {
+        await copyIn(image, nbd.uri, { signal, onProgress: (now) => progress.update(now) })
+      } finally {
+        done.abort()
+      }
+      progress.stage(`Detaching volume ${name}`)
+      await client.post<VolumeView>(`${path}/detach`, waiting)
+      signal.throwIfAborted()
+      return await client.post<VolumeView>(`${path}/end-import`, { transfer })
+    },
+    `What was made of volume ${name} may still be there, and cannot be attached: ankole volume delete ${name}`,
+    async () => {
+      progress.stage(`Deleting what was made of volume ${name}`)
+      await deleteMade(client, `${path}?transfer=${transfer}&force=true&timeoutSeconds=${timeoutSeconds}`)
+    },
+    'after failure',
+  )
+}
+
+/** Only what was made for this import: a volume that had the name before is not it. */
+async function deleteMade(client: Client, path: string): Promise<void> {
+  try {
+    await client.delete<DeletionView>(path)
+  } catch (error) {
+    if (!(error instanceof AnkoleError && error.code === 'not-found')) throw error
+  }
+}
+
+// ---------------------------------------------------------------------------------------------------- both
+
+function newTransfer(): string {
+  return randomBytes(8).toString('hex')
+}
+
+/** What `work` failed of is told; what `undo` failed of, beside that. */
+async function withUndo<T>(
+  work: () => Promise<T>,
+  left: string,
+  undo: () => Promise<unknown>,
+  when: 'always' | 'after failure',
+): Promise<T> {
+  let result: T
+  try {
+    result = await work()
+  } catch (error) {
+    try {
+      await undo()
+    } catch (second) {
+      if (error instanceof AnkoleError) {
+        throw new AnkoleError(error.code, `${error.message} ${left} (${messageOf(second)})`, { cause: error })
+      }
+    }
+    throw error
+  }
+  if (when === 'always') await undo()
+  return result
+}
+
+/** What it looks at may be away for a while: that is not what it is for. */
+async function everyLook(signal: AbortSignal, look: () => Promise<void>): Promise<void> {
+  for (;;) {
+    try {
+      await sleep(lookMs, undefined, { signal })
+      await look()
+    } catch {
+      if (signal.aborted) return
+    }
+  }
+}
