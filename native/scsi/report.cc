@@ -48,10 +48,10 @@ void BuildReportLuns(const Command& command, Answer* to) {
 }
 
 std::optional<Sense> BuildReportOperationCodes(const Command& command, Answer* to) {
-  constexpr uint8_t kAll = 0;
+  constexpr uint8_t kReportAll = 0;
   constexpr uint8_t kWithoutServiceAction = 1;
   constexpr uint8_t kWithServiceAction = 2;
-  if (command.select == kAll) {
+  if (command.select == kReportAll) {
     BuildAll(command.timeouts, to);
     return {};
   }

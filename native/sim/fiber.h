@@ -37,11 +37,14 @@ class Fiber {
   std::function<void()> body_;
   std::byte* stack_ = nullptr;
   ucontext_t context_ = {};
+#if defined(ANKOLE_ASAN) || defined(ANKOLE_TSAN)
   ucontext_t caller_ = {};
+#else
   // Where they go on once both have begun: swapcontext makes two system calls each time.
   std::jmp_buf context_at_ = {};
   std::jmp_buf caller_at_ = {};
   bool begun_ = false;
+#endif
   bool ended_ = false;
   // For the sanitizers, which must know whose stack it is.
   void* fake_stack_ = nullptr;
