@@ -3,6 +3,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <string>
+#include <string_view>
 
 #include "base/buffer_pool.h"
 #include "base/result.h"
@@ -74,6 +75,21 @@ class BlockDevice {
   // Ends a kHold whose `done` ran with kOk. No request that names it is submitted any more. What
   // waited for it may be answered from within.
   virtual void Release(BlockRequest* hold) = 0;
+  // Takes kRead, kStatus and kFlush alone, and answers all else with kReadOnly.
+  virtual bool read_only() const { return false; }
+  // A front end's client has begun to use it, and has ended; it stays until all have.
+  virtual void ClientCame() {}
+  virtual void ClientLeft() {}
+};
+
+// Devices that there are beside the one that a front end is made for.
+class BlockDevices {
+ public:
+  // Null: there is none of that name.
+  virtual BlockDevice* Find(std::string_view name) = 0;
+
+ protected:
+  ~BlockDevices() = default;
 };
 
 }  // namespace ankole

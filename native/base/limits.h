@@ -18,6 +18,8 @@ inline constexpr uint64_t kVolumeBytesMin = 1 * kMiB;
 inline constexpr uint32_t kRegionsMax = static_cast<uint32_t>(kVolumeBytesMax / kRegionBytes);
 // A volume's name is a DNS label (RFC 1123), as Kubernetes wants it.
 inline constexpr size_t kVolumeNameBytesMax = 63;
+// What is served to NBD clients: VOLUME, or VOLUME@SNAPSHOT, whose names are DNS labels both.
+inline constexpr size_t kExportNameBytesMax = 2 * kVolumeNameBytesMax + 1;
 
 // One piece of data on the replication protocol and in the engine. Larger requests of an initiator
 // are cut at the front end, so that one request holds a bounded buffer.
@@ -48,8 +50,14 @@ inline constexpr size_t kDirtyRegionsMax = 4096;
 // four for each of what goes on in the background (making equal, joining, scrubbing), and as many
 // for what clients wait for. Their buffers are a reserve of their own in the engine's pool.
 inline constexpr size_t kCopiesMax = 16;
-// The requests that these, and who asks for maps, have at replicas at a time.
-inline constexpr size_t kErrandsMax = 256;
+// The requests that these, who asks for maps, and who reads snapshots have at replicas at a time.
+inline constexpr size_t kErrandsMax = 320;
+// Snapshots that an engine serves to be read at a time, and what each has at replicas: with 1 MiB
+// each a fast disk is kept busy, and of the views that a replica keeps open most stay free.
+inline constexpr size_t kSnapshotReadersMax = 4;
+inline constexpr size_t kSnapshotReadsMax = 8;
+// Extents in one answer about what changed between snapshots: 1 MiB as JSON.
+inline constexpr size_t kChangedExtentsMax = 10'000;
 // Operations of the engine itself: flushes, regions to be cleaned.
 inline constexpr size_t kEngineOwnSlots = 8;
 // Connections to one disk host; each costs an inbox chunk. 8 nodes × 128 volumes.

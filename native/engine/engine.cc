@@ -35,6 +35,8 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       scrubber_(*this, copier_, regions_, equalizer_.unequal()),
       expander_(*this),
       snapshotter_(*this, *this),
+      changes_(*this),
+      readers_(*this),
       complete_(options_.record) {
   CHECK(options_.replicas.size() <= kReplicasMax);
   tick_.owner = answer_task_.owner = this;

@@ -24,6 +24,8 @@
 #include "engine/region_table.h"
 #include "engine/resync_host.h"
 #include "engine/scrubber.h"
+#include "engine/snapshot_changes.h"
+#include "engine/snapshot_reader.h"
 #include "engine/snapshotter.h"
 #include "io/reactor.h"
 
@@ -171,6 +173,13 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   // Also where there is none: it succeeds.
   void DeleteSnapshot(SnapshotRequest* request);
   void ListLayers(SnapshotRequest* request);
+  // What changed between two of them, one after the other.
+  void ListChanges(ChangesRequest* request);
+  // From now on it can be read, by the name that the request gives it: `readable` finds it. While a
+  // client reads it, it is not deleted.
+  void ReadSnapshot(ReadSnapshotRequest* request);
+  BlockDevices& readable() { return readers_; }
+  bool IsRead(const std::string& layer) const { return readers_.in_use(layer); }
   Json ScrubJson() const { return scrubber_.ToJson(); }
   size_t in_flight() const { return pool_.used(); }
   // Regions that may be dirty at some member.
@@ -235,6 +244,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   bool Settled() const override;
   bool AllEqual() const override { return equalizer_.AllEqual(); }
   bool Busy() const override;
+  bool HoldsReads() const override { return snapshotter_.holds_flushes(); }
   bool MayJoin() const override { return snapshotter_.may_join(); }
   uint64_t NewTag() override { return ++next_tag_; }
   uint64_t CompleteTag() const override;
@@ -272,7 +282,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   bool Quiet() const override;
   void FlushesGoOn() override;
   void LetJoinerGo() override;
-  bool ReleaseView(const std::string& name) override;
+  const char* ReleaseView(const std::string& name, bool* soon) override;
   void OnDeleted(const std::string& name) override { joiner_.OnDeleted(name); }
   uint64_t ProposeSnapshot(const std::string& name) override;
   void WriteProposal(Link& link) override;
@@ -476,6 +486,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   bool ready_due_ = false;      // OnReady waits for the first expansion
   uint64_t ready_limit_ns_ = 0;
   Snapshotter snapshotter_;
+  SnapshotChanges changes_;
+  SnapshotReaders readers_;
   // They wait until all members have switched to the next head.
   IntrusiveList<Operation, &Operation::queue_node> flushes_;
   IntrusiveList<Operation, &Operation::queue_node> admission_;  // they wait for regions

@@ -67,7 +67,8 @@ void Engine::Tick() {
   bool busy = active_ || !in_flight_.empty() || mode_ != Mode::kServing || out_of_space_ns_ != 0;
   for (const auto& link : links_) busy |= IsTarget(link->index()) && !link->up();
   busy |= joiner_.link() != nullptr || !equalizer_.AllEqual() || suspects_.count > 0 ||
-          scrubber_.running() || expanding() || snapshotter_.busy();
+          scrubber_.running() || expanding() || snapshotter_.busy() || changes_.busy() ||
+          !readers_.empty();
   active_ = false;
   if (busy) {
     trimmed_ = false;

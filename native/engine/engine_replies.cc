@@ -325,6 +325,8 @@ void Engine::OnLinkLost(Link& link, const Status& why) {
   }
   while (Operation* operation = QuietLeftOver()) Recycle(operation);
   joiner_.OnConnectionLost(link);
+  changes_.OnLost(link);
+  readers_.OnLost(link);
   errands_.OnLost(link);
   snapshotter_.OnLost(link);
   snapshotter_.OnQuieter();

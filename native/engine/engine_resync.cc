@@ -318,6 +318,8 @@ void Engine::MembersChanged() {
   joiner_.OnMembers();
   equalizer_.Pump();
   snapshotter_.OnMembers();
+  changes_.Pump();
+  readers_.Pump();
 }
 
 void Engine::LookAtResync(uint64_t now_ns) {
@@ -330,6 +332,8 @@ void Engine::LookAtResync(uint64_t now_ns) {
   joiner_.OnQuiet(CompleteTag());
   snapshotter_.Look(now_ns);
   joiner_.Look(now_ns);
+  changes_.Pump();
+  readers_.Look();
   const bool idle = ElapsedNs(client_ns_, now_ns) >= options_.idle_ns && admission_.empty() &&
                     joiner_.link() == nullptr && equalizer_.AllEqual() && !scrubber_.running();
   cleaner_.Look(!admission_.empty(), idle, joiner_.copied_since_flush());
@@ -388,16 +392,19 @@ void Engine::StopResync() {
   equalizer_.Stop();
   scrubber_.Stop();
   const bool fenced = mode_ == Mode::kRefused;
-  snapshotter_.Stop({fenced ? ErrorCode::kFenced : ErrorCode::kUnavailable,
-                     fenced ? "a newer engine took the volume over" : "the engine stops"},
-                    mode_ != Mode::kStopping);
+  const Status why(fenced ? ErrorCode::kFenced : ErrorCode::kUnavailable,
+                   fenced ? "a newer engine took the volume over" : "the engine stops");
+  snapshotter_.Stop(why, mode_ != Mode::kStopping);
+  changes_.Stop(why);
+  readers_.Stop(why);
   copier_.CancelAll();
   AdmitWaiting();
 }
 
 bool Engine::ResyncIdle() const {
   return errands_.in_flight() == 0 && copier_.idle() && joiner_.idle() && equalizer_.idle() &&
-         cleaner_.idle() && scrubber_.idle() && expander_.idle() && snapshotter_.idle();
+         cleaner_.idle() && scrubber_.idle() && expander_.idle() && snapshotter_.idle() &&
+         changes_.idle() && readers_.idle();
 }
 
 void Engine::SetResyncBandwidth(uint64_t bytes_per_second) {

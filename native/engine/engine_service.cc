@@ -14,6 +14,16 @@ struct EngineService::Asked : SnapshotRequest {
   int64_t number = 0;  // of the control message
 };
 
+struct EngineService::AskedChanges : ChangesRequest {
+  EngineService* service = nullptr;
+  int64_t number = 0;
+};
+
+struct EngineService::AskedReading : ReadSnapshotRequest {
+  EngineService* service = nullptr;
+  int64_t number = 0;
+};
+
 struct IscsiOptions {
   io::Address address;
   iscsi::ServerOptions server;
@@ -31,6 +41,8 @@ constexpr size_t kSerialBytesMax = 64;
 constexpr uint64_t kFrontEndStopNs = kNsPerSecond;
 // Of requests about snapshots at once: they are served one after the other.
 constexpr size_t kSnapshotRequestsMax = 64;
+
+Status TooMany() { return {ErrorCode::kBusy, "too many requests about snapshots wait already"}; }
 
 Json EventOf(const char* name) { return Json::Object().Set("event", name); }
 
@@ -81,6 +93,50 @@ Json LayerToJson(const wire::LayerEntry& layer) {
       .Set("removed", layer.removed)
       .Set("userCreated", layer.user_created)
       .Set("sealed", layer.sealed);
+}
+
+Json ChangesToJson(const ChangesRequest& changes) {
+  Json extents = Json::Array();
+  for (const ChangedExtent& extent : changes.extents) {
+    extents.Append(Json::Object()
+                       .Set("offset", extent.offset_bytes)
+                       .Set("length", extent.length_bytes)
+                       .Set("zero", extent.zero));
+  }
+  return Json::Object()
+      .Set("sizeBytes", changes.size_bytes)
+      .Set("fromSizeBytes", changes.from_size_bytes)
+      .Set("nextOffset", changes.next_bytes)
+      .Set("extents", std::move(extents));
+}
+
+// Takes it out of those that are waited for.
+template <typename T>
+std::unique_ptr<T> TakeFrom(std::vector<std::unique_ptr<T>>* all, const T* one) {
+  const auto found =
+      std::find_if(all->begin(), all->end(), [&](const auto& other) { return other.get() == one; });
+  CHECK(found != all->end());
+  std::unique_ptr<T> taken = std::move(*found);
+  all->erase(found);
+  return taken;
+}
+
+// What is wrong with the message; else `request` is as it says.
+Status ParseChanges(const Json& message, ChangesRequest* request) {
+  Result<std::string> to = message.String("layer");
+  if (!to.ok()) return to.status();
+  Result<std::string> from = message.String("from", "");
+  if (!from.ok()) return from.status();
+  const Result<int64_t> offset = message.Integer("offset", 0, kIntegerMax, 0);
+  if (!offset.ok()) return offset.status();
+  constexpr auto kExtentsMax = static_cast<int64_t>(kChangedExtentsMax);
+  const Result<int64_t> limit = message.Integer("limit", 1, kExtentsMax, kExtentsMax);
+  if (!limit.ok()) return limit.status();
+  request->to = to.Take();
+  request->from = from.Take();
+  request->offset_bytes = static_cast<uint64_t>(offset.value());
+  request->extents_max = static_cast<size_t>(limit.value());
+  return Status::Ok();
 }
 
 // What is wrong with the message; else `request` is as it says.
@@ -358,7 +414,8 @@ Result<std::unique_ptr<Service>> EngineService::Make(io::Reactor& reactor, const
   service->nbd_address_ = nbd_address.Take();
   service->engine_ = std::make_unique<Engine>(reactor, static_cast<Engine::Observer&>(*service),
                                               events, options.Take(), buffers.Take());
-  service->nbd_ = std::make_unique<nbd::Server>(reactor, *service->engine_, events);
+  service->nbd_ = std::make_unique<nbd::Server>(reactor, *service->engine_, events,
+                                                &service->engine_->readable());
   if (with_iscsi) service->MakeIscsi(iscsi.Take());
   return std::unique_ptr<Service>(std::move(service));
 }
@@ -475,9 +532,7 @@ void EngineService::AskForSnapshot(int64_t request, const std::string& name, con
     if (layer.ok()) asked->name = layer.Take();
   }
   if (status.ok() && name == "take-snapshot") status = ParseTake(message, asked.get());
-  if (status.ok() && asked_.size() >= kSnapshotRequestsMax) {
-    status = {ErrorCode::kBusy, "too many requests about snapshots wait already"};
-  }
+  if (status.ok() && this->asked() >= kSnapshotRequestsMax) status = TooMany();
   if (!status.ok()) {
     events_.Emit(ReplyTo(request, status));
     return;
@@ -493,12 +548,70 @@ void EngineService::AskForSnapshot(int64_t request, const std::string& name, con
   }
 }
 
+// Answered with a part of it where there is much.
+void EngineService::AskForChanges(int64_t request, const Json& message) {
+  auto asked = std::make_unique<AskedChanges>();
+  asked->service = this;
+  asked->number = request;
+  Status status = ParseChanges(message, asked.get());
+  if (status.ok() && this->asked() >= kSnapshotRequestsMax) status = TooMany();
+  if (!status.ok()) {
+    events_.Emit(ReplyTo(request, status));
+    return;
+  }
+  asked->done = [](ChangesRequest* done) {
+    auto* one = static_cast<AskedChanges*>(done);
+    EngineService& self = *one->service;
+    const std::unique_ptr<AskedChanges> owned = TakeFrom(&self.changes_, one);
+    self.events_.Emit(owned->status.ok() ? ReplyTo(owned->number, ChangesToJson(*owned))
+                                         : ReplyTo(owned->number, owned->status));
+  };
+  changes_.push_back(std::move(asked));
+  engine_->ListChanges(changes_.back().get());
+}
+
+// Answered when NBD clients can read it, as VOLUME@SNAPSHOT.
+void EngineService::AskForReading(int64_t request, const Json& message) {
+  auto asked = std::make_unique<AskedReading>();
+  asked->service = this;
+  asked->number = request;
+  Result<std::string> layer = message.String("layer");
+  Result<std::string> snapshot = message.String("snapshot");
+  Status status = layer.ok() ? snapshot.status() : layer.status();
+  if (status.ok() && this->asked() >= kSnapshotRequestsMax) status = TooMany();
+  if (!status.ok()) {
+    events_.Emit(ReplyTo(request, status));
+    return;
+  }
+  asked->layer = layer.Take();
+  asked->name = engine_->name() + "@" + snapshot.value();
+  asked->done = [](ReadSnapshotRequest* done) {
+    auto* one = static_cast<AskedReading*>(done);
+    EngineService& self = *one->service;
+    const std::unique_ptr<AskedReading> owned = TakeFrom(&self.readings_, one);
+    self.events_.Emit(
+        owned->status.ok()
+            ? ReplyTo(owned->number,
+                      Json::Object().Set("export", owned->name).Set("sizeBytes", owned->size_bytes))
+            : ReplyTo(owned->number, owned->status));
+  };
+  readings_.push_back(std::move(asked));
+  engine_->ReadSnapshot(readings_.back().get());
+}
+
+// Asked before a snapshot is to be deleted.
+void EngineService::CheckUnread(int64_t request, const Json& message) {
+  const Result<std::string> layer = message.String("layer");
+  Status status = layer.status();
+  if (layer.ok() && engine_->IsRead(layer.value())) {
+    status = {ErrorCode::kBusy,
+              "snapshot " + layer.value() + " is being read by a client, as for an export"};
+  }
+  events_.Emit(status.ok() ? ReplyTo(request, Json::Object()) : ReplyTo(request, status));
+}
+
 void EngineService::Answer(Asked* asked) {
-  const auto found = std::find_if(asked_.begin(), asked_.end(),
-                                  [&](const auto& other) { return other.get() == asked; });
-  CHECK(found != asked_.end());
-  const std::unique_ptr<Asked> owned = std::move(*found);
-  asked_.erase(found);
+  const std::unique_ptr<Asked> owned = TakeFrom(&asked_, asked);
   if (!owned->status.ok()) {
     events_.Emit(ReplyTo(owned->number, owned->status));
     return;
@@ -534,6 +647,12 @@ void EngineService::OnRequest(int64_t request, const std::string& name, const Js
     OnSet(request, message);
   } else if (name == "take-snapshot" || name == "delete-snapshot" || name == "list-layers") {
     AskForSnapshot(request, name, message);
+  } else if (name == "snapshot-changes") {
+    AskForChanges(request, message);
+  } else if (name == "read-snapshot") {
+    AskForReading(request, message);
+  } else if (name == "check-unread") {
+    CheckUnread(request, message);
   } else if (name == "stop-scrub") {
     engine_->StopScrub();
     events_.Emit(ReplyTo(request, engine_->ScrubJson()));

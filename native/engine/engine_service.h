@@ -67,6 +67,13 @@ class EngineService final : public Service, Engine::Observer {
   struct Asked;
   void AskForSnapshot(int64_t request, const std::string& name, const Json& message);
   void Answer(Asked* asked);
+  // Likewise about what changed between two, and about one that is to be read.
+  struct AskedChanges;
+  struct AskedReading;
+  void AskForChanges(int64_t request, const Json& message);
+  void AskForReading(int64_t request, const Json& message);
+  void CheckUnread(int64_t request, const Json& message);
+  size_t asked() const { return asked_.size() + changes_.size() + readings_.size(); }
   void OnAnswer(int64_t question, const Json& message);
   void BeginStop();
   void StopEngine();
@@ -94,6 +101,8 @@ class EngineService final : public Service, Engine::Observer {
   int64_t stop_request_ = -1;
   // Invariant: empty once the engine has stopped, as it answers all.
   std::vector<std::unique_ptr<Asked>> asked_;
+  std::vector<std::unique_ptr<AskedChanges>> changes_;
+  std::vector<std::unique_ptr<AskedReading>> readings_;
 };
 
 Json RecordToJson(const wire::Record& record);

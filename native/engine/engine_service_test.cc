@@ -331,6 +331,62 @@ TEST(engine_service, SnapshotsAreTakenListedAndDeleted) {
   EXPECT(deleted.Find("pauseNs") == nullptr);
 }
 
+TEST(engine_service, SnapshotsAreComparedAndRead) {
+  ServiceBench x;
+  ASSERT(x.bench.Until([&] { return x.events.port != 0; }));
+  for (const char* name : {"monday", "tuesday"}) {
+    const Json wanted = Json::Object().Set("layer", name).Set("labels", Json::Object());
+    EXPECT_EQ(x.Ask("take-snapshot", name[0], wanted).Integer("members", 0, 8, -1).Take(), 1);
+  }
+  constexpr auto kSize = static_cast<int64_t>(Bench::kSizeBytes);
+  const auto number = [](const Json& json, const char* name) {
+    return json.Integer(name, 0, kSize, -1).Take();
+  };
+  // A scripted replica says that all of it is data.
+  const Json told =
+      x.Ask("snapshot-changes", 2,
+            Json::Object().Set("layer", "tuesday").Set("offset", 4096).Set("limit", 1));
+  EXPECT_EQ(number(told, "sizeBytes"), kSize);
+  EXPECT_EQ(number(told, "fromSizeBytes"), 0);
+  EXPECT_EQ(number(told, "nextOffset"), kSize);
+  ASSERT(told.Find("extents")->items().size() == 1);
+  const Json& extent = told.Find("extents")->items()[0];
+  EXPECT_EQ(number(extent, "offset"), 4096);
+  EXPECT_EQ(number(extent, "length"), kSize - 4096);
+  EXPECT(!extent.Bool("zero", true).Take());
+  const Json both =
+      x.Ask("snapshot-changes", 3, Json::Object().Set("layer", "tuesday").Set("from", "monday"));
+  EXPECT_EQ(number(both, "fromSizeBytes"), kSize);
+  int next = 10;
+  for (const Json& bad : {
+           Json::Object(),
+           Json::Object().Set("layer", ""),
+           Json::Object().Set("layer", "tuesday").Set("from", 7),
+           Json::Object().Set("layer", "tuesday").Set("offset", 100),
+           Json::Object().Set("layer", "tuesday").Set("offset", -4096),
+           Json::Object().Set("layer", "tuesday").Set("limit", 0),
+       }) {
+    x.Post("snapshot-changes", ++next, bad);
+    EXPECT(x.Refused(next) == "invalid-argument" || x.Refused(next) == "out-of-range");
+  }
+  x.Post("snapshot-changes", 4, Json::Object().Set("layer", "wednesday"));
+  EXPECT_EQ(x.Refused(4), "not-found");
+
+  const Json monday = Json::Object().Set("layer", "monday").Set("snapshot", "first");
+  const Json read = x.Ask("read-snapshot", 5, monday);
+  EXPECT_EQ(read.String("export", "").Take(), "demo@first");
+  EXPECT_EQ(number(read, "sizeBytes"), kSize);
+  x.Post("check-unread", 6, monday);
+  EXPECT_EQ(x.Refused(6), "busy");
+  x.Post("delete-snapshot", 7, monday);
+  EXPECT_EQ(x.Refused(7), "busy");
+  x.Ask("check-unread", 8, Json::Object().Set("layer", "tuesday"));
+  x.Post("read-snapshot", 9, Json::Object().Set("layer", "monday"));
+  EXPECT_EQ(x.Refused(9), "invalid-argument");
+  x.Post("check-unread", 10, Json::Object());
+  EXPECT_EQ(x.Refused(10), "invalid-argument");
+}
+
 TEST(engine_service, ABadRequestAboutSnapshotsIsRefused) {
   ServiceBench x;
   ASSERT(x.bench.Until([&] { return x.events.port != 0; }));

@@ -18,6 +18,16 @@ void Engine::ListLayers(SnapshotRequest* request) {
   snapshotter_.List(request);
 }
 
+void Engine::ListChanges(ChangesRequest* request) {
+  ArmTick(true);
+  changes_.List(request);
+}
+
+void Engine::ReadSnapshot(ReadSnapshotRequest* request) {
+  ArmTick(true);
+  readers_.Open(request);
+}
+
 const char* Engine::WhyUnsettled() const {
   if (mode_ != Mode::kServing && mode_ != Mode::kChanging) return "the volume does not serve yet";
   if (mode_ == Mode::kChanging || proposal_.outstanding) return "the members change";
@@ -64,17 +74,23 @@ void Engine::DispatchFlush(Operation* operation) {
 
 void Engine::FlushesGoOn() {
   while (Operation* operation = flushes_.PopFront()) Dispatch(operation);
+  changes_.Pump();
+  readers_.Pump();
 }
 
 void Engine::LetJoinerGo() {
   joiner_.LetGo({ErrorCode::kCancelled, "a snapshot is taken; it is compared again after that"});
 }
 
-bool Engine::ReleaseView(const std::string& name) {
+const char* Engine::ReleaseView(const std::string& name, bool* soon) {
+  const char* read = readers_.Release(name);
+  *soon = !readers_.in_use(name);
+  if (read != nullptr) return read;
   if (joiner_.viewed() == name) {
     joiner_.LetGo({ErrorCode::kCancelled, "the snapshot that it was being given is deleted"});
   }
-  return joiner_.views_idle() || !joiner_.viewed().empty();
+  const bool released = joiner_.views_idle() || !joiner_.viewed().empty();
+  return released ? nullptr : "a replica that lacks it is just being given it";
 }
 
 uint64_t Engine::ProposeSnapshot(const std::string& name) {

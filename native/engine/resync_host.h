@@ -55,6 +55,9 @@ class ResyncHost {
   virtual bool MayJoin() const = 0;
   // Operations of clients are under way.
   virtual bool Busy() const = 0;
+  // All that is under way is to end, as a snapshot is taken: what can wait must not be sent. It is
+  // over before long; whoever waits is told.
+  virtual bool HoldsReads() const = 0;
 
   // Of one sequence with those of the operations.
   virtual uint64_t NewTag() = 0;

@@ -348,6 +348,7 @@ void ScriptedReplica::ServeLayers(Peer& peer, const wire::Header& header,
       if (i < layers.size()) {
         entry.name = layers[i].name;
         entry.sealed = layers[i].sealed;
+        entry.size_bytes = state.size_bytes;
         entry.removed = layers[i].removed;
       }
       answer.resize(answer.size() + wire::kLayerEntryBytes);

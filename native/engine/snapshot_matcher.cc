@@ -152,6 +152,9 @@ void Snapshotter::Match() {
     EndMatching(Status::Ok());
   } else {
     const Step& step = steps_.back();
+    // One that nobody reads any more is closed; else the members say that it is being read.
+    bool soon = false;
+    if (step.opcode == wire::Opcode::kDelete) engine_.ReleaseView(step.name, &soon);
     BeginRound(step.opcode, step.name, step.at);
   }
 }

@@ -158,11 +158,10 @@ void Snapshotter::Next() {
 bool Snapshotter::Begin(SnapshotRequest* request) {
   Status wrong;
   const char* why = nullptr;
+  bool soon = true;
   if (request->what == SnapshotRequest::What::kDelete) {
     why = engine_.WhyUnsettled();
-    if (why == nullptr && !engine_.ReleaseView(request->name)) {
-      why = "a replica that lacks it is just being given it";
-    }
+    if (why == nullptr) why = engine_.ReleaseView(request->name, &soon);
   } else if (request->what == SnapshotRequest::What::kTake) {
     wrong = engine_.WhyNeverASnapshot().Within("snapshot " + request->name);
     // A record that names the same one as before would switch nothing.
@@ -174,7 +173,7 @@ bool Snapshotter::Begin(SnapshotRequest* request) {
     if (why == nullptr && !matched_) why = "members do not have the same snapshots yet";
   }
   if (wrong.ok() && why != nullptr) {
-    if (!Expired(*request)) return false;
+    if (soon && !Expired(*request)) return false;
     wrong = {ErrorCode::kBusy, "snapshot " + request->name + ": " + why};
   }
   queue_.Remove(request);

@@ -56,8 +56,9 @@ class SnapshotHost {
   // Whoever is being filled is let go: it would get what is written after the snapshot as if that
   // were part of it.
   virtual void LetJoinerGo() = 0;
-  // False: members keep the snapshot open for whoever is being filled. That one is let go.
-  virtual bool ReleaseView(const std::string& name) = 0;
+  // Why members keep the snapshot open; null: they do not. Whoever is being filled is let go; a
+  // client that reads it is not, and then it is not over `soon`.
+  virtual const char* ReleaseView(const std::string& name, bool* soon) = 0;
   // All members have deleted it: whoever is being filled must not bring it back.
   virtual void OnDeleted(const std::string& name) = 0;
   // Proposes the members as they are, and this snapshot. Returns the generation.

@@ -45,6 +45,11 @@ void ViewSet::Pump() {
   }
 }
 
+void ViewSet::Retry() {
+  failure_ = ErrorCode::kOk;
+  Pump();
+}
+
 void ViewSet::Close() {
   name_.clear();
   for (size_t i = 0; i < ids_.size(); ++i) {

@@ -22,6 +22,8 @@ class ViewSet {
   void Open(const std::string& name);
   // Where it could not be asked for before: a member is back.
   void Pump();
+  // Asks again those that refused it.
+  void Retry();
   // It is closed wherever it is open, or opens yet.
   void Close();
   // Before anything of the link's connection ends.

@@ -73,6 +73,10 @@ class MemoryDevice final : public BlockDevice {
     reactor_.Defer(&task_);
   }
 
+  bool read_only() const override { return frozen; }
+  void ClientCame() override { ++clients; }
+  void ClientLeft() override { --clients; }
+
   // Finishes what is pending, and the later ones at once again.
   void LetGo() {
     held = false;
@@ -85,6 +89,8 @@ class MemoryDevice final : public BlockDevice {
   size_t holds() const { return holds_.size(); }
   std::vector<std::byte>& state() { return state_; }
 
+  bool frozen = false;    // it says that it is read-only
+  int clients = 0;        // that have come and not left
   bool held = false;      // requests stay pending until LetGo
   bool shuffled = false;  // requests that are pending together finish in any order
   // What a request ends with; data is not touched by one that fails. Null: kOk.

@@ -41,10 +41,11 @@ Mode Next(Mode mode, Event event) {
   return mode;
 }
 
-Connection::Connection(io::Reactor& reactor, BlockDevice& device, LogSink& log,
-                       ConnectionOwner& owner, io::Socket socket, std::string peer)
+Connection::Connection(io::Reactor& reactor, BlockDevice& device, BlockDevices* others,
+                       LogSink& log, ConnectionOwner& owner, io::Socket socket, std::string peer)
     : reactor_(reactor),
-      device_(device),
+      device_(&device),
+      others_(others),
       log_(log),
       owner_(owner),
       socket_(socket),
@@ -84,6 +85,7 @@ Connection::~Connection() {
   if (state_.window.chunk != nullptr) Release(state_.window.chunk);
   if (shared_ != nullptr) Release(shared_);
   CHECK(held_bytes_ == 0);
+  if (has_export_) device_->ClientLeft();
 }
 
 void Connection::Start() {
@@ -237,15 +239,22 @@ Connection::Progress Connection::ParseOption() {
   }
   Encoder encoder(handshake_.data() + handshake_bytes_);
   std::string cause;
-  const HandshakeStep step = AnswerOption(
-      header->option, {window.data() + kOptionHeaderBytes, header->length_bytes},
-      Export{device_.name(), device_.size_bytes()}, &state_.negotiated, &encoder, &cause);
+  const std::span<const std::byte> data(window.data() + kOptionHeaderBytes, header->length_bytes);
+  BlockDevice* asked =
+      others_ != nullptr ? others_->Find(AskedExport(header->option, data)) : nullptr;
+  if (asked == nullptr) asked = device_;
+  const HandshakeStep step =
+      AnswerOption(header->option, data, {asked->name(), asked->size_bytes(), asked->read_only()},
+                   &state_.negotiated, &encoder, &cause);
   handshake_bytes_ += encoder.bytes();
   Consume(needed_bytes_);
   switch (step) {
     case HandshakeStep::kNextOption:
       break;
     case HandshakeStep::kTransmission:
+      device_ = asked;
+      device_->ClientCame();
+      has_export_ = true;
       To(Event::kExportTaken);
       break;
     case HandshakeStep::kEnd:
@@ -344,7 +353,7 @@ void Connection::OnReceived(int64_t result) {
 BufferPool::Chunk* Connection::Acquire(uint32_t bytes) {
   // At the quota some request is in flight or waits to be sent, and its end wakes this up.
   if (held_bytes_ + bytes > kConnectionBufferBytesMax) return nullptr;
-  BufferPool::Chunk* chunk = device_.buffers().Acquire(bytes);
+  BufferPool::Chunk* chunk = device_->buffers().Acquire(bytes);
   if (chunk != nullptr && held_bytes_ + chunk->capacity_bytes > kConnectionBufferBytesMax) {
     BufferPool::Release(chunk);
     return nullptr;

@@ -123,8 +123,9 @@ class ConnectionOwner {
 
 class Connection {
  public:
-  Connection(io::Reactor& reactor, BlockDevice& device, LogSink& log, ConnectionOwner& owner,
-             io::Socket socket, std::string peer);
+  // `device` is the default export; `others` (or null) has those that are asked for by name.
+  Connection(io::Reactor& reactor, BlockDevice& device, BlockDevices* others, LogSink& log,
+             ConnectionOwner& owner, io::Socket socket, std::string peer);
   ~Connection();
   Connection(const Connection&) = delete;
   Connection& operator=(const Connection&) = delete;
@@ -211,7 +212,9 @@ class Connection {
   static constexpr uint32_t kHandshakeBytes = 2 * kOptionRepliesBytesMax;
 
   io::Reactor& reactor_;
-  BlockDevice& device_;
+  BlockDevice* device_;  // the client's export, once it has one
+  BlockDevices* const others_;
+  bool has_export_ = false;
   LogSink& log_;
   ConnectionOwner& owner_;
   const io::Socket socket_;

@@ -4,7 +4,7 @@ namespace ankole::nbd {
 
 namespace {
 
-static_assert(4 * sizeof(OptionReplyBytes) + 4 * 16 + 2 * kVolumeNameBytesMax + 64 <=
+static_assert(4 * sizeof(OptionReplyBytes) + 4 * 16 + 2 * kExportNameBytesMax + 64 <=
               kOptionRepliesBytesMax);
 
 // The empty name is the default export, which is the only one.
@@ -34,13 +34,14 @@ HandshakeStep AnswerInfo(Option option, std::span<const std::byte> data, const E
     return HandshakeStep::kNextOption;
   }
   if (!Names(info->name, volume)) {
-    Refuse(to, option, OptionReply::kErrorUnknown, "no volume of that name here");
+    Refuse(to, option, OptionReply::kErrorUnknown,
+           "no volume, and no snapshot that can be read, of that name here");
     return HandshakeStep::kNextOption;
   }
   EncodeOptionReply(to, option, OptionReply::kInfo, 12);
   to->U16(static_cast<uint16_t>(Info::kExport));
   to->U64(volume.size_bytes);
-  to->U16(TransmissionFlags(negotiated));
+  to->U16(TransmissionFlags(negotiated, volume.read_only));
   // Sent to everybody: the sizes are limits, not hints.
   EncodeOptionReply(to, option, OptionReply::kInfo, 14);
   to->U16(static_cast<uint16_t>(Info::kBlockSize));
@@ -67,7 +68,8 @@ void AnswerMetaContext(Option option, std::span<const std::byte> data, const Exp
   // Every SET replaces what was selected before, one that fails too.
   if (set) negotiated->block_status = false;
   if (!Names(request->name, volume)) {
-    Refuse(to, option, OptionReply::kErrorUnknown, "no volume of that name here");
+    Refuse(to, option, OptionReply::kErrorUnknown,
+           "no volume, and no snapshot that can be read, of that name here");
     return;
   }
   if (set ? request->selects_allocation : request->lists_allocation) {
@@ -82,6 +84,25 @@ void AnswerMetaContext(Option option, std::span<const std::byte> data, const Exp
 
 }  // namespace
 
+std::string_view AskedExport(Option option, std::span<const std::byte> data) {
+  switch (option) {
+    case Option::kExportName:
+      return {reinterpret_cast<const char*>(data.data()), data.size()};
+    case Option::kInfo:
+    case Option::kGo: {
+      const std::optional<InfoOption> info = DecodeInfoOption(data);
+      return info ? info->name : std::string_view();
+    }
+    case Option::kListMetaContext:
+    case Option::kSetMetaContext: {
+      const std::optional<MetaContextOption> request = DecodeMetaContextOption(data);
+      return request ? request->name : std::string_view();
+    }
+    default:
+      return {};
+  }
+}
+
 HandshakeStep AnswerOption(Option option, std::span<const std::byte> data, const Export& volume,
                            Negotiated* negotiated, Encoder* replies, std::string* cause) {
   const std::string_view text(reinterpret_cast<const char*>(data.data()), data.size());
@@ -93,7 +114,7 @@ HandshakeStep AnswerOption(Option option, std::span<const std::byte> data, const
         return HandshakeStep::kRefuse;
       }
       replies->U64(volume.size_bytes);
-      replies->U16(TransmissionFlags(*negotiated));
+      replies->U16(TransmissionFlags(*negotiated, volume.read_only));
       if (!negotiated->no_zeroes) replies->Zeroes(124);
       return HandshakeStep::kTransmission;
     case Option::kAbort:
@@ -133,7 +154,7 @@ HandshakeStep AnswerOption(Option option, std::span<const std::byte> data, const
 }
 
 std::string Printable(std::string_view name) {
-  std::string text(name.substr(0, kVolumeNameBytesMax));
+  std::string text(name.substr(0, kExportNameBytesMax));
   for (char& c : text) {
     if (c < 0x20 || c > 0x7e) c = '?';
   }

@@ -12,6 +12,7 @@ namespace ankole::nbd {
 struct Export {
   std::string name;
   uint64_t size_bytes = 0;
+  bool read_only = false;
 };
 
 enum class HandshakeStep : uint8_t {
@@ -25,7 +26,11 @@ enum class HandshakeStep : uint8_t {
 // zeroes of EXPORT_NAME.
 inline constexpr uint32_t kOptionRepliesBytesMax = 512;
 
-// `data` is the option's, complete. Changes `negotiated` as the client asks.
+// The export that an option asks for by name; empty: for none, or for the default one.
+std::string_view AskedExport(Option option, std::span<const std::byte> data);
+
+// `data` is the option's, complete; `volume` the export that it asks for, or, where that is none,
+// the default one. Changes `negotiated` as the client asks.
 HandshakeStep AnswerOption(Option option, std::span<const std::byte> data, const Export& volume,
                            Negotiated* negotiated, Encoder* replies, std::string* cause);
 

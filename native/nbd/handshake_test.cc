@@ -78,6 +78,61 @@ TEST(nbd, unknown_export_is_refused) {
   });
 }
 
+// A snapshot, say: it has a size of its own, and is only read.
+TEST(nbd, other_devices_are_exports_by_their_names) {
+  OnEachBench([](Bench& bench) {
+    const std::string name = "volume@before-upgrade";
+    EXPECT_EQ(bench.Get<int>([&] { return bench.snapshot.clients + bench.device.clients; }), 0);
+    {
+      Client client(bench);
+      ASSERT(client.Greet());
+      client.SendOption(Option::kStructuredReply);
+      EXPECT_EQ(client.ReadOptionReply().first, kAck);
+      client.ExpectStructured();
+      client.SendOption(Option::kSetMetaContext, Client::ContextData(name, {"base:allocation"}));
+      EXPECT_EQ(client.ReadOptionReply().first, 4u);
+      EXPECT_EQ(client.ReadOptionReply().first, kAck);
+      client.SendOption(Option::kInfo, Client::InfoData(name));
+      for (int i = 0; i < 2; ++i) EXPECT_EQ(client.ReadOptionReply().first, 3u);
+      EXPECT_EQ(client.ReadOptionReply().first, kAck);
+      EXPECT_EQ(bench.Get<int>([&] { return bench.snapshot.clients; }), 0);
+      client.SendOption(Option::kGo, Client::InfoData(name));
+      const auto [type, data] = client.ReadOptionReply();
+      ASSERT(type == 3 && data.size() == 12);
+      EXPECT_EQ(LoadBig64(data.data() + 2), Bench::kSnapshotBytes);
+      EXPECT_EQ(LoadBig16(data.data() + 10),
+                kFlagHasFlags | kFlagReadOnly | kFlagSendFlush | kFlagCanMultiConn | kFlagSendDf);
+      EXPECT_EQ(client.ReadOptionReply().first, 3u);
+      EXPECT_EQ(client.ReadOptionReply().first, kAck);
+      EXPECT_EQ(bench.Get<int>([&] { return bench.snapshot.clients; }), 1);
+      EXPECT(client.ReadAt(4096, 8192).data == Bytes(8192, std::byte{7}));
+      EXPECT_EQ(client.ReadAt(Bench::kSnapshotBytes, 4096).error, 22u);
+      constexpr uint32_t kPermission = 1;
+      for (const uint32_t length : {4096u, 65536u}) {
+        EXPECT_EQ(client.Write(0, RandomBytes(length, 1)), kPermission);
+      }
+      EXPECT_EQ(client.Do(Command::kTrim, 0, 4096).error, kPermission);
+      EXPECT_EQ(client.Do(Command::kWriteZeroes, 0, 4096).error, kPermission);
+      EXPECT_EQ(client.Do(Command::kFlush, 0, 0).error, 0u);
+      EXPECT(client.ReadAt(0, 4096).data == Bytes(4096, std::byte{7}));
+      Client other(bench);
+      ASSERT(other.Go(true));
+      EXPECT_EQ(other.Write(0, RandomBytes(4096, 2)), 0u);
+      EXPECT_EQ(bench.Get<int>([&] { return bench.device.clients; }), 1);
+    }
+    EXPECT(Eventually([&] {
+      return bench.Get<int>([&] { return bench.snapshot.clients + bench.device.clients; }) == 0;
+    }));
+    Client old(bench);
+    ASSERT(old.Greet());
+    old.SendOption(Option::kExportName, name);
+    std::byte reply[10];
+    ASSERT(old.Read(reply, sizeof(reply)));
+    EXPECT_EQ(LoadBig64(reply), Bench::kSnapshotBytes);
+    EXPECT(old.ReadAt(0, 512).data == Bytes(512, std::byte{7}));
+  });
+}
+
 TEST(nbd, list_info_abort_and_unknown_options) {
   OnEachBench([](Bench& bench) {
     Client client(bench);
@@ -214,7 +269,7 @@ TEST(nbd, malformed_handshakes_close_that_connection) {
 }
 
 TEST(nbd, replies_to_one_option_fit_their_room) {
-  const Export volume{std::string(kVolumeNameBytesMax, 'v'), kVolumeBytesMax};
+  const Export volume{std::string(kExportNameBytesMax, 'v'), kVolumeBytesMax};
   for (uint32_t option = 0; option < 16; ++option) {
     for (const std::string& data :
          {std::string(), volume.name, Client::InfoData("", {Info::kName, Info::kDescription}),

@@ -122,7 +122,11 @@ std::optional<Request> DecodeRequest(const std::byte* bytes) {
   return request;
 }
 
-Error Validate(const Request& request, const Negotiated& negotiated, uint64_t size_bytes) {
+Error Validate(const Request& request, const Negotiated& negotiated, uint64_t size_bytes,
+               bool read_only) {
+  const bool changes = request.command == Command::kWrite || request.command == Command::kTrim ||
+                       request.command == Command::kWriteZeroes;
+  if (read_only && changes) return Error::kPermission;
   // FUA is allowed on every command, as existing clients set it on any.
   uint16_t flags_allowed = kCommandFua;
   Error beyond_the_end = Error::kInvalid;
@@ -167,9 +171,10 @@ Error Validate(const Request& request, const Negotiated& negotiated, uint64_t si
   return Error::kNone;
 }
 
-uint16_t TransmissionFlags(const Negotiated& negotiated) {
-  uint16_t flags = kFlagHasFlags | kFlagSendFlush | kFlagSendFua | kFlagSendTrim |
-                   kFlagSendWriteZeroes | kFlagCanMultiConn | kFlagSendFastZero;
+uint16_t TransmissionFlags(const Negotiated& negotiated, bool read_only) {
+  uint16_t flags = kFlagHasFlags | kFlagSendFlush | kFlagCanMultiConn;
+  flags |= read_only ? kFlagReadOnly
+                     : kFlagSendFua | kFlagSendTrim | kFlagSendWriteZeroes | kFlagSendFastZero;
   if (negotiated.structured_replies) flags |= kFlagSendDf;
   return flags;
 }

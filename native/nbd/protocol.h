@@ -61,6 +61,7 @@ enum class OptionReply : uint32_t {
 enum class Info : uint16_t { kExport = 0, kName = 1, kDescription = 2, kBlockSize = 3 };
 
 inline constexpr uint16_t kFlagHasFlags = 1 << 0;
+inline constexpr uint16_t kFlagReadOnly = 1 << 1;
 inline constexpr uint16_t kFlagSendFlush = 1 << 2;
 inline constexpr uint16_t kFlagSendFua = 1 << 3;
 inline constexpr uint16_t kFlagSendTrim = 1 << 5;
@@ -216,7 +217,8 @@ std::optional<MetaContextOption> DecodeMetaContextOption(std::span<const std::by
 std::optional<Request> DecodeRequest(const std::byte* bytes);
 // What a well-framed request is answered with at once, or kNone if the device may see it. Not for
 // kDisconnect, which has no answer.
-Error Validate(const Request& request, const Negotiated& negotiated, uint64_t size_bytes);
+Error Validate(const Request& request, const Negotiated& negotiated, uint64_t size_bytes,
+               bool read_only);
 
 // --- encoding ------------------------------------------------------------------------------------
 
@@ -241,7 +243,7 @@ class Encoder {
   std::byte* at_;
 };
 
-uint16_t TransmissionFlags(const Negotiated& negotiated);
+uint16_t TransmissionFlags(const Negotiated& negotiated, bool read_only);
 void EncodeGreeting(Encoder* to);
 void EncodeOptionReply(Encoder* to, Option option, OptionReply type, uint32_t data_bytes);
 // Each writes the header and returns its length; the data follows from elsewhere.

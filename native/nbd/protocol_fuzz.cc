@@ -29,7 +29,7 @@ void Fuzz(const uint8_t* data, size_t size) {
     if (!request || request->command == Command::kDisconnect) return;
     const Negotiated negotiated = {false, (choice & 1) != 0,
                                    (choice & 1) != 0 && (choice & 2) != 0};
-    if (Validate(*request, negotiated, 64 * kMiB) != Error::kNone) return;
+    if (Validate(*request, negotiated, 64 * kMiB, false) != Error::kNone) return;
     if (request->command == Command::kFlush) return;
     CHECK(request->length_bytes > 0);
     CHECK(request->offset_bytes + request->length_bytes <= 64 * kMiB);

@@ -14,7 +14,7 @@ Request A(Command command, uint64_t offset, uint32_t length, uint16_t flags = 0)
 }
 
 TEST(nbd_protocol, requests_are_validated) {
-  const auto check = [](const Request& request) { return Validate(request, kAll, kSize); };
+  const auto check = [](const Request& request) { return Validate(request, kAll, kSize, false); };
   for (const Command command : {Command::kRead, Command::kWrite, Command::kTrim,
                                 Command::kWriteZeroes, Command::kBlockStatus}) {
     const Error beyond = command == Command::kWrite || command == Command::kWriteZeroes
@@ -55,19 +55,21 @@ TEST(nbd_protocol, requests_are_validated) {
 
 TEST(nbd_protocol, validation_follows_the_handshake) {
   const Negotiated simple = {};
-  EXPECT_EQ(Validate(A(Command::kRead, 0, 512, kCommandDf), simple, kSize), Error::kInvalid);
-  EXPECT_EQ(Validate(A(Command::kBlockStatus, 0, 512), simple, kSize), Error::kInvalid);
+  EXPECT_EQ(Validate(A(Command::kRead, 0, 512, kCommandDf), simple, kSize, false), Error::kInvalid);
+  EXPECT_EQ(Validate(A(Command::kBlockStatus, 0, 512), simple, kSize, false), Error::kInvalid);
   const uint64_t large = 1 * kGiB;
   const Request longest = A(Command::kRead, 0, kRequestBytesMax);
-  EXPECT_EQ(Validate(longest, simple, large), Error::kNone);
-  EXPECT_EQ(Validate(A(Command::kRead, 0, kRequestBytesMax + 512), simple, large), Error::kInvalid);
-  EXPECT_EQ(Validate(A(Command::kRead, 0, kUnfragmentedBytesMax, kCommandDf), kAll, large),
+  EXPECT_EQ(Validate(longest, simple, large, false), Error::kNone);
+  EXPECT_EQ(Validate(A(Command::kRead, 0, kRequestBytesMax + 512), simple, large, false),
+            Error::kInvalid);
+  EXPECT_EQ(Validate(A(Command::kRead, 0, kUnfragmentedBytesMax, kCommandDf), kAll, large, false),
             Error::kNone);
-  EXPECT_EQ(Validate(A(Command::kRead, 0, kUnfragmentedBytesMax + 512, kCommandDf), kAll, large),
-            Error::kOverflow);
+  EXPECT_EQ(
+      Validate(A(Command::kRead, 0, kUnfragmentedBytesMax + 512, kCommandDf), kAll, large, false),
+      Error::kOverflow);
   // What carries no data may be as long as the volume.
-  EXPECT_EQ(Validate(A(Command::kTrim, 0, 512 * kMiB), kAll, large), Error::kNone);
-  EXPECT_EQ(Validate(A(Command::kWriteZeroes, 0, 512 * kMiB), kAll, large), Error::kNone);
+  EXPECT_EQ(Validate(A(Command::kTrim, 0, 512 * kMiB), kAll, large, false), Error::kNone);
+  EXPECT_EQ(Validate(A(Command::kWriteZeroes, 0, 512 * kMiB), kAll, large, false), Error::kNone);
 }
 
 TEST(nbd_protocol, requests_decode) {

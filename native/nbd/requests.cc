@@ -44,7 +44,8 @@ Connection::Progress Connection::ParseRequest() {
     To(Event::kLastRequest);
     return Progress::kMade;
   }
-  const Error error = Validate(*request, state_.negotiated, device_.size_bytes());
+  const Error error =
+      Validate(*request, state_.negotiated, device_->size_bytes(), device_->read_only());
   if (request->command == Command::kWrite) return ParseWrite(*request, error);
   if (error == Error::kNone && request->command == Command::kRead) return TakeRead(*request);
 
@@ -243,7 +244,7 @@ void Connection::Submit(Operation* operation, BlockOperation kind, const Request
   operation->length_bytes = length_bytes;
   operation->status = ErrorCode::kOk;
   ++at_device_;
-  device_.Submit(operation);
+  device_->Submit(operation);
 }
 
 }  // namespace ankole::nbd

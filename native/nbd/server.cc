@@ -15,8 +15,8 @@ constexpr uint64_t kRefusedLogNs = kNsPerSecond;
 
 }  // namespace
 
-Server::Server(io::Reactor& reactor, BlockDevice& device, LogSink& log)
-    : reactor_(reactor), device_(device), log_(log) {
+Server::Server(io::Reactor& reactor, BlockDevice& device, LogSink& log, BlockDevices* others)
+    : reactor_(reactor), device_(device), others_(others), log_(log) {
   CHECK(device.size_bytes() % kSectorBytes == 0);
   CHECK(device.name().size() <= kVolumeNameBytesMax);
   accept_.owner = close_listener_.owner = close_refused_.owner = accept_timer_.owner =
@@ -130,8 +130,8 @@ void Server::OnAccepted() {
   if (mode_ != Mode::kListening || count_ == kConnectionsMax) return RefuseOne();
   for (size_t i = 0; i < slots_.size(); ++i) {
     if (slots_[i] != nullptr) continue;
-    slots_[i] = std::make_unique<Connection>(reactor_, device_, log_, *this, accept_.accepted,
-                                             accept_.peer);
+    slots_[i] = std::make_unique<Connection>(reactor_, device_, others_, log_, *this,
+                                             accept_.accepted, accept_.peer);
     slots_[i]->index = i;
     ++count_;
     if (paused_) slots_[i]->Pause();

@@ -12,11 +12,13 @@
 
 namespace ankole::nbd {
 
-// Serves one volume to NBD clients: the only export, under the volume's name and as the default
-// one. All of it lives on the reactor's thread.
+// Serves one volume to NBD clients, under its name and as the default export, and other devices to
+// those that ask for them by name. All of it lives on the reactor's thread.
 class Server final : public ConnectionOwner {
  public:
-  Server(io::Reactor& reactor, BlockDevice& device, LogSink& log);
+  // `others` may be null. Their buffers are those of `device`, their names have at most
+  // kExportNameBytesMax bytes.
+  Server(io::Reactor& reactor, BlockDevice& device, LogSink& log, BlockDevices* others = nullptr);
   // Invariant: never listened, or Shutdown's `done` has run.
   ~Server();
   Server(const Server&) = delete;
@@ -57,6 +59,7 @@ class Server final : public ConnectionOwner {
 
   io::Reactor& reactor_;
   BlockDevice& device_;
+  BlockDevices* const others_;
   LogSink& log_;
   Mode mode_ = Mode::kIdle;
   bool paused_ = false;

@@ -55,7 +55,10 @@ Bench::Bench(io::Reactor& on_reactor)
     : reactor(on_reactor),
       pool_(BufferPool::Create("nbd-test", 600, 40, 40).Take()),
       device(reactor, *pool_, "volume", kSizeBytes),
-      server(reactor, device, log) {
+      snapshot(reactor, *pool_, "volume@before-upgrade", kSnapshotBytes),
+      server(reactor, device, log, this) {
+  snapshot.frozen = true;
+  std::fill(snapshot.bytes().begin(), snapshot.bytes().end(), std::byte{7});
   const Status listening = server.Listen({false, "127.0.0.1", 0}, &bound);
   CHECK(listening.ok());
   thread_ = std::thread([this] { reactor.Loop(); });

@@ -38,9 +38,10 @@ class TestLog final : public LogSink {
 // Waits for what another thread is about to make true; 10 s at most.
 bool Eventually(const std::function<bool()>& condition);
 
-class Bench {
+class Bench final : BlockDevices {
  public:
   static constexpr uint64_t kSizeBytes = 64 * kMiB;
+  static constexpr uint64_t kSnapshotBytes = 4 * kMiB;
 
   explicit Bench(io::Reactor& on_reactor);
   ~Bench();
@@ -65,11 +66,16 @@ class Bench {
   io::Reactor& reactor;
 
  private:
+  BlockDevice* Find(std::string_view name) override {
+    return name == snapshot.name() ? &snapshot : nullptr;
+  }
   std::unique_ptr<BufferPool> pool_;
 
  public:
   TestLog log;
   io::MemoryDevice device;
+  // Beside the volume, by its name.
+  io::MemoryDevice snapshot;
   Server server;
   io::Address bound;
 

@@ -11,6 +11,7 @@
 #include "sim/nemesis.h"
 #include "sim/promises.h"
 #include "sim/rot.h"
+#include "sim/snapshot_users.h"
 #include "sim/snapshots.h"
 
 namespace ankole::sim {
@@ -27,6 +28,7 @@ constexpr uint64_t kIdleNs = 11 * kNsPerSecond;
 // What the simulation itself may take meanwhile.
 constexpr uint64_t kGrowthBytes = 16 * kKiB;
 constexpr uint64_t kSnapshotSeed = 0x736e617073686f74;
+constexpr uint64_t kSnapshotUserSeed = 0x736e617075736572;
 constexpr uint64_t kExpansionSeed = 0x657870616e73696f;
 
 class Scenario {
@@ -72,6 +74,8 @@ class Scenario {
     };
     // Chance of its own: a run without snapshots is what it was before there were some.
     snapshots_ = std::make_unique<Snapshots>(*cluster_, *load_, seed ^ kSnapshotSeed);
+    snapshot_users_ =
+        std::make_unique<SnapshotUsers>(*cluster_, *snapshots_, seed ^ kSnapshotUserSeed);
     expansions_ = std::make_unique<Expansions>(*cluster_, seed ^ kExpansionSeed);
     promises_ = Promises::Of(options_, snapshots_->layers_max());
     nemesis_ = std::make_unique<Nemesis>(*cluster_);
@@ -83,7 +87,7 @@ class Scenario {
                        std::to_string(options_.size_bytes / kMiB) + " MiB, " +
                        expansions_->Describe() + (options_.direct ? "direct, " : "") +
                        std::to_string(rounds_) + " rounds, " + snapshots_->Describe() +
-                       ", faults: " + nemesis_->Describe();
+                       snapshot_users_->Describe() + ", faults: " + nemesis_->Describe();
     if (world_.tracing()) world_.Trace("seed", outcome.settings);
     if (cluster_->MakeReplicas()) {
       AttachAnywhere();
@@ -176,6 +180,7 @@ class Scenario {
     snapshots_->Promise(UINT64_MAX);
     load_->Start();
     snapshots_->Start();
+    snapshot_users_->Start();
     expansions_->Start();
     nemesis_->Start();
     const uint64_t least_ns = (options_.forks ? 15 : 1) * kNsPerSecond;
@@ -194,13 +199,14 @@ class Scenario {
     if (!Await("an answer", kPatienceNs, [&] { return load_->answered() >= before + 20; })) return;
     load_->Stop();
     snapshots_->Stop();
+    snapshot_users_->Stop();
     expansions_->Stop();
     if (!Await("the answer to every request", promises_.answer_ns,
                [this] { return load_->idle(); })) {
       return;
     }
     if (!Await("the answer to every request about snapshots", promises_.snapshot_ns,
-               [this] { return snapshots_->idle(); })) {
+               [this] { return snapshots_->idle() && snapshot_users_->idle(); })) {
       return;
     }
     if (!Await("the end of an expansion", promises_.expanded_ns,
@@ -308,6 +314,7 @@ class Scenario {
   std::unique_ptr<Checks> checks_;
   std::unique_ptr<Load> load_;
   std::unique_ptr<Snapshots> snapshots_;
+  std::unique_ptr<SnapshotUsers> snapshot_users_;
   std::unique_ptr<Expansions> expansions_;
   std::unique_ptr<Nemesis> nemesis_;
 };

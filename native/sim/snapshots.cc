@@ -75,6 +75,19 @@ void Snapshots::Settle() {
   if (on()) NextLater(0, 0, kNsPerMs);
 }
 
+std::vector<std::string> Snapshots::Live() const {
+  std::vector<std::string> live;
+  for (const auto& [name, snapshot] : snapshots_) {
+    if (snapshot.MustBe()) live.push_back(name);
+  }
+  return live;
+}
+
+const ViewValues* Snapshots::Seen(const std::string& name) const {
+  const auto found = snapshots_.find(name);
+  return found == snapshots_.end() || !found->second.MustBe() ? nullptr : found->second.view.get();
+}
+
 void Snapshots::Promise(uint64_t answer_ns) {
   promise_ns_ = answer_ns;
   promised_ns_ = world_.now_ns();

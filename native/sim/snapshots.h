@@ -38,6 +38,9 @@ class Snapshots {
   bool settled() const { return settled_; }
   // By that one: where nothing could be had but an error, they may not.
   bool matched() const { return matched_; }
+  // Those that were taken; and what one holds, null: it is none, or nobody has seen it yet.
+  std::vector<std::string> Live() const;
+  const ViewValues* Seen(const std::string& name) const;
   // That a replica has, the deleted ones included.
   size_t layers_max() const { return on() ? 2 * layers_max_ + 2 : 0; }
   // From now on each request to the newest engine is answered within that time.

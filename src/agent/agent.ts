@@ -2,20 +2,22 @@
 
 import { readFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
-import type {
-  DiskCounters,
-  DiskHostEvent,
-  EngineCounters,
-  EngineEvent,
-  IoBackend,
-  Layer,
-  PortalCounters,
-  PortalEvent,
-  Reply,
+import {
+  RequestError,
+  type DiskCounters,
+  type DiskHostEvent,
+  type EngineCounters,
+  type EngineEvent,
+  type EngineRequests,
+  type IoBackend,
+  type Layer,
+  type PortalCounters,
+  type PortalEvent,
+  type Reply,
 } from '../native/index.js'
 import type { ProcessIdentity, ProcessKey, SupervisorClient, SupervisorEvent } from '../supervisor/index.js'
 import { DiskController } from './disk.js'
-import { EngineController, type RecordStore } from './engine.js'
+import { EngineController, type RecordStore, type SnapshotQuestion } from './engine.js'
 import type { Logger } from './log.js'
 import type { NodePlan, NodeReport, ProcessReport } from './plan.js'
 import { PortalController } from './portal.js'
@@ -121,6 +123,17 @@ export class Agent {
   /** Of one volume, as its engine lists them now; undefined: none serves it here. */
   async layers(volume: string): Promise<Layer[] | undefined> {
     return await this.#engines.get(volume)?.layers(layersLimitMs)
+  }
+
+  /** About what snapshots of a volume hold. Rejects with a RequestError, also where no engine serves it here. */
+  async askEngine<Op extends SnapshotQuestion>(
+    volume: string,
+    op: Op,
+    parameters: EngineRequests[Op]['parameters'],
+  ): Promise<EngineRequests[Op]['result']> {
+    const engine = this.#engines.get(volume)
+    if (engine === undefined) throw new RequestError('gone', `no engine of volume ${volume} is here`)
+    return await engine.ask(op, parameters)
   }
 
   /** The engines first, clean, as they need the disk hosts for that. Under 5 s in all; what is left then is killed. */

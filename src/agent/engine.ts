@@ -50,6 +50,10 @@ type EngineIdentity = Extract<ProcessIdentity, { kind: 'engine' }>
  */
 const startWaitMs = 5_000
 
+/** About what snapshots hold. An engine that finds no member waits for one for 10 s. */
+const questionLimitMs = 15_000
+export type SnapshotQuestion = 'snapshot-changes' | 'read-snapshot' | 'check-unread'
+
 const steerLimitMs = 5_000
 const steerAgainMs = 5_000
 /** A volume that could not become as large as it is wanted. */
@@ -135,6 +139,11 @@ export class EngineController {
   /** The volume's layers as its engine lists them now; undefined: it serves nobody. */
   layers(limitMs: number): Promise<Layer[] | undefined> {
     return this.#snapshots.layers(limitMs)
+  }
+
+  /** Asked of the running engine; rejects with a RequestError. */
+  ask<Op extends SnapshotQuestion>(op: Op, parameters: EngineRequests[Op]['parameters']) {
+    return this.requests.send(op, parameters, questionLimitMs)
   }
 
   onStarted(process: EngineIdentity): void {

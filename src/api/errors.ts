@@ -225,6 +225,16 @@ export const controlErrors = {
     action:
       'Remove the cause that the message names, and take it again: a snapshot that failed does not hold its name.',
   },
+  'snapshot-not-ready': {
+    http: 409,
+    grpc: 'FAILED_PRECONDITION',
+    action: 'Wait until it is ready (`ankole snapshot list VOLUME` shows it), or use another one.',
+  },
+  'snapshot-in-use': {
+    http: 409,
+    grpc: 'FAILED_PRECONDITION',
+    action: 'Wait until its export, or whoever else reads it, has ended, or end it, and delete the snapshot then.',
+  },
   'too-many-snapshots': {
     http: 409,
     grpc: 'RESOURCE_EXHAUSTED',

@@ -267,7 +267,7 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
     },
   )
 
-  addSnapshotRoutes(server, current)
+  addSnapshotRoutes(server, current, faces.nbdHost)
 
   server.get(
     '/v1/nodes',

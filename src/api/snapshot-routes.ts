@@ -1,24 +1,30 @@
 // REST /v1: the snapshots of a volume.
-import type { Manager } from '../manager/index.js'
+import { nbdUriOf, type Manager } from '../manager/index.js'
 import type { Snapshot, VolumeState } from '../store/index.js'
 import { AnkoleError } from './errors.js'
 import { ErrorView, VolumeName } from './schemas.js'
 import {
+  ChangesView,
   CreateSnapshot,
   DeleteSnapshot,
+  ListChanges,
+  ReadableSnapshotView,
+  ReadSnapshot,
   SnapshotDeletionView,
   SnapshotList,
   SnapshotName,
   SnapshotView,
 } from './snapshot-schemas.js'
 import type { Server } from './server.js'
-import { snapshotList, snapshotView } from './snapshot-views.js'
+import { changesView, snapshotList, snapshotView } from './snapshot-views.js'
 import { explained, milliseconds, type Waited } from './waiting.js'
 
 const tags = ['snapshots']
 const errors = { '4xx': ErrorView, '5xx': ErrorView }
 
-export function addSnapshotRoutes(server: Server, current: () => Manager): void {
+const extentsDefault = 1000
+
+export function addSnapshotRoutes(server: Server, current: () => Manager, nbdHost: string): void {
   server.post(
     '/v1/volumes/:name/snapshots',
     {
@@ -63,6 +69,44 @@ export function addSnapshotRoutes(server: Server, current: () => Manager): void 
       manager.snapshot(volume, snapshot)
       const layers = await manager.layers(volume)
       return snapshotView(manager.snapshot(volume, snapshot), layers)
+    },
+  )
+
+  server.get(
+    '/v1/volumes/:name/snapshots/:snapshot/changes',
+    {
+      schema: {
+        summary: 'What of a snapshot may differ from another one, or what it has allocated; a part at a time',
+        tags,
+        params: SnapshotName,
+        querystring: ListChanges,
+        response: { 200: ChangesView, ...errors },
+      },
+    },
+    async ({ params: { name: volume, snapshot }, query }) => {
+      const { from = null, offset = 0, limit = extentsDefault } = query
+      const changes = await current().snapshotChanges(volume, snapshot, { from, offset, limit })
+      return changesView({ volume, snapshot, from }, changes)
+    },
+  )
+
+  server.post(
+    '/v1/volumes/:name/snapshots/:snapshot/read',
+    {
+      schema: {
+        summary:
+          'Serve a snapshot of an attached volume to NBD clients, to be read, until nobody has used it for 10 s; what is ' +
+          'being read is not deleted',
+        tags,
+        params: SnapshotName,
+        body: ReadSnapshot,
+        response: { 200: ReadableSnapshotView, ...errors },
+      },
+    },
+    async ({ params: { name, snapshot } }) => {
+      const manager = current()
+      const { export: exported, sizeBytes } = await manager.readSnapshot(name, snapshot)
+      return { volume: name, snapshot, sizeBytes, nbd: { uri: nbdUriOf(manager.volume(name), nbdHost, exported) } }
     },
   )
 

@@ -76,6 +76,58 @@ export const CreateSnapshot = Strict({
 })
 export type CreateSnapshot = Static<typeof CreateSnapshot>
 
+export const changedExtentsMax = 10_000
+
+export const ListChanges = Strict({
+  from: Type.Optional(
+    Type.String({ description: 'The snapshot that it is compared with; if not given, what it has allocated is told' }),
+  ),
+  offset: Type.Optional(
+    Type.Integer({ minimum: 0, multipleOf: 4096, description: 'From there on; 0 if not given, then `nextOffset`' }),
+  ),
+  limit: Type.Optional(
+    Type.Integer({ minimum: 1, maximum: changedExtentsMax, description: 'Of extents; 1000 if not given' }),
+  ),
+})
+export type ListChanges = Static<typeof ListChanges>
+
+export const ChangesView = Type.Object({
+  volume: Type.String(),
+  snapshot: Type.String(),
+  from: nullable(Type.String()),
+  sizeBytes: Type.Integer({ description: 'Of the volume when the snapshot was taken' }),
+  fromSizeBytes: nullable(
+    Type.Integer({ description: 'And when `from` was. What lies behind that and is not listed reads as zeros' }),
+  ),
+  superset: Type.Boolean({
+    description:
+      'Blocks may be listed that hold the same in both: those that were written with what they held. None that differs ' +
+      'is missing',
+  }),
+  extents: Type.Array(
+    Type.Object({
+      offset: Type.Integer(),
+      length: Type.Integer(),
+      kind: Type.Enum(['data', 'zero'], { description: '`zero`: it takes up no space, and reads as zeros' }),
+    }),
+    { description: 'Of bytes, whole blocks of 4096, ascending' },
+  ),
+  nextOffset: nullable(
+    Type.Integer({ description: 'All before it is told: ask again from there. Null: that was all' }),
+  ),
+})
+export type ChangesView = Static<typeof ChangesView>
+
+export const ReadSnapshot = Strict({})
+
+export const ReadableSnapshotView = Type.Object({
+  volume: Type.String(),
+  snapshot: Type.String(),
+  sizeBytes: Type.Integer(),
+  nbd: Type.Object({ uri: Type.String() }),
+})
+export type ReadableSnapshotView = Static<typeof ReadableSnapshotView>
+
 export const DeleteSnapshot = Strict({ timeoutSeconds: TimeoutSeconds })
 export type DeleteSnapshot = Static<typeof DeleteSnapshot>
 

@@ -1,7 +1,8 @@
 // From snapshots that are stored, and layers as an engine lists them, to what REST shows.
+import type { Changes } from '../manager/index.js'
 import type { Layer } from '../native/index.js'
 import type { Snapshot, Volume } from '../store/index.js'
-import type { LayerView, SnapshotList, SnapshotView } from './snapshot-schemas.js'
+import type { ChangesView, LayerView, SnapshotList, SnapshotView } from './snapshot-schemas.js'
 
 /** Longhorn's name for it. */
 const headName = 'volume-head'
@@ -29,6 +30,18 @@ export function snapshotList(
     snapshots: snapshots.map((snapshot) => snapshotView(snapshot, layers)),
     layers: layers?.map((layer) => layerView(layer, layers, snapshots)) ?? null,
     message: layers === undefined ? why : '',
+  }
+}
+
+export function changesView(
+  names: Pick<ChangesView, 'volume' | 'snapshot' | 'from'>,
+  { sizeBytes, fromSizeBytes, nextOffset, superset, extents }: Changes,
+): ChangesView {
+  return {
+    ...names,
+    ...{ sizeBytes, fromSizeBytes: names.from === null ? null : fromSizeBytes, superset },
+    extents: extents.map(({ offset, length, zero }) => ({ offset, length, kind: zero ? 'zero' : 'data' })),
+    nextOffset: nextOffset < sizeBytes ? nextOffset : null,
   }
 }
 

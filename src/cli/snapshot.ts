@@ -5,13 +5,15 @@ import { Client } from './client.js'
 import { aCommand, timeoutOption, type Shared, type Waiting } from './command.js'
 import { print, printJson } from './output.js'
 import { snapshotText } from './snapshot-tree.js'
+import { diffCommand } from './snapshot-diff.js'
 import { parseLabel } from './values.js'
 
 export function snapshotCommand(): Command {
-  const snapshot = new Command('snapshot').description('Take, list and delete snapshots of volumes')
+  const snapshot = new Command('snapshot').description('Take, list, compare and delete snapshots of volumes')
   snapshot.addCommand(createCommand())
   snapshot.addCommand(listCommand())
   snapshot.addCommand(deleteCommand())
+  snapshot.addCommand(diffCommand())
   return snapshot
 }
 

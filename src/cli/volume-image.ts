@@ -5,7 +5,14 @@ import { stat } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Option, type Command } from 'commander'
 import { AnkoleError, messageOf } from '../api/errors.js'
-import type { ActivityView, AttachmentView, DeletionView, VolumeView } from '../api/index.js'
+import type {
+  ActivityView,
+  AttachmentView,
+  DeletionView,
+  ReadableSnapshotView,
+  SnapshotView,
+  VolumeView,
+} from '../api/index.js'
 import {
   copyIn,
   copyOut,
@@ -28,6 +35,7 @@ interface ExportOptions extends Waiting {
   format?: ImageFormat
   force?: true
   live?: true
+  snapshot?: string
 }
 
 interface ImportOptions extends CreationOptions {
@@ -46,17 +54,20 @@ export function exportCommand(): Command {
     .argument('<file>', 'on this machine, which has to be where the volume is attached')
     .addOption(new Option('--format <format>', 'by the ending of the file if not given').choices(imageFormats))
     .option('--force', 'replace a file that is there, when the image is whole')
+    .option('--snapshot <name>', 'what the volume held when this was taken, whatever is written to it meanwhile')
     .option('--live', 'also of a volume that is written to meanwhile: the image is then of no one instant')
     .addOption(timeoutOption('how long to wait until it is attached, and detached'))
     .addHelpText(
       'after',
       `
 Where nobody writes to the volume meanwhile, the image is what it holds: detach it, or freeze the file system on it.
-An export that finds that somebody did fails, unless --live is given. qcow2 needs qemu-img (Debian: qemu-utils).
+An export that finds that somebody did fails, unless --live is given. A snapshot does not change: with --snapshot it is
+of no matter who writes. qcow2 needs qemu-img (Debian: qemu-utils).
 With --json it prints a line of JSON each second, and one at the end.
 
 Examples:
   ankole volume export data data.raw
+  ankole volume export data monday.qcow2 --snapshot monday
   ankole volume export data /backup/data.qcow2 --force`,
     )
     .action(async (name: string, file: string, _: object, command: Command) => {
@@ -91,40 +102,73 @@ Examples:
 // ---------------------------------------------------------------------------------------------------- export
 
 async function exportVolume(name: string, file: string, options: ExportOptions, signal: AbortSignal): Promise<void> {
-  const { url, json, timeout, force = false, live = false } = options
+  const { url, json, timeout, force = false, live = false, snapshot } = options
+  if (snapshot !== undefined && live) {
+    throw new AnkoleError('invalid-argument', '--live is of no use with --snapshot: a snapshot does not change.')
+  }
   const format = options.format ?? (file.toLowerCase().endsWith('.qcow2') ? 'qcow2' : 'raw')
   const client = new Client(url)
-  await client.get<VolumeView>(volumePath(name)) // Before a file is made for what is not there.
+  // Before a file is made for what is not there.
+  await client.get<VolumeView | SnapshotView>(snapshot === undefined ? volumePath(name) : snapshotPath(name, snapshot))
   if (format === 'qcow2') await needQemuImg(signal)
-  const progress = reportProgress(`Exporting volume ${name}`, json)
+  const what = snapshot === undefined ? `volume ${name}` : `snapshot ${snapshot} of volume ${name}`
+  const progress = reportProgress(`Exporting ${what}`, json)
   const target = await TargetFile.create(file, { replace: force })
   try {
     const exported = await whileAttached({ client, name, timeout, signal, progress }, async ({ nbd }) => {
-      const guard = new ChangeGuard(client, name, live)
-      const note = await guard.begin()
-      progress.stage(`Exporting volume ${name}`)
-      const { sizeBytes } = await guard.during(signal, (signal) =>
-        copyOut(nbd.uri, target, format, { signal, onProgress: (now) => progress.update(now) }),
-      )
+      const copy = (uri: string, signal: AbortSignal) => {
+        progress.stage(`Exporting ${what}`)
+        return copyOut(uri, target, format, { signal, onProgress: (now) => progress.update(now) })
+      }
+      const copied =
+        snapshot === undefined
+          ? await copiedUnchanged(new ChangeGuard(client, name, live), nbd.uri, signal, copy)
+          : await copiedSnapshot(client, snapshotPath(name, snapshot), signal, copy)
       progress.stage(`Writing ${target.path} out to its disk`)
       await target.publish()
-      return { sizeBytes, notes: [...note, ...guard.notes] }
+      return copied
     })
     const fileBytes = (await stat(target.path)).blocks * 512
     const seconds = progress.seconds()
     progress.end()
     if (json) {
-      const done = { event: 'done', volume: name, file: target.path, format, ...exported, fileBytes, seconds }
+      const of = { volume: name, ...(snapshot === undefined ? {} : { snapshot }) }
+      const done = { event: 'done', ...of, file: target.path, format, ...exported, fileBytes, seconds }
       print(JSON.stringify(done))
     } else {
       const size = `${formatBytes(exported.sizeBytes)}, which take up ${formatBytes(fileBytes)}`
-      print(`Volume ${name} is exported to ${target.path}: ${size}, in ${durationText(seconds)}.`)
+      const subject = `${what.slice(0, 1).toUpperCase()}${what.slice(1)}`
+      print(`${subject} is exported to ${target.path}: ${size}, in ${durationText(seconds)}.`)
       for (const note of exported.notes) print(`Note: ${note}.`)
     }
   } finally {
     progress.end()
     await target.end()
   }
+}
+
+interface Copied {
+  sizeBytes: number
+  notes: string[]
+}
+
+type Copy = (uri: string, signal: AbortSignal) => Promise<{ sizeBytes: number }>
+
+async function copiedUnchanged(guard: ChangeGuard, uri: string, signal: AbortSignal, copy: Copy): Promise<Copied> {
+  const note = await guard.begin()
+  const { sizeBytes } = await guard.during(signal, (signal) => copy(uri, signal))
+  return { sizeBytes, notes: [...note, ...guard.notes] }
+}
+
+/** The engine serves it as long as somebody reads it, and it is not deleted meanwhile. */
+async function copiedSnapshot(client: Client, path: string, signal: AbortSignal, copy: Copy): Promise<Copied> {
+  const { nbd } = await client.post<ReadableSnapshotView>(`${path}/read`, {})
+  const { sizeBytes } = await copy(nbd.uri, signal)
+  return { sizeBytes, notes: [] }
+}
+
+function snapshotPath(volume: string, snapshot: string): string {
+  return `${volumePath(volume)}/snapshots/${encodeURIComponent(snapshot)}`
 }
 
 interface Attaching {

@@ -18,8 +18,13 @@ export function formatHostPort({ host, port }: HostPort): string {
   return host.includes(':') ? `[${host}]:${port}` : `${host}:${port}`
 }
 
-export function nbdUri({ metadata, nbdPort }: Pick<Volume, 'metadata' | 'nbdPort'>, host: string): string {
-  return `nbd://${formatHostPort({ host, port: nbdPort })}/${metadata.name}`
+export function nbdUri(volume: Pick<Volume, 'metadata' | 'nbdPort'>, host: string): string {
+  return nbdUriOf(volume, host, volume.metadata.name)
+}
+
+/** Of what its engine serves beside the volume itself. */
+export function nbdUriOf({ nbdPort }: Pick<Volume, 'nbdPort'>, host: string, name: string): string {
+  return `nbd://${formatHostPort({ host, port: nbdPort })}/${name}`
 }
 
 /** As libiscsi, qemu and fio read it; through the portal, which sends the login on. */

@@ -27,6 +27,7 @@ import { assessExpansion, servedBytes, type ExpansionRefusal } from './expansion
 import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
 import { planSalvage, type SalvagePlan } from './salvage.js'
 import { assessScrub, beginScrub, endScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
+import { changesOf, readableSnapshot, refuseInUse, type Changes, type SnapshotAsker } from './snapshot-contents.js'
 import { SnapshotKeeper, type SnapshotRequest } from './snapshot-keeper.js'
 import { logScrub, logTransition } from './transitions.js'
 import {
@@ -42,7 +43,7 @@ import { checkSettings, withSettings, type VolumeSettings } from './volume-setti
 import { assess, type Assessment } from './volume-state.js'
 
 /** The part of a node's agent that the manager needs. */
-export interface NodeAgent {
+export interface NodeAgent extends SnapshotAsker {
   apply(plan: NodePlan): void
   report(): NodeReport
   onChange(listener: (report: NodeReport) => void): () => void
@@ -405,8 +406,12 @@ export class Manager {
     return this.#inTurn(() => this.#snapshots.create(this.volume(volume), request))
   }
 
-  /** Wants it gone: its layer once the volume is attached, the space that it takes up in the background. */
+  /**
+   * Wants it gone: its layer once the volume is attached, the space that it takes up in the background. Throws
+   * snapshot-in-use.
+   */
   async deleteSnapshot(volume: string, name: string): Promise<Snapshot> {
+    await refuseInUse(this.volume(volume), this.snapshot(volume, name), this.#askerOf(volume))
     return await this.#snapshots.remove(this.volume(volume), name)
   }
 
@@ -416,6 +421,26 @@ export class Manager {
 
   snapshot(volume: string, name: string): Snapshot {
     return this.#snapshots.one(this.volume(volume), name)
+  }
+
+  /** A part of what changed between two snapshots, or of what one has allocated, from `offset` on. */
+  async snapshotChanges(
+    volume: string,
+    name: string,
+    { from, offset, limit }: { from: string | null; offset: number; limit: number },
+  ): Promise<Changes> {
+    const before = from === null ? null : this.snapshot(volume, from)
+    const wanted = { from: before, offset, limit }
+    return await changesOf(this.volume(volume), this.snapshot(volume, name), wanted, this.#askerOf(volume))
+  }
+
+  /** From now on NBD clients can read it, where the volume is served. */
+  async readSnapshot(volume: string, name: string): Promise<{ export: string; sizeBytes: number }> {
+    return await readableSnapshot(this.volume(volume), this.snapshot(volume, name), this.#askerOf(volume))
+  }
+
+  #askerOf(volume: string): SnapshotAsker | undefined {
+    return this.#options.agents.get(this.volume(volume).membership.node ?? '')
   }
 
   /** Of an attached volume, as its engine has them now; undefined where that does not say. */

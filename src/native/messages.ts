@@ -332,6 +332,32 @@ export interface EngineRequests {
   'delete-snapshot': { parameters: { layer: string }; result: { members: number } }
   /** As one member has them; none at all where it knows of no layers. */
   'list-layers': { parameters: object; result: { members: number; layers: Layer[] } }
+  /** What changed between two snapshots, a part at a time; `busy` while too much is asked for. */
+  'snapshot-changes': { parameters: ChangesRequest; result: SnapshotChanges }
+  /** From now on NBD clients can read it, as the export that is answered. One that nobody uses for 10 s is closed. */
+  'read-snapshot': { parameters: { layer: string; snapshot: string }; result: { export: string; sizeBytes: number } }
+  /** Answered with `busy` while a client reads it, or is just about to. */
+  'check-unread': { parameters: { layer: string }; result: object }
+}
+
+export interface ChangesRequest {
+  layer: string
+  /** Absent: nothing, so that what the layer's snapshot has allocated is told. */
+  from?: string
+  /** From there on; a multiple of 4096. */
+  offset: number
+  /** Of extents. */
+  limit: number
+}
+
+export interface SnapshotChanges {
+  /** Of the volume then, and when `from` was taken; 0: there is no `from`. */
+  sizeBytes: number
+  fromSizeBytes: number
+  /** All before it is told; the size: that was all. */
+  nextOffset: number
+  /** Ascending. `zero`: it takes up no space, and reads as zeros. */
+  extents: { offset: number; length: number; zero: boolean }[]
 }
 
 export interface TakeSnapshot {

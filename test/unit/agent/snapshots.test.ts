@@ -264,3 +264,17 @@ t.test('while the engine is at something else layers are told as they were last'
   supervisor.run(engine)
   t.equal(await volume.agent.layers('demo'), undefined, 'the next one has not said anything yet')
 })
+
+void t.test('what is asked about what snapshots hold goes to the engine', async (t) => {
+  const { agent, supervisor, plan } = aVolume(t)
+  plan()
+  const changes = { sizeBytes: 8192, fromSizeBytes: 0, nextOffset: 8192, extents: [] }
+  supervisor.answers['snapshot-changes'] = () => ({ result: changes })
+  supervisor.answers['check-unread'] = () => ({ error: { code: 'busy', message: 'it is being read' } })
+  t.same(await agent.askEngine('demo', 'snapshot-changes', { layer: 'monday', offset: 0, limit: 10 }), changes)
+  await t.rejects(agent.askEngine('demo', 'check-unread', { layer: 'monday' }), { code: 'busy' })
+  await t.rejects(agent.askEngine('other', 'check-unread', { layer: 'monday' }), {
+    code: 'gone',
+    message: 'no engine of volume other is here',
+  })
+})

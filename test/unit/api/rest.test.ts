@@ -376,6 +376,8 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}/scrub',
     '/v1/volumes/{name}/snapshots',
     '/v1/volumes/{name}/snapshots/{snapshot}',
+    '/v1/volumes/{name}/snapshots/{snapshot}/changes',
+    '/v1/volumes/{name}/snapshots/{snapshot}/read',
   ])
 })
 

@@ -175,3 +175,92 @@ void t.test('why layers are not known is told', async (t) => {
   await untilState('demo', 'detached')
   t.match(await call('GET', url), { body: { layers: null, message: 'it is detached' } })
 })
+
+void t.test('what changed between two is told a part at a time', async (t) => {
+  const { call, agent, manager } = await anApi(t)
+  for (const name of ['monday', 'tuesday']) await call('POST', url, { name })
+  const [monday, tuesday] = ['monday', 'tuesday'].map((name) => manager.snapshot('demo', name).layer ?? '')
+  const size = 1 << 30
+  const extents = [
+    { offset: 4096, length: 8192, zero: false },
+    { offset: 65536, length: 4096, zero: true },
+  ]
+  agent.changesTo.set(tuesday!, { sizeBytes: size, fromSizeBytes: size / 2, nextOffset: 1 << 20, extents })
+  t.same((await call('GET', `${url}/tuesday/changes?from=monday&offset=4096&limit=2`)).body, {
+    ...{ volume: 'demo', snapshot: 'tuesday', from: 'monday', sizeBytes: size, fromSizeBytes: size / 2 },
+    superset: true,
+    extents: [
+      { offset: 4096, length: 8192, kind: 'data' },
+      { offset: 65536, length: 4096, kind: 'zero' },
+    ],
+    nextOffset: 1 << 20,
+  })
+  const asked = { volume: 'demo', op: 'snapshot-changes', layer: tuesday }
+  t.same(agent.questions.pop(), { ...asked, from: monday, offset: 4096, limit: 2 })
+  agent.changesTo.set(tuesday!, { sizeBytes: size, fromSizeBytes: 0, nextOffset: size, extents: [] })
+  t.match(await call('GET', `${url}/tuesday/changes`), {
+    status: 200,
+    body: { from: null, fromSizeBytes: null, superset: false, extents: [], nextOffset: null },
+  })
+  t.same(agent.questions.pop(), { ...asked, offset: 0, limit: 1000 })
+})
+
+void t.test('what cannot be compared or read says why', async (t) => {
+  const { call, agent, manager, untilState } = await anApi(t)
+  await call('POST', url, { name: 'monday' })
+  const refusal = async (method: 'GET' | 'POST', path: string) => {
+    const { status, body } = await call(method, path, method === 'POST' ? {} : undefined)
+    const { code, message } = (body as { error: { code: string; message: string } }).error
+    return `${status} ${code}: ${message}`
+  }
+  t.match(await refusal('GET', `${url}/sunday/changes`), /^404 not-found: Volume demo has no snapshot "sunday"/)
+  t.match(await refusal('GET', `${url}/monday/changes?from=sunday`), /^404 not-found: .* no snapshot "sunday"/)
+  for (const wrong of ['offset=512', 'offset=-4096', 'limit=0', 'limit=10001', 'form=monday']) {
+    t.match(await refusal('GET', `${url}/monday/changes?${wrong}`), /^400 invalid-argument/)
+  }
+  t.match(
+    await refusal('GET', `${url}/monday/changes`),
+    /^404 not-found: Snapshot monday of volume demo cannot be compared: there is no snapshot monday-/,
+  )
+  agent.isMute = true
+  t.match(
+    await refusal('POST', `${url}/monday/read`),
+    /^503 unavailable: .* cannot be read: no answer to read-snapshot/,
+  )
+  agent.taking = { code: 'no-space', message: 'replica aa is full' }
+  await call('POST', url, { name: 'full' })
+  const failed =
+    /^409 snapshot-not-ready: Snapshot full of volume demo cannot be (read|compared): it is failed, replica aa/
+  t.match(await refusal('POST', `${url}/full/read`), failed)
+  t.match(await refusal('GET', `${url}/monday/changes?from=full`), failed)
+  await manager.detach('demo')
+  await untilState('demo', 'detached')
+  const detached = /^409 volume-not-attached: Snapshot monday of volume demo cannot be .*: the volume is detached/
+  t.match(await refusal('POST', `${url}/monday/read`), detached)
+  t.match(await refusal('GET', `${url}/monday/changes`), detached)
+})
+
+void t.test('one that clients read is not deleted', async (t) => {
+  const { call, agent, manager, snapshotGone } = await anApi(t)
+  await call('POST', url, { name: 'monday' })
+  t.match(await call('POST', `${url}/monday/read`, {}), {
+    status: 200,
+    body: { volume: 'demo', snapshot: 'monday', sizeBytes: 1 << 30, nbd: { uri: /^nbd:.*\/demo@monday$/ } },
+  })
+  const layer = manager.snapshot('demo', 'monday').layer ?? ''
+  agent.read.add(layer)
+  t.match(await call('DELETE', `${url}/monday`), {
+    status: 409,
+    body: {
+      error: {
+        code: 'snapshot-in-use',
+        message: 'Snapshot monday of volume demo cannot be deleted: a client reads it.',
+      },
+    },
+  })
+  t.match(await call('GET', `${url}/monday`), { body: { state: 'ready' } })
+  // An engine that does not say is asked to delete it, and may still refuse.
+  agent.isMute = true
+  t.match(await call('DELETE', `${url}/monday`), { status: 200 })
+  await snapshotGone('monday')
+})

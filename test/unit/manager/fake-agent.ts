@@ -11,7 +11,16 @@ import type {
   TakeAnswer,
 } from '../../../src/agent/index.js'
 import type { NodeAgent } from '../../../src/manager/index.js'
-import type { EngineCounters, EngineState, Layer, ScrubProgress, TakeSnapshot } from '../../../src/native/index.js'
+import {
+  RequestError,
+  type EngineCounters,
+  type EngineRequests,
+  type EngineState,
+  type Layer,
+  type ScrubProgress,
+  type SnapshotChanges,
+  type TakeSnapshot,
+} from '../../../src/native/index.js'
 
 const GiB = 1024 ** 3
 
@@ -108,6 +117,36 @@ export class FakeAgent implements NodeAgent {
       if (!this.#answers.has(layer)) this.#answers.set(layer, { layer, taken: false, code: 'gone', message: 'it died' })
     }
     this.changed()
+  }
+
+  /** What engines say of changes, by layer; of no other one do they say anything. */
+  readonly changesTo = new Map<string, SnapshotChanges>()
+  /** Layers that clients read. */
+  readonly read = new Set<string>()
+  /** What engines were asked about what snapshots hold, in its order. */
+  readonly questions: object[] = []
+  /** Engines answer none of these. */
+  isMute = false
+
+  askEngine<Op extends 'snapshot-changes' | 'read-snapshot' | 'check-unread'>(
+    volume: string,
+    op: Op,
+    parameters: EngineRequests[Op]['parameters'],
+  ): Promise<EngineRequests[Op]['result']> {
+    this.questions.push({ volume, op, ...parameters })
+    if (this.isMute) return Promise.reject(new RequestError('timeout', `no answer to ${op} within 15000 ms`))
+    const { layer } = parameters
+    if (op === 'check-unread' && this.read.has(layer)) {
+      return Promise.reject(new RequestError('busy', `snapshot ${layer} is being read`))
+    }
+    if (op === 'check-unread') return Promise.resolve({})
+    if (op === 'read-snapshot') {
+      const { snapshot } = parameters as EngineRequests['read-snapshot']['parameters']
+      return Promise.resolve({ export: `${volume}@${snapshot}`, sizeBytes: GiB })
+    }
+    const changes = this.changesTo.get(layer)
+    if (changes !== undefined) return Promise.resolve(changes)
+    return Promise.reject(new RequestError('not-found', `there is no snapshot ${layer}`))
   }
 
   layers(volume: string): Promise<Layer[] | undefined> {
