@@ -101,6 +101,11 @@ BlockRequest* Engine::RequestQueue::Pop() {
   return request;
 }
 
+static bool ChangesContent(BlockOperation operation) {
+  return operation == BlockOperation::kWrite || operation == BlockOperation::kZero ||
+         operation == BlockOperation::kUnmap;
+}
+
 void Engine::Submit(BlockRequest* request) {
   const bool ranged = request->operation != BlockOperation::kFlush;
   CHECK(request->offset_bytes % kSectorBytes == 0 && request->length_bytes % kSectorBytes == 0 &&
@@ -111,6 +116,10 @@ void Engine::Submit(BlockRequest* request) {
     CHECK(request->offset_bytes + request->length_bytes <= size_bytes_);
   }
   request->submitted_ns = reactor_.NowNs();
+  if (options_.read_only && ChangesContent(request->operation)) {
+    AnswerLater(request, ErrorCode::kReadOnly);
+    return;
+  }
   if (mode_ != Mode::kServing && mode_ != Mode::kChanging) {
     AnswerLater(request, ErrorCode::kUnavailable);
     return;

@@ -83,6 +83,8 @@ struct EngineOptions {
   // yet. A sync keeps the disk, and all that share its device, from what clients wait for: two of
   // these take 100 ms at a disk of 160 MB a second.
   uint64_t copied_sync_bytes = 8 * kMiB;
+  // Clients may look at the volume, and change nothing.
+  bool read_only = false;
   // Shares memory with disk hosts that are reached by a Unix socket.
   bool shared_memory = true;
 };
@@ -150,6 +152,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   // BlockDevice
   const std::string& name() const override { return options_.volume; }
   uint64_t size_bytes() const override { return size_bytes_; }
+  bool read_only() const override { return options_.read_only; }
   BufferPool& buffers() override { return *buffers_; }
   void Submit(BlockRequest* request) override;
   void Release(BlockRequest* hold) override;

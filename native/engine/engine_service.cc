@@ -287,6 +287,9 @@ Result<EngineOptions> EngineService::ParseOptions(const Json& config) {
   options.record = parsed_record.Take();
   const Status basis = ParseBasis(config, &options);
   if (!basis.ok()) return basis;
+  Result<bool> read_only = config.Bool("readOnly", false);
+  if (!read_only.ok()) return read_only.status();
+  options.read_only = read_only.value();
   const Json* replicas = config.Find("replicas");
   if (replicas == nullptr || !replicas->is_array() || replicas->items().empty() ||
       replicas->items().size() > kReplicasMax) {

@@ -89,6 +89,20 @@ TEST(engine_request, EveryKindOfRequestIsAnswered) {
   EXPECT_EQ(status->room[0].length_bytes, 65536U);
 }
 
+TEST(engine_request, AVolumeThatIsReadOnlyTakesNothingThatChangesIt) {
+  Three three;
+  three.bench.options.read_only = true;
+  ASSERT(three.bench.StartAndWait());
+  for (const auto operation :
+       {BlockOperation::kWrite, BlockOperation::kZero, BlockOperation::kUnmap}) {
+    EXPECT_EQ(three.bench.Do(operation, 0, 4096), ErrorCode::kReadOnly);
+  }
+  EXPECT_EQ(three.bench.Do(BlockOperation::kRead, 0, 4096), ErrorCode::kOk);
+  EXPECT_EQ(three.bench.Flush(), ErrorCode::kOk);
+  EXPECT_EQ(three.Asked(wire::Opcode::kWrite), 0);
+  EXPECT_EQ(three.Members(), 3u);
+}
+
 TEST(engine_request, ABrokenConnectionWithinTheGraceLosesNothingAndNobody) {
   Three three;
   ASSERT(three.bench.StartAndWait());

@@ -34,6 +34,7 @@ struct FileInfo {
   uint64_t size_bytes = 0;
   uint64_t allocated_bytes = 0;
   bool directory = false;
+  uint64_t links = 1;  // names of the file
 };
 
 struct SpaceInfo {
@@ -100,6 +101,11 @@ class FileSystem {
   virtual Result<FileInfo> Info(const std::string& path) = 0;
   virtual Result<FileInfo> Info(File file) = 0;
   virtual Status Rename(const std::string& from, const std::string& to) = 0;
+  // Another name of the same file (link). kAlreadyExists.
+  virtual Status Link(const std::string& from, const std::string& to) {
+    (void)from;
+    return {ErrorCode::kUnsupported, to + ": files have one name only here"};
+  }
   virtual Status Remove(const std::string& path) = 0;           // a file
   virtual Status RemoveDirectory(const std::string& path) = 0;  // an empty one
   virtual Status MakeDirectory(const std::string& path) = 0;    // mode 0700; kAlreadyExists

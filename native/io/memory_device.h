@@ -29,6 +29,7 @@ class MemoryDevice final : public BlockDevice {
 
   const std::string& name() const override { return name_; }
   uint64_t size_bytes() const override { return bytes_.size(); }
+  bool read_only() const override { return write_protected; }
   BufferPool& buffers() override { return pool_; }
   void Grow(uint64_t size_bytes) {
     bytes_.resize(size_bytes);
@@ -73,7 +74,6 @@ class MemoryDevice final : public BlockDevice {
     reactor_.Defer(&task_);
   }
 
-  bool read_only() const override { return frozen; }
   void ClientCame() override { ++clients; }
   void ClientLeft() override { --clients; }
 
@@ -89,7 +89,7 @@ class MemoryDevice final : public BlockDevice {
   size_t holds() const { return holds_.size(); }
   std::vector<std::byte>& state() { return state_; }
 
-  bool frozen = false;    // it says that it is read-only
+  bool write_protected = false;  // said to front ends, which refuse
   int clients = 0;        // that have come and not left
   bool held = false;      // requests stay pending until LetGo
   bool shuffled = false;  // requests that are pending together finish in any order

@@ -63,7 +63,8 @@ Status Failed(int error_number, File file, const char* operation) {
 FileInfo ToInfo(const struct stat& from) {
   return {.size_bytes = static_cast<uint64_t>(from.st_size),
           .allocated_bytes = static_cast<uint64_t>(from.st_blocks) * 512,
-          .directory = S_ISDIR(from.st_mode)};
+          .directory = S_ISDIR(from.st_mode),
+          .links = static_cast<uint64_t>(from.st_nlink)};
 }
 
 class PosixFileSystem final : public FileSystem {
@@ -200,6 +201,10 @@ class PosixFileSystem final : public FileSystem {
     if (rename(from.c_str(), to.c_str()) < 0) {
       return Failed(errno, from, ("rename to " + to).c_str());
     }
+    return {};
+  }
+  Status Link(const std::string& from, const std::string& to) override {
+    if (link(from.c_str(), to.c_str()) < 0) return Failed(errno, to, "link");
     return {};
   }
   Status Remove(const std::string& path) override {

@@ -17,9 +17,11 @@
 #include "io/reactor.h"
 #include "iscsi/portal.h"
 #include "replica/disk_host.h"
+#include "replica/longhorn_tool.h"
 
-// The only door to JavaScript: starts an engine, a disk host or a portal on a thread of its own,
-// and passes control messages as JSON text both ways. JavaScript never sees a block.
+// The only door to JavaScript: starts an engine, a disk host, a portal or work on a directory of
+// Longhorn's on a thread of its own, and passes control messages as JSON text both ways. JavaScript
+// never sees a block.
 namespace ankole {
 namespace {
 
@@ -65,8 +67,9 @@ class Runner final : public EventSink {
     if (!backend.ok()) return backend.status();
     io::ReactorOptions options;
     options.backend = backend.value();
-    // A portal has sockets only, and nothing of it lies in a directory.
-    if (kind != "portal") {
+    // A portal has sockets only, and nothing of it lies in a directory; what looks into a directory
+    // changes nothing there.
+    if (kind != "portal" && kind != "longhorn") {
       Result<std::string> directory =
           config.value().String(kind == "engine" ? "dataDirectory" : "directory");
       if (!directory.ok()) return directory.status();
@@ -89,6 +92,10 @@ class Runner final : public EventSink {
       Result<iscsi::PortalOptions> parsed = iscsi::Portal::ParseOptions(config.value());
       if (!parsed.ok()) return parsed.status();
       service_ = std::make_unique<iscsi::Portal>(*reactor_, *this, parsed.Take());
+    } else if (kind == "longhorn") {
+      Result<replica::LonghornWork> work = replica::LonghornWork::Parse(config.value());
+      if (!work.ok()) return work.status();
+      service_ = std::make_unique<replica::LonghornTool>(*reactor_, *this, work.Take());
     } else {
       return {ErrorCode::kInvalidArgument, "there is no service '" + kind + "'"};
     }

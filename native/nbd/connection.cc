@@ -243,9 +243,9 @@ Connection::Progress Connection::ParseOption() {
   BlockDevice* asked =
       others_ != nullptr ? others_->Find(AskedExport(header->option, data)) : nullptr;
   if (asked == nullptr) asked = device_;
-  const HandshakeStep step =
-      AnswerOption(header->option, data, {asked->name(), asked->size_bytes(), asked->read_only()},
-                   &state_.negotiated, &encoder, &cause);
+  const HandshakeStep step = AnswerOption(
+      header->option, data, Export{asked->name(), asked->size_bytes(), asked->read_only()},
+      &state_.negotiated, &encoder, &cause);
   handshake_bytes_ += encoder.bytes();
   Consume(needed_bytes_);
   switch (step) {

@@ -43,6 +43,24 @@ TEST(nbd, go_by_name_and_by_default) {
   });
 }
 
+TEST(nbd, tells_of_a_volume_that_is_read_only) {
+  OnEachBench([](Bench& bench) {
+    bench.device.write_protected = true;
+    Client client(bench);
+    ASSERT(client.Greet());
+    client.SendOption(Option::kGo, Client::InfoData("volume", {}));
+    auto [type, data] = client.ReadOptionReply();
+    ASSERT(type == 3 && data.size() == 12);
+    EXPECT((LoadBig16(data.data() + 10) & kFlagReadOnly) != 0);
+    Client other(bench);
+    ASSERT(other.Greet());
+    other.SendOption(Option::kExportName, "volume");
+    std::byte reply[10];
+    ASSERT(other.Read(reply, sizeof(reply)));
+    EXPECT((LoadBig16(reply + 8) & kFlagReadOnly) != 0);
+  });
+}
+
 TEST(nbd, export_name_with_and_without_zeroes) {
   OnEachBench([](Bench& bench) {
     for (const uint32_t flags :
@@ -269,7 +287,7 @@ TEST(nbd, malformed_handshakes_close_that_connection) {
 }
 
 TEST(nbd, replies_to_one_option_fit_their_room) {
-  const Export volume{std::string(kExportNameBytesMax, 'v'), kVolumeBytesMax};
+  const Export volume{std::string(kExportNameBytesMax, 'v'), kVolumeBytesMax, false};
   for (uint32_t option = 0; option < 16; ++option) {
     for (const std::string& data :
          {std::string(), volume.name, Client::InfoData("", {Info::kName, Info::kDescription}),

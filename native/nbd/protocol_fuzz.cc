@@ -13,7 +13,7 @@ void Fuzz(const uint8_t* data, size_t size) {
   if (size > 1) std::memcpy(bytes.data(), data + 1, size - 1);
   const uint8_t choice = data[0];
   if (choice < 64) {
-    const Export volume{"volume", 64 * kMiB};
+    const Export volume{"volume", 64 * kMiB, false};
     Negotiated negotiated = {(choice & 16) != 0, (choice & 32) != 0, false};
     std::vector<std::byte> room(kOptionRepliesBytesMax);
     Encoder replies(room.data());

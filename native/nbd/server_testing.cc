@@ -57,7 +57,7 @@ Bench::Bench(io::Reactor& on_reactor)
       device(reactor, *pool_, "volume", kSizeBytes),
       snapshot(reactor, *pool_, "volume@before-upgrade", kSnapshotBytes),
       server(reactor, device, log, this) {
-  snapshot.frozen = true;
+  snapshot.write_protected = true;
   std::fill(snapshot.bytes().begin(), snapshot.bytes().end(), std::byte{7});
   const Status listening = server.Listen({false, "127.0.0.1", 0}, &bound);
   CHECK(listening.ok());

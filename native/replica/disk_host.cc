@@ -357,7 +357,35 @@ Result<DiskHost::Change> DiskHost::ParseChange(int64_t request, bool create,
   Result<bool> checksums = message.Bool("checksums", true);
   if (!checksums.ok()) return checksums.status();
   change.identity.checksums = checksums.value();
+  if (const Json* adopt = message.Find("adopt"); adopt != nullptr && !adopt->is_null()) {
+    RETURN_IF_ERROR(ParseAdopt(*adopt, &change).Within("\"adopt\""));
+  }
   return change;
+}
+
+Status DiskHost::ParseAdopt(const Json& json, Change* change) {
+  if (!json.is_object()) return {ErrorCode::kInvalidArgument, "is not an object"};
+  Result<std::string> from = json.String("directory");
+  if (!from.ok()) return from.status();
+  change->adopt_from = from.Take();
+  while (change->adopt_from.size() > 1 && change->adopt_from.ends_with('/')) {
+    change->adopt_from.pop_back();
+  }
+  if (!change->adopt_from.starts_with('/')) return Bad("directory", "is not an absolute path");
+  const Json* accept = json.Find("accept");
+  if (accept != nullptr && !accept->is_array()) return Bad("accept", "is not an array");
+  for (const Json& item : accept == nullptr ? std::vector<Json>() : accept->items()) {
+    const Result<std::string> what = item.AsString("accept");
+    if (!what.ok()) return what.status();
+    RETURN_IF_ERROR(change->adopt.accept.Add(what.value()));
+  }
+  Result<bool> copied = json.Bool("copied", false);
+  if (!copied.ok()) return copied.status();
+  change->adopt.longhorn.copied = copied.value();
+  Result<bool> read_only = json.Bool("readOnly", true);
+  if (!read_only.ok()) return read_only.status();
+  change->read_only = read_only.value();
+  return Status::Ok();
 }
 
 void DiskHost::NextChange() {
@@ -390,7 +418,10 @@ void DiskHost::Create(const Change& change) {
   RunJob(
       [this, wanted, outcome, directory] {
         const Status created =
-            Replica::Create(reactor_.files(), directory, wanted->identity, wanted->size_bytes);
+            wanted->adopt_from.empty()
+                ? Replica::Create(reactor_.files(), directory, wanted->identity, wanted->size_bytes)
+                : AdoptReplica(reactor_.files(), wanted->adopt_from, directory, wanted->identity,
+                               wanted->size_bytes, wanted->adopt);
         if (!created.ok() && created.code() != ErrorCode::kAlreadyExists) {
           *outcome = created;
           return;
@@ -420,13 +451,49 @@ void DiskHost::FinishCreate(const Change& change, const Result<ReplicaDescriptio
         {});
     return;
   }
+  if (description.adopted && !change.adopt_from.empty() && !change.read_only) {
+    return Confirm(change);
+  }
   std::unique_ptr<ServedReplica>& served = replicas_[{volume, change.identity.id}];
   if (served == nullptr) {
     served =
         std::make_unique<ServedReplica>(reactor_, events_, volume, change.identity.id, directory);
   }
   if (!served->has_identity()) served->SetIdentity(description.identity);
-  FinishChange(change.request, Status::Ok(), Json::Object().Set("directory", directory));
+  FinishChange(change.request, Status::Ok(),
+               Json::Object().Set("directory", directory).Set("readOnly", description.adopted));
+}
+
+// The replica may be written to from now on. It is opened anew: an engine that has it open was told
+// that it may not.
+void DiskHost::Confirm(const Change& change) {
+  const Key key = {change.identity.volume, change.identity.id};
+  auto confirm = [this, change, key] {
+    replicas_.erase(key);
+    auto wanted = std::make_shared<Change>(change);
+    auto confirmed = std::make_shared<Status>();
+    auto outcome = std::make_shared<Result<ReplicaDescription>>(ReplicaDescription{});
+    const std::string directory = ReplicaDirectory(config_.directory, key.first, key.second);
+    RunJob(
+        [this, confirmed, outcome, directory] {
+          *confirmed = ConfirmAdopted(reactor_.files(), directory);
+          *outcome = Replica::Describe(reactor_.files(), directory);
+        },
+        [this, wanted, confirmed, outcome] {
+          // Where that failed it goes on as it was, and is confirmed when that is asked for again.
+          wanted->read_only = !confirmed->ok();
+          FinishCreate(*wanted, *outcome);
+        });
+  };
+  const auto found = replicas_.find(key);
+  if (found == replicas_.end()) return confirm();
+  ServedReplica* served = found->second.get();
+  ++replicas_ending_;
+  served->CloseSessions({ErrorCode::kUnavailable, served->Name() + " is made writable"});
+  served->End([this, confirm](const Status&) {
+    --replicas_ending_;
+    confirm();
+  });
 }
 
 void DiskHost::Remove(const Change& change) {
@@ -469,11 +536,12 @@ void DiskHost::ListReplicas(int64_t request) {
     uint64_t size_bytes = 0;
     uint64_t allocated_bytes = 0;
     uint64_t dirty_regions = 0;
+    bool read_only = false;
     Status failure;
   };
   auto rows = std::make_shared<std::vector<Row>>();
   for (const auto& [key, served] : replicas_)
-    rows->push_back({key, served->directory(), 0, 0, 0, {}});
+    rows->push_back({key, served->directory(), 0, 0, 0, false, {}});
   RunJob(
       [this, rows] {
         for (Row& row : *rows) {
@@ -486,6 +554,7 @@ void DiskHost::ListReplicas(int64_t request) {
           row.size_bytes = description.value().size_bytes;
           row.allocated_bytes = description.value().allocated_bytes;
           row.dirty_regions = description.value().dirty_regions;
+          row.read_only = description.value().adopted;
         }
       },
       [this, rows, request] {
@@ -501,6 +570,7 @@ void DiskHost::ListReplicas(int64_t request) {
                               .Set("directory", row.directory)
                               .Set("sizeBytes", row.size_bytes)
                               .Set("allocatedBytes", row.allocated_bytes)
+                              .Set("readOnly", row.read_only)
                               .Set("dirtyRegions", served.is_open()
                                                        ? served.regions().dirty_regions()
                                                        : row.dirty_regions)

@@ -13,6 +13,7 @@
 #include "base/limits.h"
 #include "base/service.h"
 #include "io/reactor.h"
+#include "replica/adopt.h"
 #include "replica/disk_directory.h"
 #include "replica/served_replica.h"
 #include "replica/session.h"
@@ -59,6 +60,10 @@ class DiskHost final : public Service, private SessionHost {
     bool create = false;
     Identity identity;
     uint64_t size_bytes = 0;
+    // Where it is made of a directory of Longhorn's.
+    std::string adopt_from;
+    AdoptOptions adopt;
+    bool read_only = false;
   };
   using Key = std::pair<std::string, wire::ReplicaId>;
 
@@ -77,9 +82,11 @@ class DiskHost final : public Service, private SessionHost {
 
   Status OnRequest(int64_t request, const std::string& op, const Json& message);
   Result<Change> ParseChange(int64_t request, bool create, const Json& message) const;
+  static Status ParseAdopt(const Json& json, Change* change);
   void NextChange();
   void Create(const Change& change);
   void FinishCreate(const Change& change, const Result<ReplicaDescription>& outcome);
+  void Confirm(const Change& change);
   void Remove(const Change& change);
   void FinishChange(int64_t request, const Status& status, Json result);
   void ListReplicas(int64_t request);

@@ -58,6 +58,24 @@ Status ForEachExtent(io::FileSystem& files, const std::string& path, io::File fi
   return Status::Ok();
 }
 
+Status ForEachUnwritten(io::FileSystem& files, const std::string& path, io::File file,
+                        uint64_t size_bytes, const std::function<void(uint64_t, uint64_t)>& each) {
+  std::vector<io::FileExtent> extents;
+  for (uint64_t at = 0; at < size_bytes;) {
+    RETURN_IF_ERROR(
+        files.Extents(file, at, size_bytes - at, kExtentsAtATime, &extents).Within(path));
+    for (const io::FileExtent& extent : extents) {
+      const uint64_t end = std::min(size_bytes, extent.offset_bytes + extent.length_bytes);
+      const uint64_t begin = std::max(at, extent.offset_bytes);
+      if (begin >= end) continue;
+      if (extent.unwritten) each(begin, end - begin);
+      at = end;
+    }
+    if (extents.size() < kExtentsAtATime) break;
+  }
+  return Status::Ok();
+}
+
 Status ProbeFileSystem(io::FileSystem& files, const std::string& directory) {
   const std::string path = directory + "/probe";
   Result<io::File> opened = files.Open(path, {.write = true, .create = true, .truncate = true});

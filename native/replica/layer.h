@@ -35,6 +35,11 @@ Status ForEachExtent(io::FileSystem& files, const std::string& path, io::File fi
                      const io::FileRange& range,
                      const std::function<void(uint64_t offset_bytes, uint64_t length_bytes)>& each);
 
+// Calls `each` for the others, which have their space and were never written, likewise.
+Status ForEachUnwritten(
+    io::FileSystem& files, const std::string& path, io::File file, uint64_t size_bytes,
+    const std::function<void(uint64_t offset_bytes, uint64_t length_bytes)>& each);
+
 // Tries out, with a file that it makes and removes in the directory, that the file system has
 // FIEMAP and blocks of 4 KiB: one of larger blocks would hide up to 15 blocks of a lower layer
 // behind a write, one of smaller ones could tear a block when the disk is full.

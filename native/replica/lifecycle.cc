@@ -2,6 +2,7 @@
 
 #include "base/limits.h"
 #include "base/mutant.h"
+#include "replica/adopt.h"
 #include "replica/layers.h"
 #include "replica/state_file.h"
 
@@ -222,6 +223,7 @@ Status Replica::Load() {
       record_state_.head = 0;
     }
   }
+  read_only_ = IsAdopted(files_, directory_);
   RETURN_IF_ERROR(FinishMerge());
   RETURN_IF_ERROR(LoadLayers());
   if (ReadFailedMarker(files_, directory_, &sync_failure_)) failed_marker_ = true;
@@ -396,7 +398,7 @@ Status Replica::MarkClean() {
   }
   RETURN_IF_ERROR(TidyRegions(true));
   // Longhorn's mark first: the record is what counts here.
-  if (volume_meta_.dirty) {
+  if (volume_meta_.dirty && !read_only_) {
     volume_meta_.dirty = false;
     RETURN_IF_ERROR(
         io::ReplaceFile(files_, Join(directory_, kVolumeMetaName), volume_meta_.Write()));
@@ -438,6 +440,13 @@ Status Replica::Destroy(io::FileSystem& files, const std::string& directory) {
   }
   Result<io::File> lock = TakeLock(files, directory);
   if (!lock.ok()) return lock.status();
+  if (IsAdopted(files, directory)) {
+    const Status released = ReleaseAdopted(files, directory);
+    if (released.code() != ErrorCode::kUnsupported) {
+      files.Close(lock.value());
+      return released;
+    }
+  }
   Status status = RemoveFlatDirectory(files, aside);
   if (status.ok()) status = files.Rename(directory, aside);
   if (status.ok()) status = files.SyncDirectory(parts.parent);
@@ -471,6 +480,7 @@ Result<ReplicaDescription> Replica::Describe(io::FileSystem& files, const std::s
   // A replica of before has none; what is wrong with them is said when it is opened.
   if (maps.ok()) maps.value().Close(files);
   description.unclean |= description.dirty_regions > 0;
+  description.adopted = IsAdopted(files, directory);
   std::string reason;
   description.sync_failed = ReadFailedMarker(files, directory, &reason);
   const Result<std::vector<std::string>> names = files.List(directory);

@@ -21,6 +21,7 @@ inline constexpr std::string_view kTargetStateName = "target-state";
 inline constexpr std::string_view kRegionsName = "regions";
 inline constexpr std::string_view kLockName = "lock";
 inline constexpr std::string_view kFailedName = "failed";
+inline constexpr std::string_view kAdoptedName = "adopted";
 inline constexpr std::string_view kMetaSuffix = ".meta";
 inline constexpr std::string_view kMaskSuffix = ".mask";
 inline constexpr std::string_view kSumSuffix = ".crc";

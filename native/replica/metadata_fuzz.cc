@@ -10,6 +10,7 @@
 #include "base/bytes.h"
 #include "base/check.h"
 #include "base/crc32c.h"
+#include "replica/longhorn.h"
 #include "replica/metadata.h"
 #include "replica/sum_file.h"
 
@@ -60,6 +61,8 @@ extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
     const size_t line = documents[i].find('\n');
     if (line == std::string_view::npos) continue;
     const std::string_view name = documents[i].substr(0, line);
+    const std::string mapped = MapLayerName(std::string(name));
+    CHECK(mapped == name || (IsSnapshotName(mapped) && MapLayerName(mapped) == mapped));
     Result<LayerMeta> layer = LayerMeta::Parse(name, documents[i].substr(line + 1));
     if (!layer.ok()) continue;
     CHECK(layer.value().name.find('/') == std::string::npos);

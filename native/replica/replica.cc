@@ -10,7 +10,25 @@
 
 namespace ankole::replica {
 
+// Of an adopted directory nothing is changed that Longhorn reads, before somebody confirmed that.
+static bool ChangesLayers(OperationKind kind) {
+  switch (kind) {
+    case OperationKind::kWrite:
+    case OperationKind::kZero:
+    case OperationKind::kUnmap:
+    case OperationKind::kPrepare:
+    case OperationKind::kSwitch:
+    case OperationKind::kDelete:
+    case OperationKind::kMerge:
+    case OperationKind::kExpand:
+      return true;
+    default:
+      return false;
+  }
+}
+
 ErrorCode Replica::Check(const ReplicaOperation& operation) const {
+  if (read_only_ && ChangesLayers(operation.kind)) return ErrorCode::kReadOnly;
   switch (operation.kind) {
     case OperationKind::kFlush:
     case OperationKind::kRecord:

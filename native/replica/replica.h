@@ -32,6 +32,7 @@ struct ReplicaDescription {
   uint64_t allocated_bytes = 0;  // what the directory's files take up
   bool unclean = false;          // the last stop was, or it is open now
   bool sync_failed = false;      // marked by rule 1
+  bool adopted = false;          // from Longhorn, and not confirmed: no layer of it changes
   uint64_t dirty_regions = 0;    // as the file shows them: no fewer than there are
   wire::RecordPair record;
   wire::Epoch welcomed;
@@ -126,7 +127,7 @@ class Replica {
   // What was wrong with the maps when it was opened, for logs; empty: nothing.
   const std::string& region_damage() const { return region_damage_; }
   // When it was opened: some may go by kMerge.
-  bool has_removed_layers() const { return has_removed_layers_; }
+  bool has_removed_layers() const { return has_removed_layers_ && !read_only_; }
   // Why the last kMerge failed, for logs.
   const Status& merge_failure() const { return merge_failure_; }
   // Why, for logs: the marker's text or the error.
@@ -444,6 +445,7 @@ class Replica {
   std::string punched_under_;     // the layer under the head of which no more is to be had for now
   Status merge_failure_;
   bool has_removed_layers_ = false;
+  bool read_only_ = false;  // adopted, and not confirmed: no layer changes
   bool names_due_ = false;  // files have the names of before the switch
   // kSeal and kDelete wait for checksums, one at a time.
   List seal_waiters_;

@@ -95,6 +95,11 @@ Status CutFiles::ExtentsWritten(io::File file, uint64_t offset, uint64_t length,
   return under_.ExtentsWritten(file, offset, length, extents_max, extents);
 }
 
+Status CutFiles::Link(const std::string& from, const std::string& to) {
+  RETURN_IF_ERROR(Pass());
+  return under_.Link(from, to);
+}
+
 Status CutFiles::Rename(const std::string& from, const std::string& to) {
   RETURN_IF_ERROR(Pass());
   return under_.Rename(from, to);

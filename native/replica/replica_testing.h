@@ -61,6 +61,7 @@ class CutFiles final : public io::FileSystem {
   Result<io::FileInfo> Info(const std::string& path) override { return under_.Info(path); }
   Result<io::FileInfo> Info(io::File file) override { return under_.Info(file); }
   Status Rename(const std::string& from, const std::string& to) override;
+  Status Link(const std::string& from, const std::string& to) override;
   Status Remove(const std::string& path) override;
   Status RemoveDirectory(const std::string& path) override;
   Status MakeDirectory(const std::string& path) override;

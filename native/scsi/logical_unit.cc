@@ -226,6 +226,9 @@ std::optional<Sense> LogicalUnit::Body::CheckMedium(const Command& command) cons
   if (stopped_ && NeedsMedium(command.kind)) {
     return Sense{SenseKey::kNotReady, SenseCode::kInitializingCommandRequired, {}, {}, {}};
   }
+  if (device_.read_only() && ChangesMedium(command.kind)) {
+    return Sense{SenseKey::kDataProtect, SenseCode::kWriteProtected, {}, {}, {}};
+  }
   if (mode_.software_write_protect && ChangesMedium(command.kind)) {
     return Sense{SenseKey::kDataProtect, SenseCode::kSoftwareWriteProtected, {}, {}, {}};
   }

@@ -110,7 +110,7 @@ std::optional<Sense> CheckPage(std::span<const uint8_t> current,
 
 }  // namespace
 
-std::optional<Sense> BuildModeSense(const Command& command, const ModeState& state,
+std::optional<Sense> BuildModeSense(const Command& command, const ModeState& state, bool read_only,
                                     uint64_t capacity_blocks, Answer* to) {
   const auto control = static_cast<PageControl>(command.page_control);
   if (control == PageControl::kSaved) return IllegalRequest(SenseCode::kSavingNotSupported);
@@ -122,7 +122,8 @@ std::optional<Sense> BuildModeSense(const Command& command, const ModeState& sta
 
   const bool short_form = command.cdb_bytes == 6;
   const bool descriptor = !command.no_block_descriptors;
-  const uint8_t specific = (state.software_write_protect ? 0x80 : 0) | 0x10;  // WP, DPOFUA
+  const bool write_protect = read_only || state.software_write_protect;
+  const uint8_t specific = (write_protect ? 0x80 : 0) | 0x10;  // WP, DPOFUA
   if (short_form) {
     to->U8(0);
     to->U8(0);

@@ -21,7 +21,8 @@ struct ModeState {
   bool operator==(const ModeState&) const = default;
 };
 
-std::optional<Sense> BuildModeSense(const Command& command, const ModeState& state,
+// `read_only`: the medium is write protected, whatever SWP says.
+std::optional<Sense> BuildModeSense(const Command& command, const ModeState& state, bool read_only,
                                     uint64_t capacity_blocks, Answer* to);
 // Changes `state` if all of the list can be taken, else nothing.
 std::optional<Sense> ApplyModeSelect(const Command& command, std::span<const std::byte> list,

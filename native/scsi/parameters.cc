@@ -33,7 +33,7 @@ void LogicalUnit::Body::Parameters(Task* task) {
       BuildReportLuns(command, &answer);
       break;
     case Kind::kModeSense:
-      refused = BuildModeSense(command, mode_, capacity_blocks_, &answer);
+      refused = BuildModeSense(command, mode_, device_.read_only(), capacity_blocks_, &answer);
       break;
     case Kind::kReportOperationCodes:
       refused = BuildReportOperationCodes(command, &answer);

@@ -186,6 +186,25 @@ TEST(scsi_parameters, software_write_protection) {
   EXPECT_GOOD(bench.Run(Cdb10(0x2a, 0, 1), Filled(512, 1)));
 }
 
+TEST(scsi_parameters, a_medium_that_is_write_protected) {
+  Bench bench;
+  bench.device.write_protected = true;
+  const auto protects = [&](const Cdb& cdb) {
+    return bench.Run(bench.a, cdb, {.out = Filled(2048, 0)})
+        .Is(SenseKey::kDataProtect, SenseCode::kWriteProtected);
+  };
+  EXPECT(protects(Cdb10(0x2a, 0, 1)));
+  EXPECT(protects(Cdb10(0x41, 0, 1)));
+  EXPECT(protects(MakeCdb({0x42, 0, 0, 0, 0, 0, 0, 0, 24})));
+  EXPECT_GOOD(bench.Run(Cdb10(0x28, 0, 1)));
+  EXPECT_EQ(At(bench.Run(MakeCdb({0x1a, 0, 0x0a, 0, 255})).data, 2), 0x90);
+  // SWP is another thing: it is as it was, and lets nobody write.
+  Bytes list = ControlList(bench);
+  list[8] = std::byte{0};
+  EXPECT_GOOD(Select(bench, list));
+  EXPECT(protects(Cdb10(0x2a, 0, 1)));
+}
+
 TEST(scsi_parameters, descriptor_sense) {
   Bench bench;
   EXPECT(!bench.Run(MakeCdb({0xff})).task.sense.descriptor);

@@ -27,6 +27,7 @@ interface ReplicaEntry extends KnownReplica {
   plan: ReplicaPlan
   directory: string
   message: string
+  readOnly?: boolean
 }
 
 /** A removal may have a great many extents to free. */
@@ -62,8 +63,11 @@ export class DiskController {
 
   report(): DiskReport {
     const replicas = [...this.#replicas.values()].map((entry): ReplicaReport => {
-      const { plan, directory, state, message } = entry
-      return { volume: plan.volume, id: plan.id, directory, state, message }
+      const { plan, directory, state, message, readOnly } = entry
+      return {
+        ...{ volume: plan.volume, id: plan.id, directory, state, message },
+        ...(readOnly === undefined ? {} : { readOnly }),
+      }
     })
     return { id: this.#plan.id, ...structuredClone(this.#host), replicas }
   }
@@ -224,18 +228,22 @@ export class DiskController {
     try {
       switch (step.do) {
         case 'note':
-          if (listed !== undefined) entry.directory = listed.directory
+          if (listed !== undefined) {
+            entry.directory = listed.directory
+            this.#setReadOnly(entry, listed.readOnly)
+          }
           this.#setReplica(entry, step)
           // A failed one may be well at the next look, which is soon enough.
           return true
         case 'create': {
-          const { volume, id, sizeBytes, secret, cache, checksums } = plan
-          const { directory } = await this.requests.send(
+          const { volume, id, sizeBytes, secret, cache, checksums, adopt } = plan
+          const { directory, readOnly } = await this.requests.send(
             'create-replica',
-            { volume, id, sizeBytes, secret, cache, checksums },
+            { volume, id, sizeBytes, secret, cache, checksums, ...(adopt === undefined ? {} : { adopt }) },
             requestLimitMs,
           )
           entry.directory = directory
+          this.#setReadOnly(entry, readOnly)
           this.#setReplica(entry, { state: 'ready', message: '' })
           return true
         }
@@ -274,6 +282,12 @@ export class DiskController {
     if (entry.state === state && entry.message === message) return
     entry.state = state
     entry.message = message
+    this.context.changed()
+  }
+
+  #setReadOnly(entry: ReplicaEntry, readOnly: boolean): void {
+    if (entry.readOnly === readOnly) return
+    entry.readOnly = readOnly
     this.context.changed()
   }
 

@@ -343,12 +343,13 @@ export class EngineController {
 
   #want(): void {
     const { volume, sizeBytes, secret, attachment, replicas, nbd, iscsi, lateMs } = this.#plan
-    const { storeRestored, clientsAnew, resyncBandwidth, expansion } = this.#plan
+    const { storeRestored, clientsAnew, resyncBandwidth, expansion, readOnly } = this.#plan
     const { ioBackend, dataDirectory } = this.context
     const config = {
       ...{ volume, sizeBytes, secret, record: this.#record, replicas, nbd, iscsi, lateMs },
       ...{ ioBackend, startWaitMs, dataDirectory, storeRestored, clientsAnew },
       ...(resyncBandwidth === undefined ? {} : { resyncBandwidth }),
+      ...(readOnly === undefined ? {} : { readOnly }),
       // Here before the engine is asked: a run after it knows what clients may have seen.
       ...(expansion === undefined ? {} : { expansion }),
     }

@@ -3,6 +3,7 @@
 
 import type {
   Address,
+  Adoption,
   CacheMode,
   CannotStartEvent,
   ChosenIoBackend,
@@ -46,6 +47,8 @@ export interface ReplicaPlan {
   secret: string
   cache: CacheMode
   checksums: boolean
+  /** It is made of a directory that is there; absent: of nothing, or that is long done. */
+  adopt?: Adoption
   /** A replica that is in no plan is left alone: only `absent` removes one. */
   desired: 'present' | 'absent'
 }
@@ -66,6 +69,8 @@ export interface EnginePlan {
   replicas: { id: string; address: Address }[]
   nbd: HostPort
   iscsi: IscsiConfig
+  /** Clients may look, and change nothing. */
+  readOnly?: true
   lateMs: number
   resyncBandwidth?: number
   /** What the engine is to be at; absent: none. */
@@ -126,6 +131,8 @@ export interface ReplicaReport {
   directory: string
   state: 'creating' | 'ready' | 'removed' | 'failed'
   message: string
+  /** Its layers do not change before somebody confirms that they may; absent: it is not known yet. */
+  readOnly?: boolean
 }
 
 export interface EngineReport {

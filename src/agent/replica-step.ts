@@ -26,6 +26,8 @@ export function nextReplicaStep(plan: ReplicaPlan, known: KnownReplica, listed: 
         return { do: 'note', state: 'failed', message: 'its directory is gone from the disk' }
       }
       if (listed?.state === 'failed') return { do: 'note', state: 'failed', message: listed.error }
+      // Somebody confirmed that what was adopted may be written to.
+      if (listed?.readOnly && plan.adopt?.readOnly === false) return { do: 'create' }
       if (listed !== undefined && known.wasReady) return { do: 'note', state: 'ready', message: '' }
       // Also one that is there: the disk host checks that it is what the plan means, and says so.
       return { do: 'create' }

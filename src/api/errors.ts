@@ -197,6 +197,17 @@ export const controlErrors = {
     action:
       'Wait until its import has ended. If that was killed, delete the volume (`ankole volume delete NAME`), and import again.',
   },
+  'volume-read-only': {
+    http: 409,
+    grpc: 'FAILED_PRECONDITION',
+    action:
+      'Look whether it holds what it should; then detach it and let it be written to (`ankole volume update NAME --read-write`).',
+  },
+  'invalid-replica': {
+    http: 422,
+    grpc: 'FAILED_PRECONDITION',
+    action: 'Remove the cause that the message names, and adopt the directory again; nothing was changed.',
+  },
   'volume-changed': {
     http: 409,
     grpc: 'ABORTED',

@@ -71,12 +71,13 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
       const { metadata } = await manager.createVolume({
         name: checkName(body.name),
         sizeBytes: parseSize(body.size),
-        numberOfReplicas: body.numberOfReplicas ?? replicasDefault,
+        numberOfReplicas: body.numberOfReplicas ?? (body.adopt === undefined ? replicasDefault : 1),
         cache: body.cache ?? 'buffered',
         checksums: body.checksums ?? true,
         physicalBlockBytes: body.physicalBlockBytes,
         ...(body.chap === undefined ? {} : { chap: checkChap(body.chap) }),
         transfer: body.transfer,
+        ...(body.adopt === undefined ? {} : { adopt: { copied: false, accept: [], snapshots: [], ...body.adopt } }),
       })
       const volume = await made(manager, metadata.name, milliseconds(body.timeoutSeconds))
       return reply.code(201).send(view(volume))
@@ -100,14 +101,23 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
     '/v1/volumes/:name',
     {
       schema: {
-        summary: 'Change how a volume is resynced and scrubbed, while it is attached too; what is not given stays',
+        summary:
+          'Change how a volume is resynced and scrubbed, while it is attached too, or confirm that one that was adopted may be written to; what is not given stays',
         tags: ['volumes'],
         params: VolumeName,
         body: UpdateVolume,
         response: { 200: VolumeView, ...errors },
       },
     },
-    async ({ params: { name }, body }) => view(await current().update(name, body)),
+    async ({ params: { name }, body: { readOnly, ...settings } }) => {
+      const manager = current()
+      const volume = await manager.update(name, settings)
+      if (readOnly === undefined) return view(volume)
+      await manager.makeWritable(name)
+      return view(
+        await waiting(manager, name, 'writable', milliseconds(undefined), ({ adoption }) => adoption === undefined),
+      )
+    },
   )
 
   server.delete(

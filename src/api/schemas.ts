@@ -4,6 +4,7 @@ import { Type, type Static } from 'typebox'
 import { nullable, Strict, TimeoutSeconds } from './schema-parts.js'
 import {
   cacheModes,
+  longhornFaults,
   physicalBlockSizes,
   replicaStates,
   robustnesses,
@@ -77,6 +78,13 @@ export const VolumeView = Type.Object({
     dueAt: nullable(Type.String({ description: 'When the next one begins, if it is attached then. ISO 8601' })),
     last: LastScrub,
   }),
+  readOnly: Type.Boolean({ description: 'It was adopted from Longhorn, and may not be written to yet' }),
+  adopted: nullable(
+    Type.Object({
+      directory: Type.String({ description: 'Where it is given back to if the volume is deleted' }),
+      copied: Type.Boolean({ description: 'It was copied from elsewhere: nothing is given back' }),
+    }),
+  ),
   createdAt: Type.String(),
   state: Type.Enum(volumeStates),
   robustness: Type.Enum(robustnesses),
@@ -211,6 +219,11 @@ export const UpdateVolume = Strict({
     'Bytes a second that are copied between replicas; 0: no bound. "default": as its node says',
   ),
   scrubPeriodSeconds: orDefault('How often it is scrubbed: 1 hour to 366 days, 0: never by itself. "default": 7 days'),
+  readOnly: Type.Optional(
+    Type.Literal(false, {
+      description: 'A volume that was adopted may be written to from now on; it has to be detached',
+    }),
+  ),
   scrubBandwidth: orDefault('Bytes a second that a scrub of the schedule compares; 0: no bound. "default": 32 MiB'),
 })
 export type UpdateVolume = Static<typeof UpdateVolume>
@@ -242,6 +255,34 @@ export const CreateVolume = Strict({
         mutualSecret: Type.Optional(Type.String({ description: 'Another one than the secret' })),
       },
       { description: 'Who may log in by iSCSI; whoever reaches the portal if not given. No answer shows it' },
+    ),
+  ),
+  adopt: Type.Optional(
+    Strict(
+      {
+        directory: Type.String({ description: 'Absolute, on the file system of the disk', maxLength: 4000 }),
+        disk: Type.String({ description: 'Where the replica is to be' }),
+        copied: Type.Optional(Type.Boolean({ description: 'It is a copy: deleting the volume deletes it' })),
+        accept: Type.Optional(
+          Type.Array(Type.Enum(longhornFaults), { description: 'What is taken although it speaks against it' }),
+        ),
+        snapshots: Type.Optional(
+          Type.Array(
+            Strict({
+              layer: Type.String({ pattern: '^[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}$' }),
+              labels: Type.Record(Type.String(), Type.String()),
+              userCreated: Type.Boolean(),
+              createdAt: Type.String(),
+              sizeBytes: Type.Integer({ minimum: 0 }),
+            }),
+            { description: 'As the layers of the directory say; others are found when it is attached', maxItems: 1024 },
+          ),
+        ),
+      },
+      {
+        description:
+          "A replica directory of Longhorn's that becomes its one replica, and is read-only until that is confirmed",
+      },
     ),
   ),
   transfer: TransferId(

@@ -4,6 +4,7 @@ import {
   clusterNodes,
   count,
   iqnOf,
+  isReadOnly,
   lun,
   nbdUri,
   physicalBlockBytesDefault,
@@ -73,6 +74,9 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
     numberOfReplicas: spec.numberOfReplicas,
     cache: spec.cache,
     checksums: spec.checksums ?? true,
+    readOnly: isReadOnly(volume),
+    adopted:
+      volume.adoption === undefined ? null : { directory: volume.adoption.directory, copied: volume.adoption.copied },
     physicalBlockBytes: spec.physicalBlockBytes ?? physicalBlockBytesDefault,
     resyncBandwidth: spec.resyncBandwidth ?? null,
     scrub: scrubOf(volume),

@@ -1,6 +1,7 @@
 import { readFileSync } from 'node:fs'
 import { Command, Option } from 'commander'
 import { defaultUrl } from './client.js'
+import { replicaCommand } from './replica.js'
 import { snapshotCommand } from './snapshot.js'
 import { statusCommand } from './status.js'
 import { upCommand } from './up.js'
@@ -30,8 +31,8 @@ export function buildProgram(): Command {
     .showSuggestionAfterError()
     .showHelpAfterError('Add --help to see what there is.')
     .addHelpText('after', help)
-  for (const command of [upCommand(version), volumeCommand(), snapshotCommand(), statusCommand()])
-    program.addCommand(command)
+  const commands = [upCommand(version), volumeCommand(), snapshotCommand(), replicaCommand(), statusCommand()]
+  for (const command of commands) program.addCommand(command)
   inheritSettings(program)
   return program
 }

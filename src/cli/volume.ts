@@ -85,6 +85,7 @@ interface UpdateOptions extends Shared {
   resyncBandwidth?: number | 'default'
   scrubPeriod?: number | 'default'
   scrubBandwidth?: number | 'default'
+  readWrite?: true
 }
 
 function updateCommand(): Command {
@@ -105,6 +106,7 @@ function updateCommand(): Command {
       'how much of the volume this compares a second; 0: no limit, default: 32MiB',
       parseBandwidthOrDefault,
     )
+    .option('--read-write', 'a volume that was adopted may be written to from now on; it has to be detached')
     .addHelpText(
       'after',
       `
@@ -114,11 +116,13 @@ Examples:
   ankole volume update data --scrub-period off`,
     )
     .action(async (name: string, _: object, command: Command) => {
-      const { url, json, resyncBandwidth, scrubPeriod, scrubBandwidth } = command.optsWithGlobals<UpdateOptions>()
+      const { url, json, resyncBandwidth, scrubPeriod, scrubBandwidth, readWrite } =
+        command.optsWithGlobals<UpdateOptions>()
       const body = {
         ...(resyncBandwidth === undefined ? {} : { resyncBandwidth }),
         ...(scrubPeriod === undefined ? {} : { scrubPeriodSeconds: scrubPeriod }),
         ...(scrubBandwidth === undefined ? {} : { scrubBandwidth }),
+        ...(readWrite === undefined ? {} : { readOnly: false }),
       }
       if (Object.keys(body).length === 0) command.error('error: say what to change: ankole volume update --help')
       const volume = await new Client(url).patch<VolumeView>(volumePath(name), body)
@@ -324,6 +328,9 @@ export function volumeText(volume: VolumeView): string {
     ['volume', `${name}, ${sizeText(volume)}, ${volume.state}, ${volume.robustness}${message}`],
     ...(iscsi === null ? [] : [['iscsi', iscsiUri(name, iscsi.portal)] as [string, string]]),
     ...(nbd === null ? [] : [['nbd', nbd.uri] as [string, string]]),
+    ...(volume.readOnly
+      ? [['access', 'read-only: adopted, until "ankole volume update --read-write"'] as [string, string]]
+      : []),
     ['settings', `cache ${volume.cache}, checksums ${volume.checksums ? 'on' : 'off'}, resync ${bandwidth}`],
     ['scrub', `${every} at ${rateText(scrub.bandwidth)}, the next one ${next}`],
     ['last scrub', scrub.last === null ? 'none has ended yet' : `${scrub.last.endedAt}: ${foundText(scrub.last)}`],

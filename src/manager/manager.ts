@@ -19,10 +19,20 @@ import {
   type Volume,
   type WatchEvent,
 } from '../store/index.js'
+import {
+  adoptionOf,
+  confirmAdoption,
+  placeOf,
+  refuseReadOnly,
+  refuseUnsettled,
+  settleAdoption,
+  snapshotsOf,
+  type AdoptionRequest,
+} from './adoption.js'
 import { checkChap } from './chap.js'
 import { nodePlan, type PlanOptions } from './node-plan.js'
-import { clusterNodes, engineEnded, observeEngine, observeReplicas } from './observation.js'
-import { count, growthObstacle, place } from './placement.js'
+import { clusterNodes, engineEnded, isReady, observeEngine, observeReplicas } from './observation.js'
+import { count, growthObstacle, place, type Placement } from './placement.js'
 import { assessExpansion, servedBytes, type ExpansionRefusal } from './expansion.js'
 import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
 import { planSalvage, type SalvagePlan } from './salvage.js'
@@ -78,6 +88,8 @@ export interface VolumeRequest {
   chap?: Chap
   /** Of the import that it is made for: nobody else may attach it before that has ended. */
   transfer?: string | undefined
+  /** Its one replica is made of that directory. */
+  adopt?: AdoptionRequest | undefined
 }
 
 /** Who uses an attached volume, and whether it was changed meanwhile: where two looks say the same, it was not. */
@@ -182,6 +194,7 @@ export class Manager {
       if (!this.#nodes.has(wanted)) throw new AnkoleError('not-found', `Node ${JSON.stringify(wanted)} does not exist.`)
       if (volume.metadata.deletionTimestamp !== undefined) throw deleting(name, 'attached')
       checkMayAttach(volume, transfer)
+      refuseUnsettled(volume)
       if (volume.spec.nodeID === wanted) return attachedBy(volume, transfer, false)
       const held = volume.spec.nodeID ?? volume.membership.node
       if (held !== null && held !== wanted) {
@@ -318,8 +331,7 @@ export class Manager {
     if (chap !== undefined) checkChap(chap)
     if (this.#volumes.get(name)?.metadata.deletionTimestamp !== undefined) throw deleting(name, 'created')
     if (this.#volumes.has(name)) throw new AnkoleError('already-exists', `Volume ${name} exists already.`)
-    const cluster = clusterNodes(this.#nodes.values(), this.#volumes.values(), this.#reports())
-    const placement = place(cluster, { sizeBytes, numberOfReplicas })
+    const placement = this.#place(sizeBytes, numberOfReplicas, request.adopt)
     if (!placement.placed) {
       throw new AnkoleError('cannot-place', `Volume ${name} cannot be created: ${placement.reason}.`)
     }
@@ -335,6 +347,7 @@ export class Manager {
       iscsiPort,
       ...(chap === undefined ? {} : { chap }),
       ...(transfer === undefined ? {} : { transfer }),
+      ...(request.adopt === undefined ? {} : { adoption: adoptionOf(request.adopt) }),
       replicas: placement.replicas.map((where) => ({ id: randomBytes(8).toString('hex'), ...where })),
       membership: {
         attachment: 0,
@@ -346,6 +359,32 @@ export class Manager {
     }
     const volume = await this.#options.store.create('Volume', draft)
     this.#options.log.info({ volume: name, sizeBytes, replicas: volume.replicas }, 'volume created')
+    if (request.adopt !== undefined) {
+      // One that is not stored is found by its layer as the volume is attached.
+      for (const snapshot of snapshotsOf(volume, request.adopt, Date.now())) {
+        await this.#options.store.create('Snapshot', snapshot)
+      }
+    }
+    return volume
+  }
+
+  #place(sizeBytes: number, numberOfReplicas: number, adopt: AdoptionRequest | undefined): Placement {
+    const reports = this.#reports()
+    if (adopt === undefined) {
+      return place(clusterNodes(this.#nodes.values(), this.#volumes.values(), reports), { sizeBytes, numberOfReplicas })
+    }
+    if (numberOfReplicas !== 1) {
+      throw new AnkoleError('invalid-argument', `A directory becomes one replica, and not ${numberOfReplicas}.`)
+    }
+    const isDiskReady = (node: string, disk: string): boolean =>
+      isReady(reports.get(node)?.disks.find(({ id }) => id === disk))
+    return { placed: true, replicas: [placeOf(adopt, this.#nodes.values(), isDiskReady)] }
+  }
+
+  /** Confirms that a volume that was adopted may be written to. It is once it has no adoption any more. */
+  async makeWritable(name: string): Promise<Volume> {
+    const volume = await this.#change(name, confirmAdoption)
+    this.#options.log.info({ volume: name }, 'volume may be written to from now on')
     return volume
   }
 
@@ -403,7 +442,10 @@ export class Manager {
   }
 
   createSnapshot(volume: string, request: SnapshotRequest): Promise<Snapshot> {
-    return this.#inTurn(() => this.#snapshots.create(this.volume(volume), request))
+    return this.#inTurn(() => {
+      refuseReadOnly(this.volume(volume), 'No snapshot can be taken')
+      return this.#snapshots.create(this.volume(volume), request)
+    })
   }
 
   /**
@@ -411,6 +453,7 @@ export class Manager {
    * snapshot-in-use.
    */
   async deleteSnapshot(volume: string, name: string): Promise<Snapshot> {
+    refuseReadOnly(this.volume(volume), `Snapshot ${name} cannot be deleted`)
     await refuseInUse(this.volume(volume), this.snapshot(volume, name), this.#askerOf(volume))
     return await this.#snapshots.remove(this.volume(volume), name)
   }
@@ -481,6 +524,7 @@ export class Manager {
       const { spec, expansion, membership, metadata } = volume
       if (metadata.deletionTimestamp !== undefined) throw deleting(name, 'expanded')
       if (sizeBytes === spec.sizeBytes) return false
+      refuseReadOnly(volume, `It cannot be expanded`)
       const wanted = `to ${formatBytes(sizeBytes)} (${sizeBytes} bytes)`
       if (sizeBytes < spec.sizeBytes) {
         const has = `${formatBytes(spec.sizeBytes)} (${spec.sizeBytes} bytes)`
@@ -623,10 +667,12 @@ export class Manager {
       }
       const node = volume.membership.node
       const engine = observeEngine(volume, reports)
-      const expanded = assessExpansion(volume, engine)
+      const replicas = observeReplicas(volume, reports)
+      const assessed = assessExpansion(volume, engine)
+      const expanded = { ...assessed, volume: settleAdoption(assessed.volume, replicas) }
       // An order that is over is not what the status tells of.
       const assessment = assess(expanded.volume, {
-        replicas: observeReplicas(volume, reports),
+        replicas,
         engine,
         engineEnded: node !== null && engineEnded(volume, this.#plans.get(node), reports.get(node)),
         waitedMs: this.#waitedMs(volume),

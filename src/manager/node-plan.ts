@@ -1,6 +1,7 @@
 import type { DiskPlan, EnginePlan, NodePlan, PortalPlan, ScrubPlan } from '../agent/index.js'
 import type { HostPort } from '../native/index.js'
 import type { Node, Scrub, Snapshot, Volume } from '../store/index.js'
+import { isReadOnly } from './adoption.js'
 import { formatHostPort, iqnOf } from './addresses.js'
 import { servedBytes } from './expansion.js'
 import { scrubSettings } from './scrub.js'
@@ -50,7 +51,8 @@ export function nodePlan(
     for (const { id, node: on, disk } of volume.replicas) {
       if (on !== name) continue
       const { metadata, secret } = volume
-      const replica = { volume: metadata.name, id, sizeBytes, secret, cache, checksums, desired } as const
+      const adopt = volume.adoption === undefined ? {} : { adopt: volume.adoption }
+      const replica = { volume: metadata.name, id, sizeBytes, secret, cache, checksums, ...adopt, desired } as const
       disks.get(disk)?.replicas.push(replica)
     }
     const { iscsiPort } = volume // There is one before there is an attachment.
@@ -109,6 +111,7 @@ function enginePlan(
       physicalBlockBytes: volume.spec.physicalBlockBytes ?? physicalBlockBytesDefault,
       ...(volume.chap === undefined ? {} : { chap: volume.chap }),
     },
+    ...(isReadOnly(volume) ? { readOnly: true } : {}),
     lateMs: options.lateMs,
     ...(resyncBandwidth === undefined ? {} : { resyncBandwidth }),
     ...(volume.scrub?.current === undefined ? {} : { scrub: scrubPlan(volume, volume.scrub.current) }),

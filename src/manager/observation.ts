@@ -27,7 +27,10 @@ function observeReplica(disk: DiskReport | undefined, volume: string, id: string
       return { state: 'disk-starting', directory, message: disk.message }
     case 'ready':
       return replica
-        ? { state: replica.state, directory, message: replica.message }
+        ? {
+            ...{ state: replica.state, directory, message: replica.message },
+            ...(replica.readOnly === undefined ? {} : { readOnly: replica.readOnly }),
+          }
         : { state: 'unknown', directory, message: '' }
   }
 }

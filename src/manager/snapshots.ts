@@ -281,7 +281,7 @@ function timeOf(createdSeconds: number, nowMs: number): string {
 }
 
 /** The layer's own name, as far as that can name a snapshot; the same each time. */
-function nameOfLayer(layer: string, taken: ReadonlySet<string>): string {
+export function nameOfLayer(layer: string, taken: ReadonlySet<string>): string {
   const name = layer
     .toLowerCase()
     .replaceAll(/[^a-z0-9]+/g, '-')

@@ -14,6 +14,8 @@ export interface ObservedReplica {
   state: ReplicaReport['state'] | 'disk-starting' | 'disk-failed' | 'unknown'
   directory: string
   message: string
+  /** Absent: not known. */
+  readOnly?: boolean
 }
 
 export interface Observed {

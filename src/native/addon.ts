@@ -6,7 +6,10 @@ import { createRequire } from 'node:module'
 import { dirname, join } from 'node:path'
 import { fileURLToPath } from 'node:url'
 
-export type AddonKind = 'engine' | 'disk-host' | 'portal'
+/** What runs as a process of its own, under a supervisor. */
+export type ProcessKind = 'engine' | 'disk-host' | 'portal'
+/** `longhorn`: work on directories that a command does itself. */
+export type AddonKind = ProcessKind | 'longhorn'
 
 export interface AddonHandle {
   /** Hands one request or answer (JSON) to the native thread. Throws after close. */

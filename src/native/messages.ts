@@ -54,6 +54,8 @@ export interface EngineConfig {
   replicas: { id: string; address: Address }[]
   nbd: HostPort
   iscsi: IscsiConfig
+  /** Clients may look, and change nothing; absent: false. */
+  readOnly?: boolean
   ioBackend: IoBackend
   lateMs: number
   /** Bytes a second that are copied between replicas; absent or 0: as fast as it goes. */
@@ -304,6 +306,8 @@ export interface DiskReplica {
   directory: string
   sizeBytes: number
   allocatedBytes: number
+  /** It was adopted, and nobody confirmed that it may be written to. */
+  readOnly: boolean
   /** Of 4 MiB: written, and not known to be equal on all members. */
   dirtyRegions: number
   state: 'open' | 'closed' | 'failed'
@@ -420,6 +424,17 @@ export interface ScrubFindings {
   differingBlocks: number
 }
 
+/** A directory of Longhorn's that becomes the replica, instead of one that is made empty. */
+export interface Adoption {
+  directory: string
+  /** It is a copy: nobody wants it back. */
+  copied: boolean
+  /** What is taken although it speaks against it. */
+  accept: LonghornFault[]
+  /** Nobody has confirmed yet that its layers may be changed. */
+  readOnly: boolean
+}
+
 export interface DiskHostRequests {
   'create-replica': {
     parameters: {
@@ -429,8 +444,9 @@ export interface DiskHostRequests {
       secret: string
       cache: CacheMode
       checksums: boolean
+      adopt?: Adoption
     }
-    result: { directory: string }
+    result: { directory: string; readOnly: boolean }
   }
   'remove-replica': { parameters: { volume: string; id: string }; result: object }
   'list-replicas': { parameters: object; result: { replicas: DiskReplica[] } }
@@ -531,3 +547,74 @@ export interface PortalCounters {
   /** Connections over the limit, too. */
   refused: number
 }
+
+// ---------------------------------------------------------------- directories of Longhorn's
+
+/** What may be wrong with one and be taken all the same. */
+export const longhornFaults = ['dirty', 'rebuilding', 'error'] as const
+export type LonghornFault = (typeof longhornFaults)[number]
+
+/** What a command does by itself: see native/replica/longhorn_tool.h. */
+export type LonghornWork =
+  | { what: 'check'; directory: string; backingFile?: string; copied?: boolean }
+  | { what: 'copy'; directory: string; target: string; backingFile?: string; accept: LonghornFault[] }
+  | { what: 'prepare'; directory: string; backingFile?: string; accept: LonghornFault[]; copied: boolean }
+  | {
+      what: 'export'
+      directory: string
+      target: string
+      /** The layer of a snapshot; absent: what the volume holds now. */
+      snapshot?: string
+      /** What snapshots are called there, by their layers. */
+      names: Record<string, string>
+      anyLength: boolean
+    }
+
+export interface LonghornReport {
+  directory: string
+  /** As Longhorn has it, and as a volume has it here: whole blocks. */
+  sizeBytes: number
+  volumeBytes: number
+  /** How many of the layers the head stands on, it among them. */
+  chain: number
+  /** Of the file revision.counter; null: there is none. */
+  revision: number | null
+  /** Empty: none. */
+  backingFile: string
+  /** From the head down to the bottom, then other branches. */
+  layers: LonghornLayer[]
+  notes: string[]
+  problems: { kind: LonghornFault | ''; message: string }[]
+}
+
+export interface LonghornLayer {
+  file: string
+  /** What it is called here; empty: the head. */
+  layer: string
+  parent: string
+  sizeBytes: number
+  allocatedBytes: number
+  /** Allocated and never written, over other layers: it hides them. */
+  unwrittenBytes: number
+  removed: boolean
+  userCreated: boolean
+  created: string
+  labels: Record<string, unknown>
+}
+
+export interface LonghornExport {
+  directory: string
+  sizeBytes: number
+  chain: number
+  layers: number
+  copiedBytes: number
+  /** Written as zeros, as Longhorn reads no masks. */
+  maskedBytes: number
+  notes: string[]
+}
+
+export type LonghornEvent =
+  | { event: 'progress'; bytes: number }
+  | { event: 'done'; result: unknown }
+  | { event: 'failed'; code: string; message: string }
+  | LogEvent

@@ -150,6 +150,19 @@ const Transfer = Type.Object({
 })
 export type Transfer = Static<typeof Transfer>
 
+export const longhornFaults = ['dirty', 'rebuilding', 'error'] as const
+export type LonghornFault = (typeof longhornFaults)[number]
+
+/** A directory of Longhorn's that the volume's one replica is made of, until it is known to be and may be written to. */
+const Adoption = Type.Object({
+  directory: Type.String({ minLength: 1 }),
+  copied: Type.Boolean(),
+  accept: Type.Array(Type.Enum(longhornFaults)),
+  /** Nobody has confirmed yet that its layers may be changed. */
+  readOnly: Type.Boolean(),
+})
+export type Adoption = Static<typeof Adoption>
+
 export const Volume = Type.Object({
   metadata: Metadata,
   spec: Type.Object({
@@ -209,6 +222,7 @@ export const Volume = Type.Object({
     }),
   ),
   transfer: Type.Optional(Transfer),
+  adoption: Type.Optional(Adoption),
   /** Starts against the rules that its owner asked for, the latest last; at most ten are kept. */
   salvages: Type.Optional(Type.Array(Salvage)),
   status: Type.Object({

@@ -5,7 +5,7 @@
 // 9.6 MiB of its own beside nine of its kind, an ES module 10.4), so it loads the addon's file and nothing else: not
 // the door of src/native, not a logger. What it has to say goes to the parent.
 
-import { loadAddon, type AddonHandle, type AddonKind } from '../native/addon.js'
+import { loadAddon, type AddonHandle, type ProcessKind } from '../native/addon.js'
 
 /** Parent → child. `start` comes first, and once. */
 export type ParentMessage = { type: 'start'; config: object } | { type: 'post'; message: object }
@@ -25,7 +25,7 @@ const orphanStopLimitMs = 10_000
  */
 const orphanDelayMs = { engine: 0, 'disk-host': 2_000, portal: 0 } as const
 
-export function runChild(kind: AddonKind): void {
+export function runChild(kind: ProcessKind): void {
   let handle: AddonHandle | undefined
   let stopping = false
   let ending = false

@@ -151,10 +151,21 @@ export function aNode(t: Test): Node {
     'list-replicas': () => ({ result: { replicas: [...disk.values()] } }),
     space: () => ({ result: { totalBytes: 1000, freeBytes: 400 } }),
     'create-replica': (message) => {
-      const { volume, id, sizeBytes } = message as unknown as ReplicaPlan
+      const { volume, id, sizeBytes, adopt } = message as unknown as ReplicaPlan
+      const readOnly = adopt?.readOnly ?? false
       const directory = `/disk/replicas/${volume}-${id}`
-      disk.set(id, { volume, id, directory, sizeBytes, allocatedBytes: 0, dirtyRegions: 0, state: 'open', error: '' })
-      return { result: { directory } }
+      disk.set(id, {
+        volume,
+        id,
+        directory,
+        sizeBytes,
+        allocatedBytes: 0,
+        readOnly,
+        dirtyRegions: 0,
+        state: 'open',
+        error: '',
+      })
+      return { result: { directory, readOnly } }
     },
     'remove-replica': (message) => {
       disk.delete(message['id'] as string)

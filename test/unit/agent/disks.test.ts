@@ -117,6 +117,24 @@ t.test('a request that dies with its disk host is made again to the next', async
   t.match(agent.report().disks[0]!.replicas, [{ state: 'ready' }])
 })
 
+t.test('a replica that is adopted is read-only until the plan says otherwise', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  const adopt = { directory: '/longhorn/pvc-1', copied: false, accept: [], readOnly: true }
+  agent.apply(aPlan({ disks: [aDisk([{ ...aReplica('aa'), adopt }])] }))
+  supervisor.say('disk-host/disk-1', listening)
+  await settled()
+  t.match(supervisor.posted('create-replica'), [{ id: 'aa', adopt }])
+  t.match(agent.report().disks[0]!.replicas, [{ state: 'ready', readOnly: true }])
+  const confirmed = { ...adopt, readOnly: false }
+  agent.apply(aPlan({ version: 2, disks: [aDisk([{ ...aReplica('aa'), adopt: confirmed }])] }))
+  await settled()
+  t.match(supervisor.posted('create-replica'), [{ adopt }, { adopt: confirmed }])
+  t.match(agent.report().disks[0]!.replicas, [{ state: 'ready', readOnly: false }])
+  agent.apply(aPlan({ version: 3, disks: [aDisk([aReplica('aa')])] }))
+  await settled()
+  t.equal(supervisor.posted('create-replica').length, 2, 'and is asked for no more')
+})
+
 t.test('a disk that cannot be used says why until it can', (t) => {
   const { agent, supervisor, lines } = aNode(t)
   agent.apply(aPlan({ disks: [aDisk()] }))
@@ -142,6 +160,7 @@ t.test('a replica that the disk host cannot open is reported so', async (t) => {
     sizeBytes: 1 << 30,
     allocatedBytes: 0,
     dirtyRegions: 0,
+    readOnly: false,
   }
   disk.set('aa', { ...broken, state: 'failed', error: 'volume.meta is not JSON' })
   agent.apply(aPlan({ disks: [aDisk([aReplica('aa')])] }))

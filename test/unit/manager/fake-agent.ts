@@ -43,6 +43,8 @@ export class FakeAgent implements NodeAgent {
   readonly diskStates = new Map<string, 'starting' | 'failed'>()
   readonly replicaFailures = new Map<string, string>()
   readonly leftReplicas = new Set<string>()
+  /** Replicas that were adopted become writable as the plan says. */
+  confirms = true
   /** Engines go on running until this is set to false. */
   holdsEngines = false
   readonly #running = new Map<string, EnginePlan>()
@@ -235,11 +237,12 @@ export class FakeAgent implements NodeAgent {
     return {
       ...{ id, state, message: state === 'failed' ? 'it is broken' : '', ioBackend: 'epoll', addresses: listen },
       ...{ totalBytes: 100 * GiB, freeBytes: 50 * GiB },
-      replicas: replicas.map(({ volume, id: replica, desired }) => {
+      replicas: replicas.map(({ volume, id: replica, desired, adopt }) => {
         const failure = this.replicaFailures.get(id)
         const good = desired === 'present' ? ('ready' as const) : ('removed' as const)
         return {
           ...{ volume, id: replica, directory: `${directory}/replicas/${volume}-${replica}` },
+          ...(this.confirms ? { readOnly: adopt?.readOnly ?? false } : { readOnly: adopt !== undefined }),
           ...{ state: failure === undefined ? good : ('failed' as const), message: failure ?? '' },
         }
       }),
