@@ -24,8 +24,9 @@ struct SomeReplicas {
   ~SomeReplicas();
   ScriptedReplica& operator[](size_t i) { return *replicas[i]; }
   size_t Members();
-  Bench bench;
+  // Before the bench, whose thread may ask a verdict of a test, which looks here, until it ends.
   std::vector<ScriptedReplica*> replicas;
+  Bench bench;
 };
 
 template <size_t kCount>

@@ -99,6 +99,7 @@ Status BlockSums::Open(const std::string& directory, Chain* chain, const BlockMa
 }
 
 void BlockSums::Close() {
+  CHECK(!job_running_);
   for (const std::shared_ptr<SumFile>& of : files_of_) {
     if (of != nullptr) of->Close(files_);
   }
@@ -131,6 +132,7 @@ void BlockSums::MergeLayers(uint32_t lower, uint32_t upper, SumFile merged) {
   files_of_[lower] = files_of_[upper] = both;
   for (const std::shared_ptr<SumFile>& old : before) {
     if (old == nullptr) continue;
+    CHECK(!job_running_ || job_file_ != old.get());
     old->Close(files_);
     // With those that were merged into either of them before.
     std::replace(files_of_.begin(), files_of_.end(), old, both);

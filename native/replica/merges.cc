@@ -590,7 +590,8 @@ void Replica::SwapMerged() {
   Layer* lower = nullptr;
   for (Layer& layer : chain_.layers()) {
     if (layer.meta.name == merge_->upper) upper = &layer;
-    if (layer.meta.name == merge_->lower) lower = &layer;
+    // Its name is free since its files have the other one's: a layer above may be called so by now.
+    if (layer.meta.name == merge_->lower && upper == nullptr) lower = &layer;
   }
   CHECK(upper != nullptr && lower != nullptr);
   // Of the upper file `from` is left: closing the last of one that has no name may take long.

@@ -80,6 +80,37 @@ TEST(replica_merges, each_snapshot_can_be_deleted_and_the_others_stay) {
   });
 }
 
+// As a joiner's is: between any two steps of the merge another layer gets the name of the one that
+// goes.
+TEST(replica_merges, a_name_that_became_free_is_not_taken_for_the_layer_that_had_it) {
+  OnEpoll([](io::Reactor& reactor) {
+    int taken = 0;
+    for (int steps = 0; steps < 12; ++steps) {
+      Place place(reactor);
+      auto driver = std::make_unique<Driver>(place.files, reactor, place.directory);
+      History history = MakeHistory(*driver);
+      ASSERT(AboutLayer(*driver, OperationKind::kDelete, "one") == ErrorCode::kOk);
+      history.snapshots.erase("one");
+      for (int i = 0; i < steps; ++i) {
+        ASSERT(driver->Do(OperationKind::kMerge) == ErrorCode::kOk);
+      }
+      const ErrorCode again = Snapshot(*driver, "one");
+      ASSERT(again == ErrorCode::kOk || again == ErrorCode::kAlreadyExists);
+      if (again == ErrorCode::kOk) {
+        ++taken;
+        history.snapshots["one"] = history.head;
+      }
+      ASSERT(MergeAll(*driver) > 0);
+      ExpectSame(*driver, history);
+      driver = nullptr;
+      driver = std::make_unique<Driver>(place.files, reactor, place.directory);
+      ASSERT_OK(driver->status());
+      ExpectSame(*driver, history);
+    }
+    EXPECT(taken > 1 && taken < 11);
+  });
+}
+
 // Under the head nothing is copied: what the head has anew comes back, the rest at the next
 // snapshot.
 TEST(replica_merges, the_layer_under_the_head_gives_back_what_the_head_has_anew) {
