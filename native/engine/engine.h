@@ -174,6 +174,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   // Snapshots (rule 8), one after the other in the order of the requests.
   void TakeSnapshot(SnapshotRequest* request);
   // Also where there is none: it succeeds.
+  // The volume is what the snapshot holds; what it held before is lost, if it is in no other one.
+  void RevertTo(SnapshotRequest* request);
   void DeleteSnapshot(SnapshotRequest* request);
   void ListLayers(SnapshotRequest* request);
   // What changed between two of them, one after the other.

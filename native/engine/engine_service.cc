@@ -157,6 +157,28 @@ Status ParseTake(const Json& message, SnapshotRequest* request) {
 
 }  // namespace
 
+// A file system that is mounted does not survive that other content appears under it.
+Status EngineService::ParseRevert(const Json& message, Asked* asked) {
+  Result<std::string> base = message.String("base");
+  if (!base.ok()) return base.status();
+  asked->base = base.Take();
+  Result<std::string> after = message.String("after");
+  if (!after.ok()) return after.status();
+  asked->after = after.Take();
+  const Result<bool> force = message.Bool("force", false);
+  if (!force.ok()) return force.status();
+  if (force.value()) return Status::Ok();
+  asked->why_not = [](const SnapshotRequest* request) {
+    const EngineService& self = *static_cast<const Asked*>(request)->service;
+    const size_t sessions = self.iscsi_ != nullptr ? self.iscsi_->sessions() : 0;
+    const size_t connections = self.nbd_->connections();
+    if (sessions + connections == 0) return std::string();
+    return "the volume is in use: " + std::to_string(sessions) + " iSCSI sessions and " +
+           std::to_string(connections) + " NBD connections; unmount it and log out first";
+  };
+  return Status::Ok();
+}
+
 Json RecordToJson(const wire::Record& record) {
   Json members = Json::Array();
   for (const wire::ReplicaId id : record.members.all()) members.Append(wire::ReplicaIdText(id));
@@ -534,6 +556,7 @@ void EngineService::AskForSnapshot(int64_t request, const std::string& name, con
     status = layer.status();
     if (layer.ok()) asked->name = layer.Take();
   }
+  if (status.ok() && name == "revert") status = ParseRevert(message, asked.get());
   if (status.ok() && name == "take-snapshot") status = ParseTake(message, asked.get());
   if (status.ok() && this->asked() >= kSnapshotRequestsMax) status = TooMany();
   if (!status.ok()) {
@@ -544,6 +567,8 @@ void EngineService::AskForSnapshot(int64_t request, const std::string& name, con
   asked_.push_back(std::move(asked));
   if (name == "take-snapshot") {
     engine_->TakeSnapshot(of_engine);
+  } else if (name == "revert") {
+    engine_->RevertTo(of_engine);
   } else if (name == "delete-snapshot") {
     engine_->DeleteSnapshot(of_engine);
   } else {
@@ -620,7 +645,9 @@ void EngineService::Answer(Asked* asked) {
     return;
   }
   Json result = Json::Object().Set("members", static_cast<uint64_t>(owned->members));
-  if (owned->what == SnapshotRequest::What::kTake) result.Set("pauseNs", owned->pause_ns);
+  const bool paused =
+      owned->what == SnapshotRequest::What::kTake || owned->what == SnapshotRequest::What::kRevert;
+  if (paused) result.Set("pauseNs", owned->pause_ns);
   if (owned->what == SnapshotRequest::What::kList) {
     Json layers = Json::Array();
     for (const wire::LayerEntry& layer : owned->layers) layers.Append(LayerToJson(layer));
@@ -648,7 +675,8 @@ void EngineService::OnRequest(int64_t request, const std::string& name, const Js
     Expand(request, message);
   } else if (name == "set") {
     OnSet(request, message);
-  } else if (name == "take-snapshot" || name == "delete-snapshot" || name == "list-layers") {
+  } else if (name == "take-snapshot" || name == "delete-snapshot" || name == "list-layers" ||
+             name == "revert") {
     AskForSnapshot(request, name, message);
   } else if (name == "snapshot-changes") {
     AskForChanges(request, message);

@@ -65,6 +65,7 @@ class EngineService final : public Service, Engine::Observer {
   void Expand(int64_t request, const Json& message);
   // A request about snapshots that the engine has not answered yet.
   struct Asked;
+  static Status ParseRevert(const Json& message, Asked* asked);
   void AskForSnapshot(int64_t request, const std::string& name, const Json& message);
   void Answer(Asked* asked);
   // Likewise about what changed between two, and about one that is to be read.

@@ -8,6 +8,11 @@ void Engine::TakeSnapshot(SnapshotRequest* request) {
   snapshotter_.Take(request);
 }
 
+void Engine::RevertTo(SnapshotRequest* request) {
+  ArmTick(true);
+  snapshotter_.Revert(request);
+}
+
 void Engine::DeleteSnapshot(SnapshotRequest* request) {
   ArmTick(true);
   snapshotter_.Delete(request);
@@ -96,7 +101,7 @@ const char* Engine::ReleaseView(const std::string& name, bool* soon) {
 uint64_t Engine::ProposeSnapshot(const std::string& name) {
   CHECK(Settled());
   mode_ = Mode::kChanging;
-  message_ = "a snapshot is taken";
+  message_ = "the members switch to another head";
   proposal_.record.newest_snapshot = name;
   Propose(wire::Members(targets()));
   return proposal_.record.generation;

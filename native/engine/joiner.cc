@@ -268,8 +268,13 @@ void Joiner::NextMap() {
     if (status == ErrorCode::kOk) {
       for (const wire::MissingSlot& slot : of->maps_.used()) {
         if (slot.id != of->link_->replica()) continue;
-        const bool descends = holds.current.exists() &&
-                              (holds.current == slot.record || holds.complete == slot.record);
+        // It may have switched to another head since, by a record that never counted: a revert
+        // gives it another content.
+        const bool switched = holds.current.newest_snapshot != holds.complete.newest_snapshot &&
+                              !Mutant("revert-of-its-own");
+        const bool descends =
+            holds.current.exists() &&
+            (holds.current == slot.record || (holds.complete == slot.record && !switched));
         of->map_found_ |= descends || Mutant("descent-not-checked");
         of->descends_ |= holds.current.exists() && holds.current == slot.record;
         Link* member = of->host_.links()[of->map_link_].get();

@@ -20,6 +20,38 @@ bool IsChain(std::span<const wire::LayerEntry> layers) {
   return true;
 }
 
+// Those of the joiner that are the members' stay, up to the first one that it lacks: in `order`
+// where both are chains.
+Status PlanKept(std::span<const wire::LayerEntry> members,
+                std::span<const wire::LayerEntry> joiners, bool order, LayerPlan* plan,
+                std::vector<bool>* kept) {
+  size_t next = 0;
+  for (const wire::LayerEntry& layer : members) {
+    if (!IsSnapshot(layer)) continue;
+    if (!layer.sealed) {
+      return {ErrorCode::kBusy, "snapshot " + layer.name + " is not finished at all members"};
+    }
+    size_t at = next;
+    while (at < joiners.size() &&
+           !(IsSnapshot(joiners[at]) && joiners[at].sealed && IsSame(joiners[at], layer))) {
+      ++at;
+    }
+    if (!plan->missing.empty() || at >= joiners.size()) {
+      plan->missing.push_back(layer);
+      continue;
+    }
+    (*kept)[at] = true;
+    if (order) next = at + 1;
+    plan->base = layer.name;
+  }
+  return Status::Ok();
+}
+
+bool HasLayer(std::span<const wire::LayerEntry> layers, std::string_view name) {
+  return std::any_of(layers.begin(), layers.end(),
+                     [&](const wire::LayerEntry& layer) { return layer.name == name; });
+}
+
 }  // namespace
 
 Result<LayerPlan> PlanLayers(std::span<const wire::LayerEntry> members,
@@ -32,29 +64,20 @@ Result<LayerPlan> PlanLayers(std::span<const wire::LayerEntry> members,
     if (!any) return plan;
     return Status(ErrorCode::kUnsupported, "it knows of no snapshots, and there are some");
   }
-  if (!IsChain(members)) {
-    return Status(ErrorCode::kUnsupported, "the volume's snapshots are no chain");
-  }
-  // Where the joiner's are none, none of them can be kept.
-  size_t next = IsChain(joiners) ? 0 : joiners.size();
+  // Reverts make a tree of them. What a snapshot shows is what counts, not what it stands on.
+  const bool chains = IsChain(members) && IsChain(joiners);
   std::vector<bool> kept(joiners.size());
-  for (const wire::LayerEntry& layer : members) {
-    if (!IsSnapshot(layer)) continue;
-    if (!layer.sealed) {
-      return Status(ErrorCode::kBusy, "snapshot " + layer.name + " is not finished at all members");
-    }
-    size_t at = next;
-    while (at < joiners.size() &&
-           !(IsSnapshot(joiners[at]) && joiners[at].sealed && IsSame(joiners[at], layer))) {
-      ++at;
-    }
-    if (!plan.missing.empty() || at >= joiners.size()) {
-      plan.missing.push_back(layer);
-      continue;
-    }
-    kept[at] = true;
-    next = at + 1;
-    plan.base = layer.name;
+  RETURN_IF_ERROR(PlanKept(members, joiners, chains, &plan, &kept));
+  // A layer of a name that it needs goes only when no more than one stands on it, which in a tree
+  // may be never: then all go.
+  const bool taken = !chains && std::any_of(plan.missing.begin(), plan.missing.end(),
+                                            [&](const wire::LayerEntry& layer) {
+                                              return HasLayer(joiners, layer.name);
+                                            });
+  if (taken) {
+    plan = {};
+    kept.assign(joiners.size(), false);
+    RETURN_IF_ERROR(PlanKept(members, {}, chains, &plan, &kept));
   }
   for (size_t i = joiners.size(); i-- > 0;) {
     if (IsSnapshot(joiners[i]) && !kept[i]) plan.deletes.push_back(joiners[i].name);
@@ -68,8 +91,9 @@ Result<LayerPlan> PlanLayers(std::span<const wire::LayerEntry> members,
       return std::find_if(members.begin(), members.end(),
                           [&](const wire::LayerEntry& layer) { return layer.name == name; });
     };
-    // Where that one has gone nobody can tell which are younger.
-    plan.older = at(newest) == members.end() || at(plan.missing.front().name) <= at(newest);
+    // Where that one has gone nobody can tell which are younger; nor in a tree.
+    plan.older =
+        !chains || at(newest) == members.end() || at(plan.missing.front().name) <= at(newest);
   }
   return plan;
 }

@@ -30,8 +30,9 @@ struct LayerPlan {
 };
 
 // From what LAYERS says at a member and at the joiner. Two snapshots of a name are the same one
-// when they were taken in the same second, where both know it. kUnsupported: the member's are no
-// chain, kBusy: one is not finished. `newest`: that the joiner's record names; empty: none.
+// when they were taken in the same second, where both know it. kUnsupported: one of the two knows
+// of no layers, and the other has snapshots. kBusy: one is not finished. `newest`: that the
+// joiner's record names; empty: none.
 Result<LayerPlan> PlanLayers(std::span<const wire::LayerEntry> members,
                              std::span<const wire::LayerEntry> joiners, std::string_view newest);
 

@@ -93,13 +93,39 @@ TEST(engine_layer_plan, OneWithoutLayersHasNoSnapshots) {
   EXPECT(PlanLayers({}, Chain({}), "").ok());
 }
 
-TEST(engine_layer_plan, BranchesAreNotGivenYet) {
-  std::vector<wire::LayerEntry> tree = Chain({"a", "b"});
-  tree.back().parent = "a";
-  EXPECT(PlanLayers(tree, Chain({"a"}), "").status().code() == ErrorCode::kUnsupported);
-  // A joiner's that are none count for nothing.
-  const Result<LayerPlan> plan = PlanLayers(Chain({"a"}), tree, "");
-  EXPECT(plan.ok() && plan.value().deletes.size() == 2 && plan.value().missing.size() == 1);
+// Reverts make branches: «b» and «c» both stand on «a».
+std::vector<wire::LayerEntry> Tree(const std::vector<std::string>& names) {
+  std::vector<wire::LayerEntry> layers = Chain(names);
+  for (size_t i = 1; i < layers.size(); ++i) layers[i].parent = layers[0].name;
+  return layers;
+}
+
+std::string PlanOf(const std::vector<wire::LayerEntry>& members,
+                   const std::vector<wire::LayerEntry>& joiners, const std::string& newest) {
+  const Result<LayerPlan> plan = PlanLayers(members, joiners, newest);
+  if (!plan.ok()) return std::string(ErrorCodeName(plan.status().code()));
+  std::string text;
+  for (const std::string& name : plan.value().deletes) text += "-" + name + " ";
+  for (const wire::LayerEntry& layer : plan.value().missing) text += "+" + layer.name + " ";
+  text += plan.value().blocked ? "blocked " : "";
+  return text + (plan.value().older ? "older" : "");
+}
+
+TEST(engine_layer_plan, BranchesAreGivenAfterOneAnother) {
+  EXPECT_EQ(PlanOf(Tree({"a", "b", "c"}), Chain({"a"}), "a"), "+b +c older");
+  EXPECT_EQ(PlanOf(Tree({"a", "b", "c"}), Chain({"a", "b"}), "b"), "+c older");
+  // It has them all, whatever they stand on.
+  EXPECT_EQ(PlanOf(Tree({"a", "b", "c"}), Chain({"a", "c", "b"}), "b"), "");
+  EXPECT_EQ(PlanOf(Chain({"a", "b", "c"}), Tree({"a", "c", "b"}), "c"), "");
+  EXPECT_EQ(PlanOf(Chain({"a"}), Tree({"a", "b", "c"}), "c"), "-c -b ");
+}
+
+TEST(engine_layer_plan, ANameThatIsTakenInATreeIsMadeFree) {
+  // Two stand on «a», which was deleted there.
+  EXPECT_EQ(PlanOf(Chain({"b", "a", "c"}), Tree({"a-", "b", "c"}), "c"),
+            "-c -b +b +a +c blocked older");
+  EXPECT_EQ(PlanOf(Tree({"a", "b", "c"}), Tree({"a", "b!", "c"}), "c"),
+            "-c -b -a +a +b +c blocked older");
 }
 
 }  // namespace

@@ -15,6 +15,11 @@ constexpr uint64_t kWaitNs = 5 * kNsPerSecond;
 constexpr uint64_t kLockNs = kNsPerSecond;
 constexpr int kRoundsMax = 3;
 
+std::string Label(const SnapshotRequest& request) {
+  return request.what == SnapshotRequest::What::kRevert ? "revert to snapshot " + request.base
+                                                        : "snapshot " + request.name;
+}
+
 std::string ReplicaName(wire::ReplicaId id) { return "replica " + wire::ReplicaIdText(id); }
 
 const char* RoundText(wire::Opcode opcode) {
@@ -76,13 +81,16 @@ bool Snapshotter::idle() const {
 
 Status Snapshotter::Valid(const SnapshotRequest& request) const {
   if (request.what == SnapshotRequest::What::kList) return Status::Ok();
-  if (!wire::IsLayerName(request.name)) {
+  const bool reverts = request.what == SnapshotRequest::What::kRevert;
+  const std::string& name =
+      reverts && wire::IsLayerName(request.name) ? request.base : request.name;
+  if (!wire::IsLayerName(name)) {
     return {ErrorCode::kInvalidArgument,
-            "'" + request.name.substr(0, wire::kLayerNameBytes) +
+            "'" + name.substr(0, wire::kLayerNameBytes) +
                 "' is no name of a snapshot: use 1 to 63 letters, digits, dots, hyphens and "
                 "underscores, no dot first and no two in a row"};
   }
-  if (request.what == SnapshotRequest::What::kDelete) return Status::Ok();
+  if (request.what != SnapshotRequest::What::kTake) return Status::Ok();
   if (request.labels.size() > wire::kLabelsBytesMax) {
     return {ErrorCode::kInvalidArgument, "snapshot " + request.name + ": its labels have " +
                                              std::to_string(request.labels.size()) +
@@ -144,7 +152,8 @@ void Snapshotter::Next() {
   while (phase_ == Phase::kIdle && stopped_.ok() && ErrandsIdle() && !reader_.busy() &&
          !flushing_) {
     SnapshotRequest* first = queue_.front();
-    const bool takes = first != nullptr && first->what == SnapshotRequest::What::kTake;
+    const bool takes = first != nullptr && (first->what == SnapshotRequest::What::kTake ||
+                                            first->what == SnapshotRequest::What::kRevert);
     if ((due_ || (takes && !matched_)) && match_again_ns_ == 0 &&
         engine_.WhyUnsettled() == nullptr) {
       Compare();
@@ -162,19 +171,29 @@ bool Snapshotter::Begin(SnapshotRequest* request) {
   if (request->what == SnapshotRequest::What::kDelete) {
     why = engine_.WhyUnsettled();
     if (why == nullptr) why = engine_.ReleaseView(request->name, &soon);
-  } else if (request->what == SnapshotRequest::What::kTake) {
-    wrong = engine_.WhyNeverASnapshot().Within("snapshot " + request->name);
+  } else if (request->what != SnapshotRequest::What::kList) {
+    wrong = engine_.WhyNeverASnapshot().Within(Label(*request));
+    const std::string& newest = host_.complete().newest_snapshot;
+    if (request->what == SnapshotRequest::What::kRevert && request->name == newest) {
+      queue_.Remove(request);
+      request->members = host_.members().count;
+      Answer(request, Status::Ok());
+      return true;
+    }
+    if (wrong.ok() && request->after.has_value() && *request->after != newest) {
+      wrong = {ErrorCode::kAlreadyExists, Label(*request) + ": the volume was reverted, or a " +
+                                              "snapshot of it was taken, since that was asked for"};
+    }
     // A record that names the same one as before would switch nothing.
-    if (wrong.ok() && request->name == host_.complete().newest_snapshot) {
-      wrong = {ErrorCode::kAlreadyExists,
-               "snapshot " + request->name + ": there is, or was, one of that name"};
+    if (wrong.ok() && request->name == newest) {
+      wrong = {ErrorCode::kAlreadyExists, Label(*request) + ": there is, or was, one of that name"};
     }
     why = engine_.WhyNoSnapshot();
     if (why == nullptr && !matched_) why = "members do not have the same snapshots yet";
   }
   if (wrong.ok() && why != nullptr) {
     if (soon && !Expired(*request)) return false;
-    wrong = {ErrorCode::kBusy, "snapshot " + request->name + ": " + why};
+    wrong = {ErrorCode::kBusy, Label(*request) + ": " + why};
   }
   queue_.Remove(request);
   if (!wrong.ok()) {
@@ -185,6 +204,7 @@ bool Snapshotter::Begin(SnapshotRequest* request) {
   request->submitted_ns = host_.reactor().NowNs();
   switch (request->what) {
     case SnapshotRequest::What::kTake:
+    case SnapshotRequest::What::kRevert:
       Prepare();
       break;
     case SnapshotRequest::What::kDelete:
@@ -331,7 +351,7 @@ void Snapshotter::RoundDone() {
       } else {
         // Something lies under the head that no engine has sealed or deleted.
         if (outcome.code() == ErrorCode::kBusy) OnNewMember(true);
-        Finish(outcome.Within("snapshot " + name_));
+        Finish(outcome.Within(Label(*request_)));
       }
       return;
     case Phase::kSealing:
@@ -365,12 +385,26 @@ void Snapshotter::RoundDone() {
 // --- taking one
 // --------------------------------------------------------------------------------------------
 
+// Whoever asked for a revert does not want it any more.
+bool Snapshotter::Refused() {
+  const std::string why_not =
+      request_->why_not != nullptr ? request_->why_not(request_) : std::string();
+  if (why_not.empty()) return false;
+  Unlock();
+  round_.active = false;
+  Finish({ErrorCode::kBusy, Label(*request_) + ": " + why_not});
+  return true;
+}
+
 void Snapshotter::Prepare() {
+  if (Refused()) return;
   ++request_->rounds;
   name_ = request_->name;
+  reverts_ = request_->what == SnapshotRequest::What::kRevert;
   prepared_ = switched_ = {};
   wire::PrepareRequest prepare;
   prepare.name = name_;
+  if (reverts_) prepare.base = request_->base;
   prepare.labels = request_->labels;
   prepare.user_created = request_->user_created;
   prepare.created_seconds = request_->created_seconds != 0 ? request_->created_seconds
@@ -401,7 +435,7 @@ void Snapshotter::OnFlushed() {
       if (outcome.ok()) {
         Lock();
       } else {
-        Finish(outcome.Within("snapshot " + name_));
+        Finish(outcome.Within(Label(*request_)));
       }
       return;
     case Phase::kSettling:
@@ -449,6 +483,7 @@ void Snapshotter::TryPropose() {
     Again(ReplicaName(id) + " was away meanwhile");
     return;
   }
+  if (Refused()) return;
   phase_ = Phase::kSwitching;
   generation_ = engine_.ProposeSnapshot(name_);
 }
@@ -471,7 +506,7 @@ void Snapshotter::Again(const std::string& why) {
   phase_ = Phase::kIdle;
   flush_due_ = round_.active = false;
   if (request->rounds >= kRoundsMax) {
-    Answer(request, {ErrorCode::kBusy, "snapshot " + request->name + ": " + why});
+    Answer(request, {ErrorCode::kBusy, Label(*request) + ": " + why});
   } else {
     request->submitted_ns = host_.reactor().NowNs();
     queue_.PushFront(request);
@@ -522,6 +557,11 @@ void Snapshotter::CheckSwitched() {
     phase_ = Phase::kIdle;
     return;
   }
+  if (reverts_) {
+    // What the head stands on was sealed long ago, and it is empty.
+    phase_ = Phase::kSealing;
+    return Sealed();
+  }
   phase_ = Phase::kSettling;
   if (Mutant("seal-without-flush")) {
     phase_ = Phase::kSealing;
@@ -543,9 +583,11 @@ void Snapshotter::Sealed() {
     return;
   }
   request_->members = host_.members().count;
-  host_.log().Log(LogLevel::kInfo, "snapshot " + name_ + " was taken, generation " +
-                                       std::to_string(generation_) + ": I/O was held up for " +
-                                       std::to_string(request_->pause_ns / 1000) + " us");
+  host_.log().Log(LogLevel::kInfo,
+                  (reverts_ ? "the volume was reverted to snapshot " + request_->base
+                            : "snapshot " + name_ + " was taken") +
+                      ", generation " + std::to_string(generation_) + ": I/O was held up for " +
+                      std::to_string(request_->pause_ns / 1000) + " us");
   Finish(Status::Ok());
 }
 
@@ -626,9 +668,9 @@ void Snapshotter::Look(uint64_t now_ns) {
 void Snapshotter::Stop(const Status& why, bool final) {
   if (stopped_.ok()) stopped_ = why;
   if (SnapshotRequest* request = std::exchange(request_, nullptr)) {
-    Answer(request, stopped_.Within(request->what == SnapshotRequest::What::kList
-                                        ? "layers"
-                                        : "snapshot " + request->name));
+    Answer(request,
+           stopped_.Within(request->what == SnapshotRequest::What::kList ? "layers"
+                                                                         : Label(*request)));
   }
   while (SnapshotRequest* request = queue_.PopFront()) Answer(request, stopped_);
   due_ = flush_due_ = round_.active = false;

@@ -3,6 +3,7 @@
 #include <array>
 #include <cstdint>
 #include <map>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -19,22 +20,30 @@ namespace ankole::engine {
 // What is wanted of the volume's snapshots. Owned by who wants it, until `done`.
 struct SnapshotRequest {
   // --- set by who wants it ---
-  std::string name;              // not for ListLayers
+  // Not for ListLayers. RevertTo: of the revert itself, used for nothing else ever.
+  std::string name;
+  std::string base;              // RevertTo: the snapshot
+  // RevertTo: only where the newest record names this one, so that it takes place once, however
+  // often it is asked for.
+  std::optional<std::string> after;
   std::string labels;            // TakeSnapshot: a JSON object, or empty
   bool user_created = false;     // TakeSnapshot
   uint64_t created_seconds = 0;  // TakeSnapshot; 0: now
+  // RevertTo: may be null. Asked right before it takes place, and before all else; what it says
+  // keeps it from that, if it is not empty.
+  std::string (*why_not)(const SnapshotRequest*) = nullptr;
   // Never from within the call. May free the request.
   void (*done)(SnapshotRequest*) = nullptr;
   void* owner = nullptr;
 
   // --- the outcome ---
   Status status;
-  uint64_t pause_ns = 0;                 // TakeSnapshot: for how long I/O was held up
+  uint64_t pause_ns = 0;                 // TakeSnapshot, RevertTo: for how long I/O was held up
   size_t members = 0;                    // that have it, or have it no more
   std::vector<wire::LayerEntry> layers;  // ListLayers: as one member has them
 
   // --- the snapshotter's ---
-  enum class What : uint8_t { kTake, kDelete, kList } what = What::kTake;
+  enum class What : uint8_t { kTake, kDelete, kList, kRevert } what = What::kTake;
   uint64_t submitted_ns = 0;
   int rounds = 0;  // begun
   ListNode node;
@@ -72,12 +81,13 @@ class SnapshotHost {
   ~SnapshotHost() = default;
 };
 
-// Takes, deletes and lists snapshots (rule 8), one after the other; and sees to it that members
-// have the same. docs/internals/snapshots.md is the text.
+// Takes, deletes and lists snapshots (rule 8), and reverts to them, one after the other; and sees
+// to it that members have the same. docs/internals/snapshots.md is the text.
 //
 //   kIdle ─take▶ kPreparing ─▶ kFlushing ─▶ kLocking ─▶ kQuieting ─▶ kSwitching ─▶ kSettling
 //                                                                    ─▶ kSealing ─▶ kIdle
 //      until kQuieting: ─members change, or it takes too long▶ kIdle, and once more
+//      a revert: as far as kSwitching ─▶ kSealing, where nothing is left to seal
 //   kIdle ─delete▶ kDeleting ─▶ kIdle      kIdle ─list▶ kListing ─▶ kIdle
 //   kIdle ─a start, a new member▶ kComparing ─▶ kMatching … ─▶ kIdle
 class Snapshotter {
@@ -102,6 +112,7 @@ class Snapshotter {
   ~Snapshotter();
 
   void Take(SnapshotRequest* request) { Submit(request, SnapshotRequest::What::kTake); }
+  void Revert(SnapshotRequest* request) { Submit(request, SnapshotRequest::What::kRevert); }
   void Delete(SnapshotRequest* request) { Submit(request, SnapshotRequest::What::kDelete); }
   void List(SnapshotRequest* request) { Submit(request, SnapshotRequest::What::kList); }
 
@@ -163,6 +174,7 @@ class Snapshotter {
   bool Begin(SnapshotRequest* request);
   bool Expired(const SnapshotRequest& request) const;
   Status Valid(const SnapshotRequest& request) const;
+  bool Refused();
 
   void BeginRound(wire::Opcode opcode, std::vector<std::byte> payload, const wire::Members& of);
   void BeginRound(wire::Opcode opcode, const std::string& name, const wire::Members& of);
@@ -219,6 +231,7 @@ class Snapshotter {
   // Taking one.
   std::string name_;
   wire::Members prepared_;  // and their connection stands since
+  bool reverts_ = false;
   LockRequest lock_;
   enum class LockState : uint8_t { kFree, kWaited, kHeld } lock_state_ = LockState::kFree;
   uint64_t locked_ns_ = 0;   // when the lock was asked for

@@ -107,6 +107,15 @@ void BlockSums::Close() {
   on_ = false;
 }
 
+Result<bool> BlockSums::HeadHasPages() {
+  const SumFile& file = *files_of_.back();
+  const uint64_t begin = SumPageOffset(0);
+  std::vector<io::FileExtent> extents;
+  RETURN_IF_ERROR(files_.ExtentsWritten(file.file(), begin, SumCopyOffset(file.regions()) - begin,
+                                        1, &extents));
+  return !extents.empty();
+}
+
 Status BlockSums::Forget(uint16_t layer, const std::vector<uint64_t>& regions) {
   if (!on() || files_of_[layer] == nullptr || regions.empty()) return Status::Ok();
   SumFile& file = *files_of_[layer];

@@ -51,7 +51,7 @@ void Session::StartLayers(SessionOperation* operation) {
       if (prepare.ok()) {
         storage.layer = prepare.value().name;
         storage.labels = prepare.value().labels;
-        storage.revert = prepare.value().revert;
+        storage.base = prepare.value().base;
         storage.user_created = prepare.value().user_created;
         storage.created_seconds = prepare.value().created_seconds;
         return Submit(operation, OperationKind::kPrepare);

@@ -17,6 +17,10 @@
 namespace ankole::replica {
 namespace {
 
+// For so long what is prepared for a revert is kept for it (replica.h, HoldsForRevert): the engine
+// gives up sooner.
+constexpr uint64_t kRevertHeldNs = 60 * kNsPerSecond;
+
 // What belongs to a layer, its data last.
 constexpr std::string_view kLayerSuffixes[] = {kMaskSuffix, kSumSuffix, kMetaSuffix, ""};
 
@@ -41,8 +45,12 @@ Status Replica::LoadLayers() {
   const std::set<std::string> there(names.value().begin(), names.value().end());
   const bool ours = record_state_.head != 0;
   for (const std::string& file_name : names.value()) {
-    // Of a snapshot's files that were not replaced after all: nobody uses its name again.
-    if (ours && file_name.starts_with("volume-") && file_name.ends_with(".img.meta.tmp")) {
+    // A head that is frozen has another name before the next one is the head: a revert left this.
+    if (ours && IsHeadName(file_name) && HeadNumber(file_name) < HeadNumber(volume_meta_.head)) {
+      discarded_heads_.push_back(file_name);
+    }
+    // Of a layer's files that were not replaced after all: nobody may use its name again.
+    if (ours && file_name.starts_with("volume-") && file_name.ends_with(".tmp")) {
       RETURN_IF_ERROR(files_.Remove(Join(directory_, file_name)));
     }
     if (!file_name.ends_with(kMetaSuffix)) continue;
@@ -124,8 +132,10 @@ ErrorCode Replica::CheckLayer(const ReplicaOperation& operation) const {
       return operation.base.empty() || good(operation.base) ? ErrorCode::kOk
                                                             : ErrorCode::kInvalidArgument;
     case OperationKind::kPrepare:
-      if (operation.revert) return ErrorCode::kUnsupported;
-      if (operation.labels.size() > wire::kLabelsBytesMax) return ErrorCode::kInvalidArgument;
+      if (operation.labels.size() > wire::kLabelsBytesMax ||
+          (!operation.base.empty() && !good(operation.base))) {
+        return ErrorCode::kInvalidArgument;
+      }
       break;
     case OperationKind::kOpenView:
       if (!operation.base.empty() && !good(operation.base)) return ErrorCode::kInvalidArgument;
@@ -167,6 +177,26 @@ Result<std::vector<LayerMeta>> Replica::Path(const std::string& upper,
   if (name == base) return path;
   return Status(ErrorCode::kInvalidArgument,
                 directory_ + ": " + base + " is not under " + (upper.empty() ? "the head" : upper));
+}
+
+// Those of the two (empty: the head) that are not under both; file names.
+Result<std::vector<LayerMeta>> Replica::Between(const std::string& one,
+                                                const std::string& other) const {
+  Result<std::vector<LayerMeta>> ones = Path(one, "");
+  if (!ones.ok()) return ones;
+  const Result<std::vector<LayerMeta>> others = Path(other, "");
+  if (!others.ok()) return others;
+  std::vector<LayerMeta> layers = ones.Take();
+  size_t in_both = 0;
+  while (in_both < layers.size() && in_both < others.value().size() &&
+         layers[layers.size() - 1 - in_both].name ==
+             others.value()[others.value().size() - 1 - in_both].name) {
+    ++in_both;
+  }
+  layers.resize(layers.size() - in_both);
+  layers.insert(layers.end(), others.value().begin(),
+                others.value().end() - static_cast<ptrdiff_t>(in_both));
+  return layers;
 }
 
 // --- seals wait for checksums
@@ -247,7 +277,9 @@ ErrorCode Replica::BeginPrepare(const ReplicaOperation& operation) {
   // It would be of the size before.
   if (expand_operation_ != nullptr) return ErrorCode::kBusy;
   if (snapshots_.contains(SnapshotFileName(operation.layer))) return ErrorCode::kAlreadyExists;
-  if (record_state_.unsealed && !IsRemoved(LayerUnderHead())) return ErrorCode::kBusy;
+  const bool revert = !operation.base.empty();
+  if (revert && IsRemoved(SnapshotFileName(operation.base))) return ErrorCode::kNotFound;
+  if (record_state_.unsealed && (revert || !IsRemoved(LayerUnderHead()))) return ErrorCode::kBusy;
   if (chain_.layers().size() >= kLayersMax) return ErrorCode::kUnsupported;
   // So that a switch allocates nothing of size.
   if (!map_.reserved() && !map_.Reserve(chain_.blocks()).ok()) return ErrorCode::kIoError;
@@ -270,6 +302,9 @@ Status Replica::RunLayer(ReplicaOperation* operation) {
     case OperationKind::kSeal:
       return LayerUnderHead() == name ? SealLayer() : Status::Ok();
     case OperationKind::kDelete:
+      if (prepared_ != nullptr && prepared_->revert && prepared_->head.meta.parent == name) {
+        RETURN_IF_ERROR(RemovePrepared());
+      }
       if (LayerUnderHead() == name) RETURN_IF_ERROR(SealLayer());
       return DeleteLayer(name);
     case OperationKind::kLayers:
@@ -306,24 +341,32 @@ Status Replica::RemovePrepared() {
   return RemoveLayerFiles(files_, directory_, head);
 }
 
-// A head beside the one that is written to, and what that one will be called.
+// A head beside the one that is written to.
 Status Replica::Prepare(const ReplicaOperation& operation) {
-  const Layer& head = chain_.head();
-  const uint32_t number = HeadNumber(head.meta.name) + 1;
-  const std::string name = HeadName(number);
   RETURN_IF_ERROR(RemovePrepared());
-  RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, name));
+  const uint32_t number = HeadNumber(chain_.head().meta.name) + 1;
+  RETURN_IF_ERROR(RemoveLayerFiles(files_, directory_, HeadName(number)));
+  prepared_ = std::make_unique<Prepared>();
+  prepared_->number = number;
+  prepared_->snapshot = SnapshotFileName(operation.layer);
+  prepared_->made_ns = reactor_.NowNs();
+  prepared_->head.meta.name = HeadName(number);
+  prepared_->head.meta.created = TimeText(operation.created_seconds);
+  prepared_->head.size_bytes = size_bytes();
+  return operation.base.empty() ? PrepareFreeze(operation) : PrepareRevert(operation);
+}
+
+// And what the one that is written to will be called.
+Status Replica::PrepareFreeze(const ReplicaOperation& operation) {
+  Prepared& next = *prepared_;
   // A layer is as large as its file.
   RETURN_IF_ERROR(CutHead());
-  prepared_ = std::make_unique<Prepared>();
-  Prepared& next = *prepared_;
-  next.number = number;
-  next.snapshot = SnapshotFileName(operation.layer);
-  next.frozen = head.meta;
+  next.frozen = chain_.head().meta;
   next.frozen.name = next.snapshot;
   next.frozen.removed = false;
   next.frozen.user_created = operation.user_created;
-  next.frozen.created = TimeText(operation.created_seconds);
+  next.frozen.created = next.head.meta.created;
+  (void)next.frozen.other.Remove(kDiscards);
   if (!operation.labels.empty()) {
     Result<Json> labels = Json::Parse(operation.labels);
     if (!labels.ok() || !labels.value().is_object()) {
@@ -331,11 +374,37 @@ Status Replica::Prepare(const ReplicaOperation& operation) {
     }
     next.frozen.other.Set("Labels", labels.Take());
   }
-  next.head.meta.name = name;
   next.head.meta.parent = next.snapshot;
-  next.head.meta.created = next.frozen.created;
-  next.head.size_bytes = size_bytes();
+  RETURN_IF_ERROR(PrepareHead());
+  // Last: from here on the two together are what a switch needs.
+  return io::ReplaceFile(files_, Join(directory_, next.snapshot + std::string(kMetaSuffix)),
+                         next.frozen.Write());
+}
 
+// It stands on another layer, and says what it discards.
+Status Replica::PrepareRevert(const ReplicaOperation& operation) {
+  Prepared& next = *prepared_;
+  next.revert = true;
+  next.head.meta.parent = SnapshotFileName(operation.base);
+  next.head.meta.other.Set(std::string(kDiscards), chain_.head().meta.name);
+  const Result<std::vector<bool>> changed = Changed("", next.head.meta.parent, 0);
+  if (!changed.ok()) return changed.status();
+  revert_marks_.clear();
+  for (uint32_t region = 0; region < changed.value().size(); ++region) {
+    if (!changed.value()[region]) continue;
+    if (revert_marks_.empty() ||
+        revert_marks_.back().first + revert_marks_.back().count != region) {
+      revert_marks_.push_back({region, 0});
+    }
+    ++revert_marks_.back().count;
+  }
+  return PrepareHead();
+}
+
+// Its files.
+Status Replica::PrepareHead() {
+  Prepared& next = *prepared_;
+  const std::string& name = next.head.meta.name;
   const std::string path = Join(directory_, name);
   RETURN_IF_ERROR(CreateLayerFile(files_, path, size_bytes()));
   Result<io::File> file = files_.Open(path, {.write = true, .direct = direct_, .random = true});
@@ -351,10 +420,32 @@ Status Replica::Prepare(const ReplicaOperation& operation) {
     if (!sums.ok()) return sums.status();
     next.sums = sums.Take();
   }
-  RETURN_IF_ERROR(io::ReplaceFile(files_, path + std::string(kMetaSuffix), next.head.meta.Write()));
-  // Last: from here on the two together are what a switch needs.
-  return io::ReplaceFile(files_, Join(directory_, next.snapshot + std::string(kMetaSuffix)),
-                         next.frozen.Write());
+  return io::ReplaceFile(files_, path + std::string(kMetaSuffix), next.head.meta.Write());
+}
+
+// What a revert changes, whoever is away misses (rule 5): that is noted before it is prepared, and
+// must stay so until the revert is durable. One that did not come about holds nothing up for long.
+bool Replica::HoldsForRevert() {
+  return prepared_ != nullptr && prepared_->revert &&
+         reactor_.NowNs() - prepared_->made_ns < kRevertHeldNs;
+}
+
+// Still the head of the record queue.
+void Replica::MarkReverted() {
+  uint8_t used = 0;
+  for (int slot = 0; slot < static_cast<int>(wire::kMissingSlotsMax); ++slot) {
+    if (regions_.slots()[slot].id != 0) used |= MissingBit(slot);
+  }
+  if (Mutant("revert-not-missed")) used = 0;
+  if (used == 0) return EndRecord(ErrorCode::kOk);
+  StartRegionTask(RegionTask::kBegin, 0, used);
+}
+
+void Replica::EndMarkReverted() {
+  for (const wire::RegionRun run : revert_marks_) {
+    regions_.Add({run.first, run.first + run.count}, task_set_);
+  }
+  EndRecord(ErrorCode::kOk);
 }
 
 // --- sealing, deleting
@@ -421,12 +512,12 @@ Status Replica::ListLayers(ReplicaOperation* operation) {
   return Status::Ok();
 }
 
-// Regions of which a layer above the base holds a block, or hides one. What is dirty in the page
-// cache counts.
-Status Replica::ListChanged(ReplicaOperation* operation) {
-  const Result<std::vector<LayerMeta>> path =
-      Path(operation->layer.empty() ? "" : SnapshotFileName(operation->layer),
-           operation->base.empty() ? "" : SnapshotFileName(operation->base));
+// Regions of which a layer that only one of the two stands on holds a block, or hides one; from
+// `first` on. What is dirty in the page cache counts. File names; an empty layer is the head, an
+// empty base holds nothing.
+Result<std::vector<bool>> Replica::Changed(const std::string& layer, const std::string& base,
+                                           uint32_t first) {
+  const Result<std::vector<LayerMeta>> path = base.empty() ? Path(layer, "") : Between(layer, base);
   if (!path.ok()) return path.status();
   std::vector<bool> changed(regions_.regions());
   const auto note = [&](uint64_t offset, uint64_t length) {
@@ -436,7 +527,7 @@ Status Replica::ListChanged(ReplicaOperation* operation) {
       changed[region] = true;
     }
   };
-  const uint64_t from = uint64_t{operation->first} * kRegionBytes;
+  const uint64_t from = uint64_t{first} * kRegionBytes;
   for (const LayerMeta& meta : path.value()) {
     const std::string file_name = Join(directory_, meta.name);
     Result<MaskFile> masks =
@@ -473,9 +564,17 @@ Status Replica::ListChanged(ReplicaOperation* operation) {
     files_.Close(file.value());
     RETURN_IF_ERROR(status);
   }
+  return changed;
+}
+
+Status Replica::ListChanged(ReplicaOperation* operation) {
+  const Result<std::vector<bool>> changed =
+      Changed(operation->layer.empty() ? "" : SnapshotFileName(operation->layer),
+              operation->base.empty() ? "" : SnapshotFileName(operation->base), operation->first);
+  if (!changed.ok()) return changed.status();
   std::vector<wire::RegionRun> runs;
-  for (uint32_t region = operation->first; region < changed.size(); ++region) {
-    if (!changed[region]) continue;
+  for (uint32_t region = operation->first; region < changed.value().size(); ++region) {
+    if (!changed.value()[region]) continue;
     if (!runs.empty() && runs.back().first + runs.back().count == region) {
       ++runs.back().count;
     } else if (runs.size() == wire::kRegionRunsMax) {
@@ -521,6 +620,9 @@ void Replica::EndLayer(const Status& outcome) {
                             operation->holder, 0, false};
   }
   if (operation->kind == OperationKind::kExpand) return EndDrop(outcome);
+  if (operation->kind == OperationKind::kPrepare && outcome.ok() && prepared_->revert) {
+    return MarkReverted();
+  }
   if (operation->kind == OperationKind::kMerge) {
     operation->status = OutcomeOfLayer(outcome);
     return EndMergeStep(operation);

@@ -11,8 +11,13 @@ namespace ankole::replica {
 
 // The head that the next switch takes: its files are there, durable, under their own names.
 struct Replica::Prepared {
-  std::string snapshot;  // file name of what the head is called once it is frozen
-  uint32_t number = 0;   // of the new head
+  // File name of what the head is called once it is frozen. Of a revert, which freezes nothing:
+  // made of what the record names, and of no file.
+  std::string snapshot;
+  bool revert = false;
+  bool stale = false;  // nothing switches to it any more
+  uint64_t made_ns = 0;
+  uint32_t number = 0;  // of the new head
   Layer head;
   MaskFile masks;
   SumFile sums;  // not open without checksums

@@ -134,6 +134,17 @@ void Replica::DropMerge() {
 Status Replica::PlanMerge(bool* more) {
   *more = false;
   if (names_due_) return Status::Ok();
+  if (!discarded_heads_.empty()) {
+    // Its name goes with its data: until then all of it is found again.
+    for (const std::string_view suffix :
+         {kMaskSuffix, kSumSuffix, kMetaSuffix, std::string_view()}) {
+      RETURN_IF_ERROR(
+          RemoveIfThere(files_, Join(directory_, discarded_heads_.back()) + std::string(suffix)));
+    }
+    discarded_heads_.pop_back();
+    *more = true;
+    return files_.SyncDirectory(directory_);
+  }
   const std::string& under_head = chain_.head().meta.parent;
   for (const auto& [name, meta] : snapshots_) {
     if (!meta.removed) continue;

@@ -279,6 +279,11 @@ std::string LayerMeta::Write() const {
   return json.Write() + "\n";
 }
 
+std::string DiscardedBy(const LayerMeta& head) {
+  const Result<std::string> name = head.other.String(kDiscards, "");
+  return name.ok() && IsHeadName(name.value()) ? name.value() : std::string();
+}
+
 Result<std::vector<LayerMeta>> ResolveChain(const VolumeMeta& volume,
                                             const std::vector<LayerMeta>& layers) {
   std::map<std::string_view, const LayerMeta*> by_name;

@@ -75,6 +75,10 @@ struct LayerMeta {
   std::string Write() const;
 };
 
+// What a head's .meta names that took the place of another head by a revert; empty: none.
+inline constexpr std::string_view kDiscards = "Discards";
+std::string DiscardedBy(const LayerMeta& head);
+
 // DNS label (RFC 1123).
 Status CheckVolumeName(std::string_view name);
 // Multiple of 512, from kVolumeBytesMin to kVolumeBytesMax.

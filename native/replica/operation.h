@@ -81,13 +81,15 @@ struct ReplicaOperation {
   wire::CleanRequest clean;      // kClean, with the range
   wire::MissingRequest missing;  // kMissing
   std::byte* sums = nullptr;     // kSum: kSumScratchBytes; begins with the answer (wire::Sums)
-  // kPrepare: `layer` is what the head is called once it is frozen, or with `revert` the layer that
-  // the new head stands on. kSwitch, kSeal, kDelete, kOpenView: which layer. kChanged: the upper
+  // kPrepare: `layer` is what the head is called once it is frozen; or with `base`, the layer that
+  // the new head is to stand on instead (a revert), what the record that switches to it names.
+  // kSwitch, kSeal, kDelete, kOpenView: which layer. kChanged: the upper
   // one, empty: the head. Names without prefix and suffix; in the submitter's memory.
   std::string_view layer;
-  std::string_view base;         // kOpenView, kChanged: the lower layer; empty: none
+  // kPrepare: of a revert. kOpenView: the lower layer. kChanged: what the other one is compared
+  // with. Empty: none.
+  std::string_view base;
   std::string_view labels;       // kPrepare: a JSON object, or empty
-  bool revert = false;           // kPrepare
   bool user_created = false;     // kPrepare: a person asked for it, or a schedule
   uint64_t created_seconds = 0;  // kPrepare: since 1970
   // kRead, kSum, kStatus: 0 is the head, others were opened by kOpenView. kCloseView: which. Of

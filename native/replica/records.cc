@@ -26,6 +26,10 @@ void Replica::StartRecord() {
   while (!record_busy_) {
     ReplicaOperation* operation = record_waiters_.PopFront();
     if (operation == nullptr) return;
+    if (reverted_) {
+      FinishLater(operation, ErrorCode::kCancelled);
+      continue;
+    }
     if (Switches(*operation)) {
       switching_ = true;
       if (data_in_flight_ > 0) {
@@ -42,9 +46,10 @@ void Replica::BeginOperation(ReplicaOperation* operation) {
   record_operation_ = operation;
   record_next_ = record_state_;
   task_begun_ = 0;
+  task_all_ = false;
   if (switching_ && prepared_ != nullptr && operation->kind != OperationKind::kMerge) {
     record_next_.head = prepared_->number + 1;
-    record_next_.unsealed = true;
+    record_next_.unsealed = !prepared_->revert;
   }
   switch (operation->kind) {
     case OperationKind::kRecord:
@@ -81,7 +86,7 @@ void Replica::BeginOperation(ReplicaOperation* operation) {
       break;
     default:  // kTidy
       record_busy_ = true;
-      StartRegionTask(RegionTask::kTidy, 0, -1);
+      StartRegionTask(RegionTask::kTidy, 0, 0);
   }
 }
 
@@ -125,7 +130,13 @@ void Replica::BeginRecord(ReplicaOperation* operation) {
   }
   record_busy_ = true;
   if (begun == 0) return RunRecordTask();
-  StartRegionTask(RegionTask::kBegin, begun, -1);
+  // Who did not write the record that reverted lacks all that it changed, which nobody knows any
+  // more; or writes none.
+  const bool reverts = switching_ ? prepared_ != nullptr && prepared_->revert
+                                  : !DiscardedBy(chain_.head().meta).empty();
+  task_all_ = reverts && next.complete.newest_snapshot != next.current.newest_snapshot &&
+              !Mutant("revert-not-missed");
+  StartRegionTask(RegionTask::kBegin, begun, 0);
 }
 
 // Notes that the record is complete, before the first bit goes under it.
@@ -145,10 +156,12 @@ void Replica::BeginClean(ReplicaOperation* operation) {
 }
 
 void Replica::Clean(const ReplicaOperation& operation) {
+  const bool held = HoldsForRevert();
+  if (!held && prepared_ != nullptr && prepared_->revert) prepared_->stale = true;
   uint8_t bits = Mutant("one-map-for-both") ? UINT8_MAX : kDirtyBit;
   for (const wire::ReplicaId id : operation.clean.ids.all()) {
     const int slot = regions_.FindSlot(id);
-    if (slot >= 0) bits |= MissingBit(slot);
+    if (slot >= 0 && !held) bits |= MissingBit(slot);
   }
   const RegionRange range = RegionsOf(operation.offset_bytes, operation.length_bytes);
   const uint32_t end = std::min(range.end, regions_.regions());
@@ -175,7 +188,7 @@ void Replica::BeginMissing(ReplicaOperation* operation) {
     begun = MissingBit(slot);
   }
   record_busy_ = true;
-  StartRegionTask(RegionTask::kBegin, begun, slot);
+  StartRegionTask(RegionTask::kBegin, begun, MissingBit(slot));
 }
 
 void Replica::AbandonMaps(uint8_t begun) {
@@ -187,6 +200,9 @@ void Replica::AbandonMaps(uint8_t begun) {
 // The regions are as the operation at the head of the queue wants them, or could not be written.
 void Replica::FinishRegionTask(ErrorCode status) {
   const RegionTask task = std::exchange(region_task_, RegionTask::kNone);
+  if (status == ErrorCode::kOk && record_operation_->kind == OperationKind::kPrepare) {
+    return EndMarkReverted();
+  }
   if (status == ErrorCode::kOk && task == RegionTask::kBegin) return RunRecordTask();
   // The header never named them.
   AbandonMaps(task_begun_);
@@ -275,6 +291,11 @@ void Replica::RecordDone(io::Operation* job) {
   if (self->switching_ && self->prepared_ != nullptr) {
     if (self->record_state_.head == self->prepared_->number + 1) self->ApplySwitch();
     self->EndSwitch();
+  }
+  if (self->task_all_) {
+    self->regions_.Begin(self->task_begun_);
+    self->regions_.Add({0, self->regions_.regions()}, self->task_begun_);
+    self->task_begun_ = 0;
   }
   self->regions_.Begin(std::exchange(self->task_begun_, 0));
   for (int slot = 0; self->slots_changed_ && slot < static_cast<int>(wire::kMissingSlotsMax);

@@ -93,13 +93,13 @@ bool Replica::MarkInBatch(const ReplicaOperation& operation) {
 
 // --- tasks of the record queue
 
-void Replica::StartRegionTask(RegionTask task, uint8_t begun, int set_slot) {
+void Replica::StartRegionTask(RegionTask task, uint8_t begun, uint8_t set) {
   CHECK(region_task_ == RegionTask::kNone);
   region_task_ = task;
   task_sector_ = 0;
   task_run_ = 0;
   task_begun_ = begun;
-  task_set_ = set_slot < 0 ? 0 : MissingBit(set_slot);
+  task_set_ = set;
   StartRegions();
 }
 
@@ -115,12 +115,14 @@ void Replica::TaskContent(uint32_t index, RegionSector* sector) {
   for (uint32_t i = 0; i < range.end - range.first; ++i) {
     uint8_t& bits = sector->regions[i];
     bits &= static_cast<uint8_t>(~task_begun_);
-    if ((bits & kDirtyBit) != 0) bits |= task_begun_;
+    if ((bits & kDirtyBit) != 0 || task_all_) bits |= task_begun_;
   }
   if (task_set_ == 0) return;
   const wire::RegionRuns& runs = record_operation_->runs;
-  for (; task_run_ < runs.size(); ++task_run_) {
-    const wire::RegionRun run = runs[task_run_];
+  const bool reverts = record_operation_->kind == OperationKind::kPrepare;
+  const size_t count = reverts ? revert_marks_.size() : runs.size();
+  for (; task_run_ < count; ++task_run_) {
+    const wire::RegionRun run = reverts ? revert_marks_[task_run_] : runs[task_run_];
     for (uint32_t region = std::max(run.first, range.first);
          region < std::min(run.first + run.count, range.end); ++region) {
       sector->regions[region - range.first] |= task_set_;

@@ -116,6 +116,7 @@ void Replica::Submit(ReplicaOperation* operation) {
   operation->spoils_first = operation->spoils_last = false;
   operation->needs_chain = operation->switched = operation->extended = false;
   operation->answer_bytes = 0;
+  if (reverted_) return FinishLater(operation, ErrorCode::kCancelled);
   const ErrorCode wrong = Check(*operation);
   if (wrong != ErrorCode::kOk) return FinishLater(operation, wrong);
   if (Spoiled(*operation)) return FinishLater(operation, ErrorCode::kSuspect);

@@ -127,7 +127,11 @@ class Replica {
   // What was wrong with the maps when it was opened, for logs; empty: nothing.
   const std::string& region_damage() const { return region_damage_; }
   // When it was opened: some may go by kMerge.
-  bool has_removed_layers() const { return has_removed_layers_ && !read_only_; }
+  bool has_removed_layers() const {
+    return (has_removed_layers_ || !discarded_heads_.empty()) && !read_only_;
+  }
+  // It was reverted to a snapshot: it must be opened anew, and nothing but Close be asked of it.
+  bool reverted() const { return reverted_; }
   // Why the last kMerge failed, for logs.
   const Status& merge_failure() const { return merge_failure_; }
   // Why, for logs: the marker's text or the error.
@@ -145,6 +149,7 @@ class Replica {
   Status Load();
   Status LoadRegions(bool foreign);
   bool NeverWritten();
+  Result<bool> HeadIsEmpty();
   Status OpenMasks();
   Status MarkClean();
   Status TidyRegions(bool all_clean);
@@ -181,7 +186,7 @@ class Replica {
   RegionSector* BatchSector(uint32_t index);
   bool MarkInBatch(uint32_t region);
   bool MarkInBatch(const ReplicaOperation& operation);
-  void StartRegionTask(RegionTask task, uint8_t begun, int set_slot);
+  void StartRegionTask(RegionTask task, uint8_t begun, uint8_t set);
   void TaskContent(uint32_t index, RegionSector* sector);
   void AddTask();
   void StartRegions();
@@ -202,12 +207,21 @@ class Replica {
   void BeginLayer(ReplicaOperation* operation);
   Status RunLayer(ReplicaOperation* operation);
   Status Prepare(const ReplicaOperation& operation);
+  Status PrepareFreeze(const ReplicaOperation& operation);
+  Status PrepareRevert(const ReplicaOperation& operation);
+  Status PrepareHead();
+  bool HoldsForRevert();
+  void MarkReverted();
+  void EndMarkReverted();
   void DropPrepared();
   Status RemovePrepared();
   Status SealLayer();
   Status DeleteLayer(const std::string& file_name);
   Status ListLayers(ReplicaOperation* operation);
   Status ListChanged(ReplicaOperation* operation);
+  Result<std::vector<LayerMeta>> Between(const std::string& one, const std::string& other) const;
+  Result<std::vector<bool>> Changed(const std::string& layer, const std::string& base,
+                                    uint32_t first);
   Status OpenView(ReplicaOperation* operation);
   ErrorCode BeginPrepare(const ReplicaOperation& operation);
   // Whether RunLayer is to do it, in the record queue.
@@ -413,7 +427,8 @@ class Replica {
   uint32_t task_sector_ = 0;  // the next to be looked at
   size_t task_run_ = 0;       // likewise of the operation's runs
   uint8_t task_begun_ = 0;    // bits of the maps that are begun
-  uint8_t task_set_ = 0;      // the bit that the runs' regions get
+  uint8_t task_set_ = 0;      // the bits that the runs' regions get
+  bool task_all_ = false;     // maps that are begun have every region
 
   // Records, the dirty mark and the maps' names are written one after the other.
   RecordFile record_file_;
@@ -433,6 +448,10 @@ class Replica {
   // All frozen layers, in the head's chain or not, by file name. The record queue's.
   std::map<std::string, LayerMeta> snapshots_;
   std::unique_ptr<Prepared> prepared_;
+  // A revert that is prepared changes these.
+  std::vector<wire::RegionRun> revert_marks_;
+  bool reverted_ = false;                     // the directory has another head than this object
+  std::vector<std::string> discarded_heads_;  // by reverts: their files go by kMerge
   // An operation that switches the head (or is the end of an expansion, where the volume ends
   // within a block so far) waits until nothing is under way that needs the chain as it is, and what
   // comes meanwhile waits for it.

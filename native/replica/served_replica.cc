@@ -219,7 +219,8 @@ void ServedReplica::OnOperationDone(const Outcome& outcome) {
   } else if (Modifies(kind)) {
     reported_ = ErrorCode::kOk;
   }
-  if (in_flight_ == 0 && (welcomer_ != nullptr || leaver_ != nullptr || ended_)) Advance();
+  const bool wanted = welcomer_ != nullptr || leaver_ != nullptr || ended_;
+  if ((in_flight_ == 0 && wanted) || replica_->reverted()) Advance();
 }
 
 void ServedReplica::Report(ErrorCode status) {
@@ -269,6 +270,12 @@ void ServedReplica::CloseSessions(const Status& why) {
 // that may have changed either.
 void ServedReplica::Advance() {
   if (job_running_ || welcome_writing_ || tidying_ || merging_) return;
+  if (replica_ != nullptr && replica_->reverted()) {
+    // All that is known of it in memory is of the head before: as after a restart of this process.
+    CloseSessions({ErrorCode::kUnavailable, Name() + " was reverted, and is opened anew"});
+    if (in_flight_ == 0) StartClose(false);
+    return;
+  }
   if (leaver_ != nullptr) {
     if (in_flight_ == 0) StartClose(true);
     return;

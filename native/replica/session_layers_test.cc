@@ -1,3 +1,5 @@
+#include <cstring>
+
 #include "replica/session.h"
 #include "replica/session_testing.h"
 #include "wire/layers.h"
@@ -31,8 +33,7 @@ std::vector<std::byte> PayloadOf(Opcode opcode) {
       std::vector<std::byte> bytes(wire::kPrepareBytesMax);
       wire::PrepareRequest request;
       request.name = "monday";
-      request.labels = "{}";
-      request.revert = true;  // to one that there is not
+      request.base = "sunday";  // a revert to one that there is not
       bytes.resize(wire::EncodePrepare(request, bytes.data()));
       return bytes;
     }
@@ -157,6 +158,62 @@ TEST(session, ARecordThatNamesALayerIsNotTakenAmongWrites) {
   named.current.generation = 3;
   EXPECT(beside_a_write(2, named, wire::kFlagResynced) == ErrorCode::kOk);
   EXPECT_EQ(engine.Inquire().value().records.current.newest_snapshot, "monday");
+}
+
+// What the disk host has open is of the head before: it ends the connection, and opens it anew.
+TEST(session, ARevertEndsTheConnectionAndTheNextOneReadsTheSnapshot) {
+  RunningHost host(test::TemporaryDirectory());
+  host.WaitForEvent("listening");
+  host.CreateReplica(kId);
+  const std::vector<std::byte> old_data = Pattern(4096, 1);
+  const std::vector<std::byte> new_data = Pattern(4096, 2);
+  const auto about = [](const std::string& name) {
+    std::vector<std::byte> bytes(wire::kLayerNameBytes);
+    wire::EncodeLayerName(name, bytes.data());
+    return bytes;
+  };
+  const auto prepare = [](Client& engine, const std::string& name, const std::string& base) {
+    std::vector<std::byte> bytes(wire::kPrepareBytesMax);
+    wire::PrepareRequest request;
+    request.name = name;
+    request.base = base;
+    const size_t size = wire::EncodePrepare(request, bytes.data());
+    return engine.Call(Client::Of(Opcode::kPrepare), bytes.data(), size).status();
+  };
+  const auto write = [](Client& engine, const std::vector<std::byte>& data) {
+    return engine.Call(Client::Of(Opcode::kWrite, 0, 4096), data.data(), data.size()).status();
+  };
+  wire::RecordPair pair = ARecord(kEpoch, 1);
+  {
+    Client engine(host.socket_path());
+    EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
+    EXPECT(SendRecord(engine, pair) == ErrorCode::kOk);
+    EXPECT(write(engine, old_data) == ErrorCode::kOk);
+    EXPECT(prepare(engine, "monday", "") == ErrorCode::kOk);
+    pair.current.generation = 2;
+    pair.current.newest_snapshot = "monday";
+    EXPECT(SendRecord(engine, pair) == ErrorCode::kOk);
+    EXPECT(engine.Call(Client::Of(Opcode::kFlush)).status() == ErrorCode::kOk);
+    const std::vector<std::byte> monday = about("monday");
+    EXPECT(engine.Call(Client::Of(Opcode::kSeal), monday.data(), monday.size()).status() ==
+           ErrorCode::kOk);
+    EXPECT(write(engine, new_data) == ErrorCode::kOk);
+    EXPECT(prepare(engine, "back", "monday") == ErrorCode::kOk);
+    pair.current.generation = 3;
+    pair.current.newest_snapshot = "back";
+    std::array<std::byte, wire::kEncodedRecordPairBytes> bytes;
+    wire::EncodeRecordPair(pair, bytes);
+    engine.Send(Client::Of(Opcode::kRecord), bytes.data(), bytes.size());
+    EXPECT(engine.WaitForEnd());
+  }
+  Client engine(host.socket_path());
+  EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
+  EXPECT_EQ(engine.Inquire().value().records.current.newest_snapshot, "back");
+  // The engine sends it once more where it heard no answer.
+  EXPECT(SendRecord(engine, pair) == ErrorCode::kOk);
+  const ReceivedFrame read = engine.Call(Client::Of(Opcode::kRead, 0, 4096));
+  EXPECT(read.status() == ErrorCode::kOk);
+  EXPECT(std::memcmp(read.data(), old_data.data(), old_data.size()) == 0);
 }
 
 }  // namespace

@@ -21,6 +21,14 @@ ErrorCode Prepare(Driver& driver, const std::string& name, const std::string& la
   return driver.Run();
 }
 
+ErrorCode PrepareRevert(Driver& driver, const std::string& name, const std::string& base) {
+  ReplicaOperation& operation = driver.Add(OperationKind::kPrepare);
+  operation.layer = name;
+  operation.base = base;
+  operation.created_seconds = 1'700'000'200;
+  return driver.Run();
+}
+
 wire::RecordPair NextRecord(const Driver& driver, const std::string& newest) {
   wire::RecordPair record = const_cast<Driver&>(driver).replica().record();
   if (record.current.exists()) record.complete = record.current;

@@ -16,6 +16,9 @@ void OnEpoll(const std::function<void(io::Reactor&)>& body);
 
 ErrorCode Prepare(Driver& driver, const std::string& name, const std::string& labels = "");
 
+// The next switch to `name` takes the volume back to the snapshot `base`.
+ErrorCode PrepareRevert(Driver& driver, const std::string& name, const std::string& base);
+
 wire::RecordPair NextRecord(const Driver& driver, const std::string& newest);
 
 ErrorCode Switch(Driver& driver, const std::string& name);

@@ -13,7 +13,7 @@ bool Replica::Switches(const ReplicaOperation& operation) const {
   if (operation.kind == OperationKind::kExpand) {
     return operation.extended && size_bytes() % kBlockBytes != 0;
   }
-  if (prepared_ == nullptr) return false;
+  if (prepared_ == nullptr || prepared_->stale) return false;
   if (operation.kind == OperationKind::kSwitch) {
     return prepared_->snapshot == SnapshotFileName(operation.layer);
   }
@@ -34,8 +34,13 @@ void Replica::OnQuiet() {
   if (!record_busy_) StartRecord();
 }
 
-// The slot is durable: what was the head is frozen.
+// The slot is durable: what was the head is frozen, or discarded.
 void Replica::ApplySwitch() {
+  if (prepared_->revert) {
+    // Of what is open here nothing counts any more.
+    reverted_ = true;
+    return DropPrepared();
+  }
   const std::unique_ptr<Prepared> next = std::move(prepared_);
   chain_.head().meta = next->frozen;
   snapshots_[next->snapshot] = next->frozen;
@@ -53,6 +58,10 @@ void Replica::EndSwitch() {
   List waiters;
   while (ReplicaOperation* waiter = switch_waiters_.PopFront()) waiters.PushBack(waiter);
   while (ReplicaOperation* waiter = waiters.PopFront()) {
+    if (reverted_) {
+      FinishLater(waiter, ErrorCode::kCancelled);
+      continue;
+    }
     waiter->needs_chain = true;
     ++data_in_flight_;
     Start(waiter);
@@ -73,7 +82,10 @@ Status Replica::GiveNames(io::FileSystem& files, const std::string& directory, V
   if (!meta.ok()) return meta.status().Within(Join(directory, meta_name));
   const std::string from = Join(directory, volume->head);
   const std::string to = Join(directory, meta.value().parent);
+  // By a revert the head before keeps its name, and goes by kMerge.
+  const bool discards = DiscardedBy(meta.value()) == volume->head;
   for (const std::string_view suffix : {kMaskSuffix, kSumSuffix, std::string_view()}) {
+    if (discards) break;
     RETURN_IF_ERROR(io::RenameIfThere(files, from + std::string(suffix), to + std::string(suffix)));
   }
   // Durable before volume.meta says so, which syncs the directory itself only after.
@@ -83,6 +95,7 @@ Status Replica::GiveNames(io::FileSystem& files, const std::string& directory, V
   next.parent = meta.value().parent;
   RETURN_IF_ERROR(io::ReplaceFile(files, Join(directory, kVolumeMetaName), next.Write()));
   *volume = std::move(next);
+  if (discards) return Status::Ok();
   const Status removed = files.Remove(from + std::string(kMetaSuffix));
   return removed.code() == ErrorCode::kNotFound ? Status::Ok() : removed;
 }

@@ -25,9 +25,11 @@ void LayerChecks::Finding(size_t replica, const std::string& what) {
 
 bool LayerChecks::IsKnownFile(const LayersNow& layers, const std::string& name) const {
   if (std::find(std::begin(kFiles), std::end(kFiles), name) != std::end(kFiles)) return true;
-  for (const LayersNow::Layer& layer : layers.chain()) {
-    for (const std::string_view suffix : kSuffixes) {
-      if (name == layer.meta.name + std::string(suffix)) return true;
+  for (const std::vector<LayersNow::Layer>* of : {&layers.chain(), &layers.branches()}) {
+    for (const LayersNow::Layer& layer : *of) {
+      for (const std::string_view suffix : kSuffixes) {
+        if (name == layer.meta.name + std::string(suffix)) return true;
+      }
     }
   }
   // Of a snapshot that was prepared and not taken, by a disk host that ended: it goes when the
@@ -44,10 +46,16 @@ std::string LayerChecks::Unrest() const {
     if (!layers.ok()) return layers.status().message();
     if (!layers.value().named()) return machine.name() + ": its head has no name yet";
     const std::vector<LayersNow::Layer>& chain = layers.value().chain();
-    // Under the head it stays, without what the head has anew.
-    for (size_t at = 2; at < chain.size(); ++at) {
-      if (chain[at].meta.removed) {
-        return machine.name() + ": " + chain[at].meta.name + " was deleted and is still there";
+    // Under the head it stays, without what the head has anew; and under two.
+    const auto goes = [&](const LayersNow::Layer& layer) {
+      return layer.meta.removed && layers.value().Children(layer) <= 1;
+    };
+    std::vector<const LayersNow::Layer*> lasting;
+    for (size_t at = 2; at < chain.size(); ++at) lasting.push_back(&chain[at]);
+    for (const LayersNow::Layer& layer : layers.value().branches()) lasting.push_back(&layer);
+    for (const LayersNow::Layer* layer : lasting) {
+      if (goes(*layer)) {
+        return machine.name() + ": " + layer->meta.name + " was deleted and is still there";
       }
     }
     InodePtr directory;
@@ -115,6 +123,12 @@ void LayerChecks::CheckSums(size_t replica, const std::vector<uint8_t>& regions,
     Finding(replica, layers.value().chain()[at].meta.name + ": " + wrong);
     return;
   }
+  for (const LayersNow::Layer& layer : layers.value().branches()) {
+    const Result<LayersNow> branch = layers.value().Branch(layer);
+    if (!branch.ok() || !layer.live()) continue;
+    const std::string wrong = CheckSums(branch.value(), 0, replica, regions, false);
+    if (!wrong.empty()) return Finding(replica, layer.meta.name + ": " + wrong);
+  }
 }
 
 // Rule 9. In a dirty region a block of a layer that is not sealed may be anything; and one that no
@@ -149,7 +163,8 @@ std::string LayerChecks::CheckSums(const LayersNow& layers, size_t at, size_t re
       const std::string wrong =
           WrongSum(first + i, sums.sums[i], there ? page->second.data.get() : nullptr, known);
       // What rotted in a layer that is not the head stays there: it is repaired in the head.
-      if (wrong.empty() || (at > 0 && rot_.WasFlipped(first + i))) continue;
+      const bool frozen = at > 0 || layer.sealed;
+      if (wrong.empty() || (frozen && rot_.WasFlipped(first + i))) continue;
       if (!Rot::IsShown(layers, first + i, 0, at) &&
           (live == 0 || !Rot::IsShown(layers, first + i, live, at))) {
         continue;

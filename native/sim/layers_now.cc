@@ -64,7 +64,7 @@ Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, bool
       return Status(ErrorCode::kNotFound, directory + ": there is no head");
     }
     layer.sums = inode(*head + std::string(replica::kSumSuffix));
-    layer.size_bytes = layer.data->size_bytes;
+    layers.size_bytes_ = layer.size_bytes = layer.data->size_bytes;
     layers.chain_.push_back(std::move(layer));
     return layers;
   }
@@ -99,20 +99,19 @@ Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, bool
   if (!there.contains(name)) name = volume.value().head;
   const std::string& before = volume.value().head;
   layers.named_ = name == before;
-  while (!name.empty()) {
-    const std::string meta_name = name + std::string(replica::kMetaSuffix);
+  // kNotFound: it has no description, or no data.
+  const auto read_layer = [&](const std::string& file_name, bool renamed) -> Result<Layer> {
+    const std::string meta_name = file_name + std::string(replica::kMetaSuffix);
     const Result<std::string> meta_text = read(meta_name);
     if (!meta_text.ok()) return meta_text.status();
     Result<replica::LayerMeta> meta = replica::LayerMeta::Parse(meta_name, meta_text.value());
     if (!meta.ok()) return meta.status();
     Layer layer;
     layer.meta = meta.Take();
-    // The layer that was the head may be called so still, or some of its files.
-    const bool renamed = layers.chain_.size() == 1 && !layers.named_;
     const auto path = [&](std::string_view suffix) {
-      const std::string own = name + std::string(suffix);
+      const std::string own = file_name + std::string(suffix);
       // Or is merged with the one below, whose files get its name.
-      if (name == merged.upper) {
+      if (file_name == merged.upper) {
         const bool sums = suffix == replica::kSumSuffix;
         const std::string from = sums ? own + kMergedSuffix : merged.lower + std::string(suffix);
         if (there.contains(from)) return from;
@@ -122,23 +121,74 @@ Result<LayersNow> LayersNow::Read(Disk& disk, const std::string& directory, bool
     layer.data = inode(path(""));
     layer.sums = inode(path(replica::kSumSuffix));
     if (layer.data == nullptr) {
-      return Status(ErrorCode::kNotFound, directory + ": layer " + name + " has no data");
+      return Status(ErrorCode::kNotFound, directory + ": layer " + file_name + " has no data");
     }
     // What a file has behind the end of the volume it has of an expansion that was cut short.
     layer.size_bytes = std::min(layer.data->size_bytes, volume.value().size_bytes);
     const Status masks = ReadMasks(files, directory + "/" + path(replica::kMaskSuffix),
                                    DivideUp(layer.size_bytes, kBlockBytes), &layer.masked);
     if (!masks.ok()) return masks;
-    layer.sealed =
+    if (file_name == merged.upper) layer.meta.parent = merged.parent;
+    return layer;
+  };
+  std::set<std::string> seen;
+  bool discards = false;
+  while (!name.empty()) {
+    // The layer that was the head may be called so still, or some of its files; but for one that a
+    // revert left.
+    const bool renamed = layers.chain_.size() == 1 && !layers.named_ && !discards;
+    Result<Layer> layer = read_layer(name, renamed);
+    if (!layer.ok()) return layer.status();
+    if (layers.chain_.empty()) discards = replica::DiscardedBy(layer.value().meta) == before;
+    layer.value().sealed =
         !layers.chain_.empty() && !(layers.chain_.size() == 1 && record.value().unsealed);
-    if (name == merged.upper) layer.meta.parent = merged.parent;
-    name = layer.meta.parent;
-    layers.chain_.push_back(std::move(layer));
+    seen.insert(name);
+    name = layer.value().meta.parent;
+    layers.chain_.push_back(layer.Take());
     if (layers.chain_.size() > there.size()) {
       return Status(ErrorCode::kCorrupt, directory + ": its layers go round in circles");
     }
   }
+  layers.size_bytes_ = layers.chain_.front().size_bytes;
+  for (const std::string& file : there) {
+    if (!file.ends_with(replica::kMetaSuffix)) continue;
+    const std::string other = file.substr(0, file.size() - replica::kMetaSuffix.size());
+    if (!replica::IsSnapshotName(other) || seen.contains(other) || other == merged.lower) continue;
+    Result<Layer> layer = read_layer(other, false);
+    // Its data goes first, and comes last.
+    if (layer.status().code() == ErrorCode::kNotFound) continue;
+    if (!layer.ok()) return layer.status();
+    layer.value().sealed = true;
+    layers.branches_.push_back(layer.Take());
+  }
   return layers;
+}
+
+Result<LayersNow> LayersNow::Branch(const Layer& layer) const {
+  LayersNow branch;
+  branch.disk_ = disk_;
+  branch.size_bytes_ = size_bytes_;
+  branch.named_ = named_;
+  branch.chain_.push_back(layer);
+  while (!branch.chain_.back().meta.parent.empty()) {
+    const std::string& parent = branch.chain_.back().meta.parent;
+    const auto is_it = [&](const Layer& other) { return other.meta.name == parent; };
+    auto found = std::find_if(chain_.begin(), chain_.end(), is_it);
+    if (found == chain_.end()) {
+      found = std::find_if(branches_.begin(), branches_.end(), is_it);
+      if (found == branches_.end()) {
+        return Status(ErrorCode::kNotFound, "layer " + parent + " is missing");
+      }
+    }
+    branch.chain_.push_back(*found);
+  }
+  return branch;
+}
+
+size_t LayersNow::Children(const Layer& layer) const {
+  const auto stands = [&](const Layer& other) { return other.meta.parent == layer.meta.name; };
+  return static_cast<size_t>(std::count_if(chain_.begin(), chain_.end(), stands) +
+                             std::count_if(branches_.begin(), branches_.end(), stands));
 }
 
 std::optional<size_t> LayersNow::Find(const std::string& snapshot) const {

@@ -31,9 +31,15 @@ class LayersNow {
   // that they are given to, but programs do not find them under these.
   static Result<LayersNow> Read(Disk& disk, const std::string& directory, bool while_named);
 
-  uint64_t size_bytes() const { return chain_.front().size_bytes; }
+  uint64_t size_bytes() const { return size_bytes_; }
   // The head first.
   const std::vector<Layer>& chain() const { return chain_; }
+  // Frozen layers that the head does not stand on.
+  const std::vector<Layer>& branches() const { return branches_; }
+  // What that one stands on, itself first; without branches of its own. kNotFound: one is missing.
+  Result<LayersNow> Branch(const Layer& layer) const;
+  // How many layers stand on it, the head included.
+  size_t Children(const Layer& layer) const;
   // All files are called as they are to be.
   bool named() const { return named_; }
   // Where the snapshot is in the chain.
@@ -60,6 +66,8 @@ class LayersNow {
 
   const Disk* disk_ = nullptr;
   std::vector<Layer> chain_;
+  std::vector<Layer> branches_;
+  uint64_t size_bytes_ = 0;
   bool named_ = true;
 };
 

@@ -67,17 +67,20 @@ void RegisterModel::WriteBegins(uint64_t offset_bytes, uint64_t length_bytes, ui
                                 uint64_t at) {
   for (uint64_t s = offset_bytes / kSectorBytes; s < (offset_bytes + length_bytes) / kSectorBytes;
        ++s) {
-    Sector& sector = sectors_[s];
-    // Zeros from the beginning of time, durable.
-    if (sector.writes.empty()) {
-      sector.writes.push_back(
-          {.value = 0, .by = 0, .answered = 0, .certain = true, .durable = true});
-    }
     touched_[s] = true;
-    Forget(&sector);
-    sector.writes.push_back({.value = value, .begin = at, .seen = at, .settled = at});
-    NoteUnflushed(s);
+    RevertBegins(s, value, at);
   }
+}
+
+void RegisterModel::RevertBegins(uint64_t s, uint32_t value, uint64_t at) {
+  Sector& sector = sectors_[s];
+  // Zeros from the beginning of time, durable.
+  if (sector.writes.empty()) {
+    sector.writes.push_back({.value = 0, .by = 0, .answered = 0, .certain = true, .durable = true});
+  }
+  Forget(&sector);
+  sector.writes.push_back({.value = value, .begin = at, .seen = at, .settled = at});
+  NoteUnflushed(s);
 }
 
 void RegisterModel::NoteUnflushed(uint64_t sector) {
@@ -113,6 +116,20 @@ void RegisterModel::WriteFails(uint64_t offset_bytes, uint64_t length_bytes, uin
       if (write.begin == began) write.by = std::min(write.by, at);
     }
   }
+}
+
+std::string RegisterModel::WriteNever(uint64_t offset_bytes, uint64_t length_bytes,
+                                      uint64_t began) {
+  for (uint64_t s = offset_bytes / kSectorBytes; s < (offset_bytes + length_bytes) / kSectorBytes;
+       ++s) {
+    for (const Write& write : sectors_[s].writes) {
+      if (write.begin == began && write.certain) {
+        return Fault(s, "has " + std::to_string(write.value) + ", which was refused");
+      }
+    }
+    std::erase_if(sectors_[s].writes, [&](const Write& write) { return write.begin == began; });
+  }
+  return "";
 }
 
 void RegisterModel::Flushed(uint64_t began) {

@@ -14,7 +14,8 @@
 // written once: all that is known of one write and its reads is the earliest moment by which it had
 // taken effect and the latest at which it was still there. Two such spans must not overlap, and one
 // write must not lie within the span of another. It is exact: no history that can be is refused.
-// Zeros are written many times; a read of zeros counts only where it can be one write's.
+// Zeros are written many times, and so is what a revert brings back; a read of them counts only
+// where it can be one write's.
 namespace ankole::sim {
 
 class RegisterModel {
@@ -22,14 +23,19 @@ class RegisterModel {
   static constexpr uint64_t kNever = UINT64_MAX;
   explicit RegisterModel(uint64_t size_bytes);
 
-  // Times are World::Tick. `value` is new with each write; 0: zeros.
+  // Times are World::Tick. `value` is new with each write, or is written once more by a revert; 0:
+  // zeros.
   void WriteBegins(uint64_t offset_bytes, uint64_t length_bytes, uint32_t value, uint64_t at);
+  // A revert does, of that sector, whether it was ever written or not.
+  void RevertBegins(uint64_t sector, uint32_t value, uint64_t at);
   // Answered GOOD. `durable`: with FUA. A finding, or "".
   std::string WriteEnds(uint64_t offset_bytes, uint64_t length_bytes, uint64_t began, uint64_t at,
                         bool durable);
   // It will not be answered any more, or was with an error: by `at` it took effect or never will
   // (kNever: who knows).
   void WriteFails(uint64_t offset_bytes, uint64_t length_bytes, uint64_t began, uint64_t at);
+  // It was refused, and has never taken effect. A finding, or "".
+  std::string WriteNever(uint64_t offset_bytes, uint64_t length_bytes, uint64_t began);
   // A flush that was begun then was answered GOOD: what had been answered before it is durable.
   void Flushed(uint64_t began);
   // Reads that are under way were begun at that time or later; kNever: there are none. What they

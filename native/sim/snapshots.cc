@@ -12,7 +12,8 @@ constexpr uint64_t kSnapshotLookNs = 400 * kNsPerMs;
 // For so long the model keeps what it needs to judge one that nobody answered for.
 constexpr uint64_t kForgottenNs = 20 * kNsPerSecond;
 
-const char* kActions[] = {"take snapshot", "delete snapshot", "list snapshots"};
+const char* kActions[] = {"take snapshot", "delete snapshot", "list snapshots",
+                          "revert to snapshot"};
 
 }  // namespace
 
@@ -37,9 +38,14 @@ const char* Snapshots::Snapshot::StateName() const {
 }
 
 Snapshots::Snapshots(Cluster& cluster, Load& load, uint64_t seed)
-    : cluster_(cluster), load_(load), world_(cluster.world), random_(seed) {
+    : cluster_(cluster),
+      load_(load),
+      world_(cluster.world),
+      random_(seed),
+      revert_random_(seed ^ 0x7265766572740000) {
   const uint64_t kind = random_.Below(6);
   if (!cluster.options.snapshots || kind < 2) return;
+  if (revert_random_.Chance(1, 3)) reverts_in_100_ = revert_random_.Between(3, 25);
   const bool many = kind == 5;
   layers_max_ = many ? random_.Between(8, 20) : random_.Between(1, 6);
   pause_ns_ = (many ? 20 * kNsPerMs : 100 * kNsPerMs) << random_.Below(5);
@@ -59,7 +65,10 @@ Snapshots::Snapshots(Cluster& cluster, Load& load, uint64_t seed)
 std::string Snapshots::Describe() const {
   if (!on()) return "no snapshots";
   return "up to " + std::to_string(layers_max_) + " snapshots, one in " +
-         std::to_string(pause_ns_ / kNsPerMs) + " ms";
+         std::to_string(pause_ns_ / kNsPerMs) + " ms" +
+         (reverts_in_100_ == 0
+              ? ""
+              : ", " + std::to_string(reverts_in_100_) + " in 100 requests are reverts");
 }
 
 void Snapshots::Start() {
@@ -109,7 +118,8 @@ std::string Snapshots::Waiting() const {
 
 std::string Snapshots::Name(const Request& request) const {
   return std::string(kActions[static_cast<size_t>(request.action)]) +
-         (request.name.empty() ? "" : " ") + request.name;
+         (request.name.empty() ? "" : " ") +
+         (request.action == Action::kRevert ? request.base + " as " : "") + request.name;
 }
 
 void Snapshots::NextLater(size_t client, uint64_t least_ns, uint64_t most_ns) {
@@ -167,12 +177,16 @@ void Snapshots::Next(size_t client) {
       case Action::kList:
         asked.ListLayers(request);
         break;
+      case Action::kRevert:
+        asked.RevertTo(request);
+        break;
     }
   });
 }
 
 // False: there is nothing to be done.
 bool Snapshots::Fill(Request* request) {
+  if (!settling_ && revert_random_.Chance(reverts_in_100_, 100) && FillRevert(request)) return true;
   std::vector<std::string> there;
   for (const auto& [name, snapshot] : snapshots_) {
     const bool sometimes = snapshot.state == State::kUnknown || snapshot.state == State::kMaybe;
@@ -210,6 +224,30 @@ bool Snapshots::Fill(Request* request) {
   for (const auto& [name, snapshot] : snapshots_) {
     const bool told = snapshot.state == State::kLive || !snapshot.MayBe();
     if (!told) request->uncertain.push_back(name);
+  }
+  return true;
+}
+
+// To one of which everything is known.
+bool Snapshots::FillRevert(Request* request) {
+  std::vector<std::string> there;
+  for (const auto& [name, snapshot] : snapshots_) {
+    const bool known = snapshot.MustBe() && snapshot.view != nullptr &&
+                       std::find(snapshot.view->begin(), snapshot.view->end(),
+                                 RegisterModel::kUnreadable) == snapshot.view->end();
+    if (known) there.push_back(name);
+  }
+  if (there.empty()) return false;
+  request->action = Action::kRevert;
+  request->base = there[revert_random_.Below(there.size())];
+  request->name = "r" + std::to_string(++names_);
+  const uint64_t began = request->began = world_.Tick();
+  Revert& revert = request->revert;
+  revert.epoch = request->engine->epoch();
+  revert.began = began;
+  const ViewValues& view = *snapshots_[request->base].view;
+  for (uint64_t sector = 0; sector < view.size(); ++sector) {
+    load_.model.RevertBegins(sector, view[sector], began);
   }
   return true;
 }
@@ -263,6 +301,7 @@ void Snapshots::OnEngineGone(EngineProcess* engine) {
     if (request == nullptr || request->engine != engine) continue;
     if (request->action == Action::kTake) snapshots_[request->name].state = State::kUnknown;
     if (request->action == Action::kDelete) snapshots_[request->name].state = State::kMaybe;
+    if (request->action == Action::kRevert) reverts_unknown_.push_back(request->revert);
     Ended(request);
   }
 }
@@ -273,6 +312,11 @@ void Snapshots::OnEngineReady(EngineProcess* engine) {
   for (auto& [name, snapshot] : snapshots_) {
     if (snapshot.epoch < engine->epoch()) snapshot.until = std::min(snapshot.until, at);
   }
+  std::erase_if(reverts_unknown_, [&](const Revert& revert) {
+    if (revert.epoch >= engine->epoch()) return false;
+    load_.model.WriteFails(0, cluster_.options.size_bytes, revert.began, at);
+    return true;
+  });
 }
 
 uint64_t Snapshots::OldestReader() const {
@@ -308,13 +352,16 @@ void Snapshots::Judge(Request* request, uint64_t at) {
         if (!members.Contains(cluster_.replica_id(i)) || !IsOpen(i)) continue;
         const Result<LayersNow> layers = cluster_.LayersOf(i);
         if (!layers.ok()) continue;
-        const auto place = layers.value().Find(request->name);
-        if (!place || !layers.value().chain()[*place].live()) {
+        if (!HasLive(layers.value(), request->name)) {
           Finding("snapshot " + request->name + " is answered for, and " +
                   cluster_.replica_machine(i).name() + " does not have it");
           return;
         }
-        See(i, layers.value(), *place, &snapshot);
+        EachLayer(layers.value(), [&](const LayersNow& of, size_t at_layer) {
+          if (of.chain()[at_layer].snapshot() != request->name) return true;
+          See(i, of, at_layer, &snapshot);
+          return false;
+        });
       }
       matched_ |= settling_;
       break;
@@ -328,6 +375,9 @@ void Snapshots::Judge(Request* request, uint64_t at) {
     case Action::kList:
       if (ok) JudgeList(*request);
       break;
+    case Action::kRevert:
+      JudgeRevert(request, at);
+      break;
   }
   if (!ok) JudgeError(*request);
   if (settling_ && (ok || request->status.code() != ErrorCode::kBusy)) {
@@ -336,9 +386,31 @@ void Snapshots::Judge(Request* request, uint64_t at) {
   }
 }
 
+// One that is refused has not begun.
+void Snapshots::JudgeRevert(Request* request, uint64_t at) {
+  const ErrorCode code = request->status.code();
+  const bool refused =
+      code == ErrorCode::kBusy || code == ErrorCode::kNotFound || code == ErrorCode::kNoSpace;
+  const uint64_t all = cluster_.options.size_bytes;
+  std::string fault;
+  if (request->status.ok()) fault = load_.model.WriteEnds(0, all, request->began, at, true);
+  if (refused) fault = load_.model.WriteNever(0, all, request->began);
+  if (!fault.empty()) Finding(Name(*request) + ": " + fault);
+  if (request->status.ok()) {
+    ++reverted_;
+  } else if (!refused) {
+    reverts_unknown_.push_back(request->revert);
+  }
+}
+
 void Snapshots::JudgeError(const Request& request) {
   const ErrorCode code = request.status.code();
   if (code == ErrorCode::kBusy) return;
+  // It was deleted meanwhile.
+  if (code == ErrorCode::kNotFound && request.action == Action::kRevert &&
+      !snapshots_[request.base].MustBe()) {
+    return;
+  }
   if (code == ErrorCode::kFenced || code == ErrorCode::kUnavailable) {
     // Its engine ends, or nobody can be asked.
     return;
@@ -408,36 +480,55 @@ void Snapshots::LookAt(size_t replica) {
   const std::string& machine = cluster_.replica_machine(replica).name();
   const bool member = cluster_.complete().members.Contains(cluster_.replica_id(replica)) &&
                       cluster_.targets().Contains(cluster_.replica_id(replica));
-  for (size_t i = 1; i < layers.chain().size() && !world_.failed(); ++i) {
-    const LayersNow::Layer& layer = layers.chain()[i];
+  EachLayer(layers, [&](const LayersNow& of, size_t at) {
+    const LayersNow::Layer& layer = of.chain()[at];
     const auto found = snapshots_.find(layer.snapshot());
     // What an engine puts on a layer of a joiner for it to go (native/engine/joiner_layers.cc).
     const bool resync = layer.snapshot().starts_with("resync-");
-    if (resync && (!member || !layer.live())) continue;
+    if (resync && (!member || !layer.live())) return true;
     if (found == snapshots_.end()) {
       Finding(machine + " has snapshot " + layer.snapshot() + ", which is nobody's");
-      return;
+      return false;
     }
     Snapshot& snapshot = found->second;
-    if (!layer.live()) continue;
+    if (!layer.live()) return true;
     if (!snapshot.MayBe()) {
       if (member)
         Finding(machine + " has snapshot " + found->first + ", which " + snapshot.StateName());
-      continue;
+      return true;
     }
     if (!snapshot.view || random_.Chance(1, 2 * layers.chain().size())) {
-      See(replica, layers, i, &snapshot);
+      See(replica, of, at, &snapshot);
     }
-  }
+    return !world_.failed();
+  });
   if (!member) return;
   for (const auto& [name, snapshot] : snapshots_) {
-    if (!snapshot.MustBe()) continue;
-    const auto place = layers.Find(name);
-    if (place && layers.chain()[*place].live()) continue;
+    if (!snapshot.MustBe() || HasLive(layers, name)) continue;
     Finding(machine + ", a member, does not have snapshot " + name + ", which " +
             snapshot.StateName());
     return;
   }
+}
+
+void Snapshots::EachLayer(const LayersNow& layers,
+                          const std::function<bool(const LayersNow& of, size_t at)>& each) {
+  for (size_t i = 1; i < layers.chain().size(); ++i) {
+    if (!each(layers, i)) return;
+  }
+  for (const LayersNow::Layer& layer : layers.branches()) {
+    const Result<LayersNow> branch = layers.Branch(layer);
+    if (branch.ok() && !each(branch.value(), 0)) return;
+  }
+}
+
+bool Snapshots::HasLive(const LayersNow& layers, const std::string& name) {
+  bool has = false;
+  EachLayer(layers, [&](const LayersNow& of, size_t at) {
+    has = of.chain()[at].snapshot() == name && of.chain()[at].live();
+    return !has;
+  });
+  return has;
 }
 
 void Snapshots::See(size_t replica, const LayersNow& layers, size_t at, Snapshot* snapshot) {
@@ -485,16 +576,17 @@ void Snapshots::ClosedClean(const wire::Members& members) {
               " was closed clean, and its layers cannot be read: " + layers.status().message());
       return;
     }
-    for (size_t at = 1; at < layers.value().chain().size(); ++at) {
-      const LayersNow::Layer& layer = layers.value().chain()[at];
+    EachLayer(layers.value(), [&](const LayersNow& of, size_t at) {
+      const LayersNow::Layer& layer = of.chain()[at];
       if (!layer.sealed && !layer.meta.removed && matched_) {
         Finding(machine + " has snapshot " + layer.snapshot() + " in part");
       }
       const auto found = snapshots_.find(layer.snapshot());
-      if (!layer.live() || found == snapshots_.end()) continue;
+      if (!layer.live() || found == snapshots_.end()) return true;
       have[found->first].Add(id);
-      See(i, layers.value(), at, &found->second);
-    }
+      See(i, of, at, &found->second);
+      return true;
+    });
   }
   for (auto& [name, snapshot] : snapshots_) {
     const size_t count = have[name].count;

@@ -14,13 +14,14 @@
 
 namespace ankole::sim {
 
-// Those who take, delete and list snapshots of the volume while its clients write, and the judge of
-// what becomes of them (rule 8):
+// Those who take, delete and list snapshots of the volume while its clients write, and revert to
+// them, and the judge of what becomes of that (rule 8):
 //
 // - One that was answered is one instant between its request and its answer, the same at all
 //   members, and stays as it is whatever loses power, until it is deleted.
 // - One that was not answered, or with an error, is none, or is all of that from when it is seen.
 // - One whose deletion was answered never comes back.
+// - A revert is, to whoever reads, a write of all that the snapshot holds, durable with its answer.
 class Snapshots {
  public:
   // `seed`: of a source of chance of its own, so that a run without snapshots is what it was.
@@ -32,6 +33,7 @@ class Snapshots {
   void Stop() { running_ = false; }
   bool idle() const { return under_way_ == 0; }
   uint64_t taken() const { return taken_; }
+  uint64_t reverted() const { return reverted_; }
   // Takes one, again and again until one is answered: from then on members have the same, as far as
   // clients know. After Stop and idle.
   void Settle();
@@ -51,7 +53,11 @@ class Snapshots {
   void ClosedClean(const wire::Members& members);
 
  private:
-  enum class Action : uint8_t { kTake, kDelete, kList };
+  enum class Action : uint8_t { kTake, kDelete, kList, kRevert };
+  struct Revert {
+    wire::Epoch epoch;
+    uint64_t began = 0;
+  };
   struct Request : engine::SnapshotRequest {
     Snapshots* snapshots = nullptr;
     Action action = Action::kTake;
@@ -62,6 +68,7 @@ class Snapshots {
     bool over = false;
     // Of kList: what could not be told then.
     std::vector<std::string> uncertain;
+    Revert revert;
   };
   enum class State : uint8_t {
     kTaking,
@@ -91,6 +98,8 @@ class Snapshots {
   void Next(size_t client);
   void NextLater(size_t client, uint64_t least_ns, uint64_t most_ns);
   bool Fill(Request* request);
+  bool FillRevert(Request* request);
+  void JudgeRevert(Request* request, uint64_t at);
   size_t Depth() const;
   void Done(Request* request);
   void Ended(Request* request);
@@ -102,6 +111,11 @@ class Snapshots {
   uint64_t OldestReader() const;
   void LookLater();
   void LookAt(size_t replica);
+  // Each frozen layer, with what it stands on, and at which place it is of that; until it says
+  // false.
+  static void EachLayer(const LayersNow& layers,
+                        const std::function<bool(const LayersNow& of, size_t at)>& each);
+  static bool HasLive(const LayersNow& layers, const std::string& name);
   void See(size_t replica, const LayersNow& layers, size_t at, Snapshot* snapshot);
   bool IsOpen(size_t replica) const;
   std::string Name(const Request& request) const;
@@ -111,6 +125,11 @@ class Snapshots {
   Load& load_;
   World& world_;
   Random random_;
+  // Of its own, so that a run without reverts is what it was.
+  Random revert_random_;
+  uint64_t reverts_in_100_ = 0;
+  std::vector<Revert> reverts_unknown_;  // nobody answered for them
+  uint64_t reverted_ = 0;
   // How this run's snapshots are made.
   size_t layers_max_ = 0;  // 0: none
   uint64_t pause_ns_ = 0;

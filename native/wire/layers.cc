@@ -168,10 +168,16 @@ Result<std::vector<LayerEntry>> DecodeLayers(std::span<const std::byte> from) {
 
 size_t EncodePrepare(const PrepareRequest& request, std::byte* to) {
   CHECK(!request.name.empty() && request.labels.size() <= kLabelsBytesMax);
-  StoreLittle(to + kRevertAt, request.revert ? uint32_t{1} : uint32_t{0});
+  const bool revert = !request.base.empty();
+  CHECK(!revert || request.labels.empty());
+  StoreLittle(to + kRevertAt, revert ? uint32_t{1} : uint32_t{0});
   StoreLittle(to + kPrepareFlagsAt, request.user_created ? uint32_t{1} : uint32_t{0});
   StoreLittle(to + kPrepareSecondsAt, request.created_seconds);
   EncodeLayerName(request.name, to + kPrepareNameAt);
+  if (revert) {
+    EncodeLayerName(request.base, to + kPrepareHeadBytes);
+    return kPrepareRevertBytes;
+  }
   if (!request.labels.empty()) {
     std::memcpy(to + kPrepareHeadBytes, request.labels.data(), request.labels.size());
   }
@@ -186,12 +192,18 @@ Result<PrepareRequest> DecodePrepare(std::span<const std::byte> from) {
   if (revert > 1) return Malformed("PREPARE wants what is not known");
   if (flags > 1) return Malformed("PREPARE: a flag that there is not");
   PrepareRequest request;
-  request.revert = revert == 1;
   request.user_created = flags == 1;
   request.created_seconds = LoadLittle<uint64_t>(from.data() + kPrepareSecondsAt);
   Result<std::string_view> name = DecodeOneLayer(from.subspan<kPrepareNameAt, kLayerNameBytes>());
   if (!name.ok()) return name.status().Within("PREPARE");
   request.name = name.value();
+  if (revert == 1) {
+    if (from.size() != kPrepareRevertBytes) return Malformed("PREPARE has the wrong length");
+    Result<std::string_view> base = DecodeOneLayer(from.subspan(kPrepareHeadBytes));
+    if (!base.ok()) return base.status().Within("PREPARE");
+    request.base = base.value();
+    return request;
+  }
   request.labels = {reinterpret_cast<const char*>(from.data()) + kPrepareHeadBytes,
                     from.size() - kPrepareHeadBytes};
   if (!request.labels.empty()) {

@@ -54,15 +54,16 @@ Result<LayerEntry> DecodeLayer(std::span<const std::byte, kLayerEntryBytes> from
 Result<std::vector<LayerEntry>> DecodeLayers(std::span<const std::byte> from);
 
 // PREPARE: u32 0 or 1 (revert), u32 flags (1: user-created), u64 seconds, the name, then the
-// labels.
+// labels, or with a revert the name of the layer that the new head is to stand on.
 struct PrepareRequest {
   std::string_view name;    // not empty
   std::string_view labels;  // a JSON object, or empty
-  bool revert = false;
+  std::string_view base;    // of a revert, not empty; else empty
   bool user_created = false;
   uint64_t created_seconds = 0;
 };
 inline constexpr size_t kPrepareHeadBytes = 16 + kLayerNameBytes;
+inline constexpr size_t kPrepareRevertBytes = kPrepareHeadBytes + kLayerNameBytes;
 inline constexpr size_t kLabelsBytesMax = 4096;
 inline constexpr size_t kPrepareBytesMax = kPrepareHeadBytes + kLabelsBytesMax;
 static_assert(kPrepareBytesMax <= kControlPayloadBytesMax);

@@ -146,7 +146,7 @@ TEST(wire_layers, PrepareRoundTripsAndIsChecked) {
   ASSERT_OK(again);
   EXPECT_EQ(again.value().name, "before-upgrade");
   EXPECT(again.value().labels == labels);
-  EXPECT(again.value().user_created && !again.value().revert);
+  EXPECT(again.value().user_created && again.value().base.empty());
   EXPECT_EQ(again.value().created_seconds, 1'780'000'000U);
 
   EXPECT_EQ(MessageOf(DecodePrepare({bytes.data(), size + 1})), "PREPARE: the labels are too long");
@@ -158,7 +158,7 @@ TEST(wire_layers, PrepareRoundTripsAndIsChecked) {
     other[at] = std::byte{value};
     return MessageOf(DecodePrepare({other.data(), kPrepareHeadBytes}));
   };
-  EXPECT_EQ(with(0, 1), "");
+  EXPECT_EQ(with(0, 1), "PREPARE has the wrong length");
   EXPECT_EQ(with(0, 2), "PREPARE wants what is not known");
   EXPECT_EQ(with(4, 0), "");
   EXPECT_EQ(with(4, 2), "PREPARE: a flag that there is not");
@@ -167,7 +167,6 @@ TEST(wire_layers, PrepareRoundTripsAndIsChecked) {
   std::memset(bytes.data() + 16, 0, kLayerNameBytes);
   EXPECT_EQ(MessageOf(DecodePrepare({bytes.data(), kPrepareHeadBytes})),
             "PREPARE: the layer's name is missing");
-  request.revert = true;
   request.user_created = false;
   for (const std::string other : {"[]", "{", "{}{}", "1"}) {
     request.labels = other;
@@ -175,9 +174,28 @@ TEST(wire_layers, PrepareRoundTripsAndIsChecked) {
               "PREPARE: the labels are no JSON object");
   }
   request.labels = "{}";
-  const auto revert = DecodePrepare({bytes.data(), EncodePrepare(request, bytes.data())});
-  ASSERT_OK(revert);
-  EXPECT(revert.value().revert && !revert.value().user_created);
+  const auto freeze = DecodePrepare({bytes.data(), EncodePrepare(request, bytes.data())});
+  ASSERT_OK(freeze);
+  EXPECT(freeze.value().base.empty() && !freeze.value().user_created);
+}
+
+TEST(wire_layers, PrepareOfARevertNamesWhatTheHeadIsToStandOn) {
+  PrepareRequest request;
+  request.name = "revert-1";
+  request.base = "monday";
+  request.created_seconds = 7;
+  Payload bytes;
+  const size_t size = EncodePrepare(request, bytes.data());
+  EXPECT_EQ(size, kPrepareRevertBytes);
+  const Result<PrepareRequest> again = DecodePrepare({bytes.data(), size});
+  ASSERT_OK(again);
+  EXPECT_EQ(again.value().name, "revert-1");
+  EXPECT_EQ(again.value().base, "monday");
+  EXPECT(again.value().labels.empty() && again.value().created_seconds == 7);
+  EXPECT_EQ(MessageOf(DecodePrepare({bytes.data(), size - 1})), "PREPARE has the wrong length");
+  EXPECT_EQ(MessageOf(DecodePrepare({bytes.data(), size + 1})), "PREPARE has the wrong length");
+  std::memset(bytes.data() + kPrepareHeadBytes, 0, kLayerNameBytes);
+  EXPECT_EQ(MessageOf(DecodePrepare({bytes.data(), size})), "PREPARE: the layer's name is missing");
 }
 
 TEST(wire_layers, ViewsHaveALayerAndANumberThatIsNotZero) {

@@ -18,6 +18,7 @@ import type {
   ReplicaFault,
   ScrubFindings,
   ScrubProgress,
+  RevertRequest,
   TakeSnapshot,
   WaitCause,
 } from '../native/index.js'
@@ -84,6 +85,8 @@ export interface SnapshotsPlan {
   take: TakeSnapshot[]
   /** Layers that are deleted where there are any of these names. */
   absent: string[]
+  /** Asked again and again until it is answered: the engine carries it out once. */
+  revert?: RevertRequest
 }
 
 /** One scrub of the volume, and how far it is known to have come. */
@@ -166,6 +169,8 @@ export interface SnapshotsReport {
   layers?: Layer[]
   /** The layer that the engine is asked to take right now. */
   taking?: string
+  /** What it answered to the revert that the plan has. */
+  revert?: RevertAnswer
   troubles: SnapshotTrouble[]
 }
 
@@ -174,6 +179,10 @@ export interface SnapshotTrouble {
   layer: string
   message: string
 }
+
+export type RevertAnswer = { layer: string } & (
+  { reverted: true; pauseNs: number } | { reverted: false; code: string; message: string }
+)
 
 export type TakeAnswer = { layer: string } & (
   { taken: true; pauseNs: number } | { taken: false; code: string; message: string }

@@ -2,17 +2,21 @@
 // What is asked of the engine goes one after the other, so that a list tells what became of all that was asked before it.
 
 import { RequestError, type EngineRequester, type Layer } from '../native/index.js'
-import type { SnapshotsPlan, SnapshotsReport, TakeAnswer } from './plan.js'
+import type { RevertAnswer, SnapshotsPlan, SnapshotsReport, TakeAnswer } from './plan.js'
 
 /** Taking one waits for flushes of all members; what is not answered by then the list tells. */
 const takeLimitMs = 60_000
 const deleteLimitMs = 30_000
+const revertLimitMs = 60_000
 const listLimitMs = 30_000
 
 /** After a change that failed, before the engine is asked for another one; and after a list that failed. */
 const againMs = 1_000
 /** Where there are layers under the head: they are merged, and the head grows. */
 const lookAgainMs = 60_000
+
+/** Nobody knows whether it took place: it is asked for again, and takes place once. */
+const unanswered: ReadonlySet<string> = new Set(['unavailable', 'cancelled', 'connection-lost', 'gone', 'timeout'])
 
 const none: SnapshotsPlan = { take: [], absent: [] }
 
@@ -34,6 +38,7 @@ export class SnapshotsController {
   /** The list that somebody waits for to see it. */
   #looking: Promise<void> | undefined
   #taking: string | undefined
+  #reverted: RevertAnswer | undefined
   #working = false
   /**
    * Before these times the engine is not asked for changes, and for lists. A change that failed is followed by a list at
@@ -53,6 +58,7 @@ export class SnapshotsController {
       answers: this.#plan.take.flatMap(({ layer }) => this.#answers.get(layer) ?? []),
       ...(this.#layers === undefined ? {} : { layers: this.#layers }),
       ...(this.#taking === undefined ? {} : { taking: this.#taking }),
+      ...(this.#reverted === undefined ? {} : { revert: this.#reverted }),
       troubles: [...this.#deletions].flatMap(([layer, message]) => (message === '' ? [] : [{ layer, message }])),
     }
   }
@@ -66,6 +72,7 @@ export class SnapshotsController {
       this.#changesAgainMs = this.#listsAgainMs = 0
     }
     for (const layer of this.#answers.keys()) if (!this.#isToTake(layer)) this.#answers.delete(layer)
+    if (this.#reverted?.layer !== this.#plan.revert?.layer) this.#reverted = undefined
     const absent = new Set(this.#plan.absent)
     for (const layer of this.#deletions.keys()) if (!absent.has(layer)) this.#deletions.delete(layer)
     void this.#work()
@@ -124,6 +131,8 @@ export class SnapshotsController {
     if (nowMs < this.#changesAgainMs) return undefined
     const take = this.#plan.take.find(({ layer }) => !this.#answers.has(layer))
     if (take !== undefined) return () => this.#take(take)
+    const { revert } = this.#plan
+    if (revert !== undefined && this.#reverted === undefined) return () => this.#revert(revert)
     const unwanted = this.#unwanted(layers)
     return unwanted === undefined ? undefined : () => this.#delete(unwanted)
   }
@@ -169,6 +178,24 @@ export class SnapshotsController {
     }
     this.#taking = undefined
     if (this.#isToTake(layer)) this.#answers.set(layer, answer)
+    this.changed()
+  }
+
+  async #revert(revert: NonNullable<SnapshotsPlan['revert']>): Promise<void> {
+    const pid = this.#pid
+    const { layer } = revert
+    this.#layers = undefined
+    this.changed()
+    let answer: RevertAnswer | undefined
+    try {
+      const { pauseNs } = await this.requests.send('revert', revert, revertLimitMs)
+      answer = { layer, reverted: true, pauseNs }
+    } catch (error) {
+      const explained = explain(error)
+      if (!unanswered.has(explained.code)) answer = { layer, reverted: false, ...explained }
+      if (this.#pid === pid) this.#rest()
+    }
+    if (this.#plan.revert?.layer === layer) this.#reverted = answer
     this.changed()
   }
 

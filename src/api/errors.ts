@@ -244,7 +244,19 @@ export const controlErrors = {
   'snapshot-in-use': {
     http: 409,
     grpc: 'FAILED_PRECONDITION',
-    action: 'Wait until its export, or whoever else reads it, has ended, or end it, and delete the snapshot then.',
+    action: 'Wait until what the message names has ended, or end it, and ask again.',
+  },
+  'revert-failed': {
+    http: 409,
+    grpc: 'FAILED_PRECONDITION',
+    action: 'Remove the cause that the message names, and ask again; the volume is as it was.',
+  },
+  'revert-unknown': {
+    http: 503,
+    grpc: 'UNAVAILABLE',
+    action:
+      'Attach the volume and look at what it holds, or at the tree of its snapshots; then ask again if need be. What it ' +
+      'held before is in the snapshot that the message names.',
   },
   'too-many-snapshots': {
     http: 409,

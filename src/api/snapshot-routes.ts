@@ -1,6 +1,7 @@
 // REST /v1: the snapshots of a volume.
 import { nbdUriOf, type Manager } from '../manager/index.js'
 import type { Snapshot, VolumeState } from '../store/index.js'
+import { nameByTime } from '../manager/snapshots.js'
 import { AnkoleError } from './errors.js'
 import { ErrorView, VolumeName } from './schemas.js'
 import {
@@ -10,6 +11,8 @@ import {
   ListChanges,
   ReadableSnapshotView,
   ReadSnapshot,
+  RevertView,
+  RevertVolume,
   SnapshotDeletionView,
   SnapshotList,
   SnapshotName,
@@ -110,6 +113,29 @@ export function addSnapshotRoutes(server: Server, current: () => Manager, nbdHos
     },
   )
 
+  server.post(
+    '/v1/volumes/:name/snapshots/:snapshot/revert',
+    {
+      schema: {
+        summary: 'Take the volume back to the snapshot; what it holds now is kept as another snapshot first',
+        tags,
+        params: SnapshotName,
+        body: RevertVolume,
+        response: { 200: RevertView, ...errors },
+      },
+    },
+    async ({ params: { name: volume, snapshot: name }, body: { keepName, force, timeoutSeconds } }) => {
+      const manager = current()
+      const limitMs = performance.now() + milliseconds(timeoutSeconds)
+      const restMs = (): number => Math.max(1, limitMs - performance.now())
+      manager.checkRevert(volume, name)
+      const wanted = { name: keepName ?? `before-${nameByTime(Date.now())}`, labels: { 'reverted-to': name } }
+      const kept = await taken(manager, await manager.createSnapshot(volume, wanted), restMs())
+      const asked = await manager.revert(volume, name, kept.spec.name, force ?? false)
+      return await reverted(manager, asked, kept, restMs())
+    },
+  )
+
   server.delete(
     '/v1/volumes/:name/snapshots/:snapshot',
     {
@@ -149,6 +175,39 @@ function taken(manager: Manager, asked: Snapshot, timeoutMs: number): Promise<Sn
       case 'deleting':
       case undefined:
         throw new AnkoleError('cancelled', `${what} was deleted while it was taken.`)
+    }
+  })
+}
+
+function reverted(manager: Manager, asked: Snapshot, kept: Snapshot, timeoutMs: number): Promise<RevertView> {
+  const { volume, name } = asked.spec
+  const saved = kept.spec.name
+  const subject = `volume ${volume}`
+  const now = (): ReturnType<Waited['now']> => ({
+    state: find(manager, asked)?.revert?.state ?? 'gone',
+    message: `it may be yet; what it held before is snapshot ${saved}`,
+  })
+  return explained(manager, { subject, what: `reverted to snapshot ${name}`, now }, timeoutMs, () => {
+    const revert = find(manager, asked)?.revert
+    const what = `Volume ${volume} was not reverted to snapshot ${name}`
+    if (revert?.layer !== asked.revert?.layer || revert === undefined) {
+      throw new AnkoleError('cancelled', `${what}: the snapshot is gone. What the volume held is snapshot ${saved}.`)
+    }
+    switch (revert.state) {
+      case 'asked':
+        return undefined
+      case 'done':
+        return { volume, snapshot: name, kept: saved, pauseMs: revert.pauseMs }
+      case 'failed':
+        // Nothing changed: nor is a snapshot left that nobody asked for.
+        manager.deleteSnapshot(volume, saved).catch(() => undefined)
+        throw new AnkoleError('revert-failed', `${what}: ${revert.message}.`)
+      case 'unknown':
+        throw new AnkoleError(
+          'revert-unknown',
+          `It is not known whether volume ${volume} was reverted to snapshot ${name}: ${revert.message}. What it held ` +
+            `before is snapshot ${saved}.`,
+        )
     }
   })
 }

@@ -128,6 +128,27 @@ export const ReadableSnapshotView = Type.Object({
 })
 export type ReadableSnapshotView = Static<typeof ReadableSnapshotView>
 
+export const RevertVolume = Strict({
+  keepName: Type.Optional(
+    Type.String({ description: 'Of the snapshot of what the volume holds now; by the time if not given' }),
+  ),
+  force: Type.Optional(
+    Type.Boolean({
+      description: 'Although clients are connected; what they have in their caches is of another content',
+    }),
+  ),
+  timeoutSeconds: TimeoutSeconds,
+})
+export type RevertVolume = Static<typeof RevertVolume>
+
+export const RevertView = Type.Object({
+  volume: Type.String(),
+  snapshot: Type.String({ description: 'The volume is what it holds' }),
+  kept: Type.String({ description: 'The snapshot that has what the volume held before' }),
+  pauseMs: nullable(Type.Number({ description: 'For how long I/O was held up; null: not known' })),
+})
+export type RevertView = Static<typeof RevertView>
+
 export const DeleteSnapshot = Strict({ timeoutSeconds: TimeoutSeconds })
 export type DeleteSnapshot = Static<typeof DeleteSnapshot>
 

@@ -1,5 +1,5 @@
 import { Command, Option } from 'commander'
-import type { SnapshotDeletionView, SnapshotList, SnapshotView } from '../api/index.js'
+import type { RevertView, SnapshotDeletionView, SnapshotList, SnapshotView } from '../api/index.js'
 import { formatBytes } from '../manager/volume-spec.js'
 import { Client } from './client.js'
 import { aCommand, timeoutOption, type Shared, type Waiting } from './command.js'
@@ -9,11 +9,12 @@ import { diffCommand } from './snapshot-diff.js'
 import { parseLabel } from './values.js'
 
 export function snapshotCommand(): Command {
-  const snapshot = new Command('snapshot').description('Take, list, compare and delete snapshots of volumes')
+  const snapshot = new Command('snapshot').description('Take, list, compare and delete snapshots, and revert to them')
   snapshot.addCommand(createCommand())
   snapshot.addCommand(listCommand())
   snapshot.addCommand(deleteCommand())
   snapshot.addCommand(diffCommand())
+  snapshot.addCommand(revertCommand())
   return snapshot
 }
 
@@ -72,6 +73,42 @@ function deleteCommand(): Command {
       const deletion = await told(json, `Snapshot ${name} of volume ${volume} is being deleted`, deleting)
       if (json) printJson(deletion)
       else print(deletionText(deletion))
+    })
+}
+
+function revertCommand(): Command {
+  return aCommand('revert', 'Take an attached volume back to a snapshot; what it holds now is kept as another snapshot')
+    .argument('<volume>')
+    .argument('<name>', 'of the snapshot')
+    .option('--keep <name>', 'what the snapshot of what the volume holds now is called; by the time if not given')
+    .option('--force', 'although clients are connected: a file system that is mounted is damaged by that')
+    .addOption(timeoutOption())
+    .addHelpText(
+      'after',
+      `
+Unmount the volume and log out from it first.
+
+Examples:
+  ankole snapshot revert data before-upgrade
+  ankole snapshot revert data before-upgrade --keep broken`,
+    )
+    .action(async (volume: string, name: string, _: object, command: Command) => {
+      const { url, json, keep, force, timeout } = command.optsWithGlobals<Waiting & { keep?: string; force?: true }>()
+      const body = {
+        ...(keep === undefined ? {} : { keepName: keep }),
+        ...(force === undefined ? {} : { force }),
+        timeoutSeconds: timeout,
+      }
+      const path = `${pathOf(volume)}/${encodeURIComponent(name)}/revert`
+      const reverting = new Client(url).post<RevertView>(path, body)
+      const view = await told(json, `Volume ${volume} is being reverted to snapshot ${name}`, reverting)
+      if (json) printJson(view)
+      else {
+        print(
+          `Volume ${volume} holds what snapshot ${name} does. What it held before is snapshot ${view.kept}; delete that ` +
+            `when it is not needed: ankole snapshot delete ${volume} ${view.kept}`,
+        )
+      }
     })
 }
 

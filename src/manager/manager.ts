@@ -458,6 +458,17 @@ export class Manager {
     return await this.#snapshots.remove(this.volume(volume), name)
   }
 
+  /** Throws unless the volume can be taken back to it now. */
+  checkRevert(volume: string, name: string): Snapshot {
+    refuseReadOnly(this.volume(volume), 'It cannot be reverted')
+    return this.#snapshots.checkRevert(this.volume(volume), name)
+  }
+
+  /** What becomes of it the snapshot tells. `kept`: the newest snapshot, which has what the volume holds now. */
+  revert(volume: string, name: string, kept: string, force: boolean): Promise<Snapshot> {
+    return this.#inTurn(() => this.#snapshots.revert(this.volume(volume), name, kept, force))
+  }
+
   snapshots(volume: string): readonly Snapshot[] {
     return this.#snapshots.of(this.volume(volume))
   }

@@ -7,6 +7,7 @@ import {
   assessSnapshot,
   byRequest,
   checkLabels,
+  draftRevert,
   draftSnapshot,
   layersToAdopt,
   nameByTime,
@@ -72,7 +73,7 @@ export class SnapshotKeeper {
   async create(volume: Volume, request: SnapshotRequest): Promise<Snapshot> {
     const labels = checkLabels(request.labels ?? {})
     const name = request.name === undefined ? this.#freeName(volume) : checkName(request.name, 'a snapshot')
-    refuseUnserved(volume, name)
+    refuseUnserved(volume, `Snapshot ${name} of volume ${volume.metadata.name} cannot be taken`)
     const draft = (abandonedLayers: string[]) => draftSnapshot(volume, name, labels, abandonedLayers, Date.now())
     const before = this.#find(volume, name)
     if (before !== undefined) {
@@ -96,8 +97,39 @@ export class SnapshotKeeper {
     const { metadata } = this.one(volume, name)
     return await modify(this.store, 'Snapshot', metadata.name, (snapshot) => {
       if (snapshot.state === 'deleting') return false
+      if (snapshot.revert?.state === 'asked') {
+        throw new AnkoleError(
+          'snapshot-in-use',
+          `Snapshot ${name} of volume ${volume.metadata.name} cannot be deleted now: the volume is being reverted to it.`,
+        )
+      }
       snapshot.state = 'deleting'
       snapshot.message = ''
+      return true
+    })
+  }
+
+  /** Throws unless the volume can be taken back to it. */
+  checkRevert(volume: Volume, name: string): Snapshot {
+    const snapshot = this.one(volume, name)
+    const what = `Volume ${volume.metadata.name} cannot be reverted to snapshot ${name}`
+    refuseUnserved(volume, what)
+    if (snapshot.state !== 'ready' || snapshot.layer === null) {
+      throw new AnkoleError('snapshot-not-ready', `${what}: it is ${snapshot.state}, not ready.`)
+    }
+    const other = this.of(volume).find(({ revert }) => revert?.state === 'asked')
+    if (other === undefined) return snapshot
+    throw new AnkoleError('snapshot-in-use', `${what} now: it is being reverted to snapshot ${other.spec.name}.`)
+  }
+
+  /** Stored when it resolves, and asked of the engine after that. `kept`: the newest snapshot, of what is there now. */
+  async revert(volume: Volume, name: string, kept: string, force: boolean): Promise<Snapshot> {
+    const { metadata } = this.checkRevert(volume, name)
+    const { layer: after } = this.one(volume, kept)
+    if (after === null) throw new AnkoleError('internal', `Snapshot ${kept} has no layer.`)
+    return await modify(this.store, 'Snapshot', metadata.name, (snapshot) => {
+      this.checkRevert(volume, name)
+      snapshot.revert = draftRevert(snapshot, volume, after, force, Date.now())
       return true
     })
   }
@@ -112,7 +144,7 @@ export class SnapshotKeeper {
     for (const snapshot of this.of(volume)) {
       const next = assessSnapshot(snapshot, { volume, engine, isUnplanned, nowMs: Date.now() })
       await this.#write(snapshot, next)
-      waits ||= next?.state === 'creating'
+      waits ||= next?.state === 'creating' || next?.revert?.state === 'asked'
     }
     for (const draft of layersToAdopt(volume, this.of(volume), engine, Date.now())) {
       const { spec, layer } = await this.store.create('Snapshot', draft)
@@ -134,10 +166,18 @@ export class SnapshotKeeper {
     }
     if (JSON.stringify(next) === JSON.stringify(before)) return
     await this.store.update('Snapshot', next)
+    this.#tellRevert(before, next)
     if (next.state === before.state) return
     const { layer, pauseMs } = next
     if (next.state === 'ready') this.log.info({ ...fields, layer, pauseMs }, 'snapshot is ready')
     else if (next.state === 'failed') this.log.warn(fields, `snapshot failed: ${next.message}`)
+  }
+
+  #tellRevert({ spec, revert: before }: Snapshot, { revert }: Snapshot): void {
+    if (revert === undefined || revert.state === before?.state) return
+    const fields = { volume: spec.volume, snapshot: spec.name, layer: revert.layer }
+    if (revert.state === 'done') this.log.info(fields, 'volume was reverted to the snapshot')
+    else this.log.warn(fields, `volume was not reverted to the snapshot (${revert.state}): ${revert.message}`)
   }
 
   /** With the volume, whose replicas go with all layers. */
@@ -162,8 +202,7 @@ export class SnapshotKeeper {
 }
 
 /** Throws unless the volume is attached, and to stay so. */
-function refuseUnserved({ metadata, spec, membership, status }: Volume, name: string): void {
-  const what = `Snapshot ${name} of volume ${metadata.name} cannot be taken`
+function refuseUnserved({ metadata, spec, membership, status }: Volume, what: string): void {
   if (metadata.deletionTimestamp !== undefined) {
     throw new AnkoleError('volume-deleting', `${what}: the volume is being deleted.`)
   }

@@ -21,6 +21,9 @@ export const snapshotCreatingMsMax = 600_000
  */
 export const snapshotsMax = 1024
 
+/** Who asked for it does not wait any more. */
+export const revertMsMax = 120_000
+
 const layerNameLengthMax = 63
 const nameLengthMax = 63
 const labelsBytesMax = 4096
@@ -102,6 +105,8 @@ export interface SnapshotSurroundings {
 
 /** As it is to be stored; null: it is gone. */
 export function assessSnapshot(snapshot: Snapshot, surroundings: SnapshotSurroundings): Snapshot | null {
+  const { revert } = snapshot
+  if (revert?.state === 'asked') return { ...snapshot, revert: assessRevert(revert, surroundings) }
   switch (snapshot.state) {
     case 'creating':
       return assessCreating(withoutGoneLayers(snapshot, surroundings), surroundings)
@@ -196,6 +201,32 @@ function withoutGoneLayers(snapshot: Snapshot, { engine, isUnplanned }: Snapshot
   const gone = unwanted.filter((layer) => isLayerGone(layer, layers, troubles) && isUnplanned(layer))
   if (gone.length === 0) return snapshot
   return { ...snapshot, abandonedLayers: snapshot.abandonedLayers.filter((layer) => !gone.includes(layer)) }
+}
+
+type Revert = NonNullable<Snapshot['revert']>
+
+/** Throws nothing: who may be taken back to is the keeper's affair. `after`: the newest layer. */
+export function draftRevert({ spec }: Snapshot, volume: Volume, after: string, force: boolean, nowMs: number): Revert {
+  return {
+    ...{ layer: newLayer(`revert-${spec.name}`), after, attachment: volume.membership.attachment },
+    ...{ askedAt: new Date(nowMs).toISOString(), force },
+    ...{ state: 'asked', code: '', message: '', pauseMs: null },
+  }
+}
+
+function assessRevert(revert: Revert, { volume, engine, nowMs }: SnapshotSurroundings): Revert {
+  const { membership } = volume
+  const isOfThisAttachment = revert.attachment === membership.attachment && membership.node !== null
+  const answer = isOfThisAttachment ? engine?.snapshots?.revert : undefined
+  if (answer?.layer === revert.layer) {
+    if (answer.reverted) return { ...revert, state: 'done', pauseMs: answer.pauseNs / 1e6 }
+    return { ...revert, state: 'failed', code: answer.code, message: answer.message }
+  }
+  if (membership.record.snapshot === revert.layer) return { ...revert, state: 'done' }
+  const unknown = (message: string): Revert => ({ ...revert, state: 'unknown', message })
+  if (!isOfThisAttachment) return unknown('the volume was detached before its engine answered')
+  const isLate = nowMs - Date.parse(revert.askedAt) > revertMsMax
+  return isLate ? unknown(`its engine did not answer within ${revertMsMax / 60_000} minutes`) : revert
 }
 
 /** A layer that is gone is told. */
@@ -306,7 +337,13 @@ export function snapshotsPlan({ membership }: Volume, snapshots: readonly Snapsh
       createdSeconds: Math.floor(Date.parse(createdAt) / 1000),
     }))
   const absent = snapshots.flatMap(unwantedOf)
-  return take.length + absent.length === 0 ? undefined : { take, absent }
+  const revert = snapshots.flatMap(({ revert, layer: base }) => {
+    if (revert?.state !== 'asked' || base === null || revert.attachment !== membership.attachment) return []
+    const { layer, after, force } = revert
+    return [{ layer, base, after, force }]
+  })[0]
+  if (take.length + absent.length === 0 && revert === undefined) return undefined
+  return { take, absent, ...(revert === undefined ? {} : { revert }) }
 }
 
 /** In the order in which they were asked for. */

@@ -333,6 +333,8 @@ export interface EngineRequests {
    * all the same until `list-layers` says otherwise.
    */
   'take-snapshot': { parameters: TakeSnapshot; result: { members: number; pauseNs: number } }
+  /** The volume is what the snapshot `base` holds; of what it held before only snapshots are left. */
+  revert: { parameters: RevertRequest; result: { members: number; pauseNs: number } }
   'delete-snapshot': { parameters: { layer: string }; result: { members: number } }
   /** As one member has them; none at all where it knows of no layers. */
   'list-layers': { parameters: object; result: { members: number; layers: Layer[] } }
@@ -371,6 +373,16 @@ export interface TakeSnapshot {
   /** A person asked for it, or a job of theirs. */
   userCreated: boolean
   createdSeconds: number
+}
+
+export interface RevertRequest {
+  /** Of the revert itself, like a snapshot's: never used twice within a volume. */
+  layer: string
+  base: string
+  /** It takes place only where this is what the volume's record names: once, however often it is asked for. */
+  after: string
+  /** Although clients are connected. */
+  force: boolean
 }
 
 export interface Layer {

@@ -248,6 +248,9 @@ export type Volume = Static<typeof Volume>
 export const snapshotStates = ['creating', 'ready', 'deleting', 'failed'] as const
 export type SnapshotState = (typeof snapshotStates)[number]
 
+/** `unknown`: it was not answered; the volume's engine may have carried it out all the same. */
+export const revertStates = ['asked', 'done', 'failed', 'unknown'] as const
+
 /** As replicas name it: 1 to 63 letters, digits, dots, hyphens and underscores. */
 const LayerName = Type.String({ pattern: '^[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}$' })
 
@@ -285,6 +288,25 @@ export const Snapshot = Type.Object({
   sizeBytes: Count,
   /** For how long I/O was held up; null: nobody was told. */
   pauseMs: Type.Union([Type.Number({ minimum: 0 }), Type.Null()]),
+  /** The last order to take the volume back to it. */
+  revert: Type.Optional(
+    Type.Object({
+      /** What the engine's record names it. */
+      layer: LayerName,
+      /** The newest layer then: with another one it does not take place. */
+      after: LayerName,
+      attachment: Count,
+      /** ISO 8601. */
+      askedAt: Type.String(),
+      /** Although clients are connected. */
+      force: Type.Boolean(),
+      state: Type.Enum(revertStates),
+      /** Of what keeps it from taking place; else empty. */
+      code: Type.String(),
+      message: Type.String(),
+      pauseMs: Type.Union([Type.Number({ minimum: 0 }), Type.Null()]),
+    }),
+  ),
 })
 export type Snapshot = Static<typeof Snapshot>
 

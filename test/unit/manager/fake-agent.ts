@@ -52,6 +52,8 @@ export class FakeAgent implements NodeAgent {
 
   /** What becomes of snapshots that engines are asked for; `held`: they do not answer yet. */
   taking: 'taken' | 'held' | { code: string; message: string } = 'taken'
+  /** What becomes of reverts that engines are asked for. */
+  reverting: 'done' | 'held' | { code: string; message: string } = 'done'
   /** What becomes of layers that are to be absent; a text: why they stay. */
   deleting: 'gone' | 'removed' | (string & {}) = 'gone'
   /** Engines have listed their layers. */
@@ -173,11 +175,21 @@ export class FakeAgent implements NodeAgent {
     const busy = take.find(({ layer }) => !this.#answers.has(layer))
     const isStuck = this.deleting !== 'gone' && this.deleting !== 'removed'
     return {
+      ...this.#revertReport(snapshots?.revert?.layer),
       answers: take.flatMap(({ layer }) => this.#answers.get(layer) ?? []),
       ...(busy === undefined ? {} : { taking: busy.layer }),
       ...(this.lists && busy === undefined ? { layers: structuredClone(this.#layersAndHead(volume)) } : {}),
       troubles: isStuck ? (snapshots?.absent ?? []).map((layer) => ({ layer, message: this.deleting })) : [],
     }
+  }
+
+  #revertReport(layer: string | undefined): Pick<SnapshotsReport, 'revert'> {
+    if (layer === undefined || this.reverting === 'held') return {}
+    const answer =
+      this.reverting === 'done'
+        ? { reverted: true as const, pauseNs: 2_500_000 }
+        : { reverted: false as const, ...this.reverting }
+    return { revert: { layer, ...answer } }
   }
 
   onChange(listener: (report: NodeReport) => void): () => void {
