@@ -107,13 +107,12 @@ void BlockSums::Close() {
   on_ = false;
 }
 
-Result<bool> BlockSums::HeadHasPages() {
-  const SumFile& file = *files_of_.back();
-  const uint64_t begin = SumPageOffset(0);
-  std::vector<io::FileExtent> extents;
-  RETURN_IF_ERROR(files_.ExtentsWritten(file.file(), begin, SumCopyOffset(file.regions()) - begin,
-                                        1, &extents));
-  return !extents.empty();
+bool BlockSums::HeadLacks(uint64_t region) {
+  const auto head = static_cast<uint32_t>(files_of_.size() - 1);
+  if (!on() || head == 0 || HoldsBlocks(head, region)) return false;
+  SumPageState state = SumPageState::kDamaged;
+  const Status read = files_of_[head]->ReadPage(files_, region, &batch_->page, &state);
+  return read.ok() && state == SumPageState::kEmpty;
 }
 
 Status BlockSums::Forget(uint16_t layer, const std::vector<uint64_t>& regions) {

@@ -55,8 +55,8 @@ class BlockSums {
   // not known is none from then on. `sync_failed`: the failure is rule 1's.
   Status Persist(bool* sync_failed);
   void Close();
-  // Blocking: whether the head's file has a page.
-  Result<bool> HeadHasPages();
+  // Blocking: whether the head has no block of the region, and its file says nothing of it.
+  bool HeadLacks(uint64_t region);
   // Blocking: of these regions no block of the layer has a checksum from now on, durably.
   Status Forget(uint16_t layer, const std::vector<uint64_t>& regions);
   bool on() const { return on_; }

@@ -265,12 +265,11 @@ Status Replica::Load() {
   if (identity_.checksums) {
     RETURN_IF_ERROR(sums_.Open(directory_, &chain_, &map_, failed_marker_, &notes_));
     RETURN_IF_ERROR(ForgetChecksumsOfUnsealed());
-    // What was written and not made clean may be without its checksum; but nothing was to a head of
-    // which there is nothing yet, as after a revert.
-    const Result<bool> empty = HeadIsEmpty();
-    if (!empty.ok()) return empty.status();
-    for (uint32_t region = 0; region < regions_.regions() && !empty.value(); ++region) {
-      if (regions_.dirty(region)) sums_.SetStale(region);
+    // What was written and not made clean may be without its checksum; but not where the head has
+    // nothing, as after a revert: what it stands on has its own.
+    for (uint32_t region = 0; region < regions_.regions(); ++region) {
+      if (!regions_.dirty(region)) continue;
+      if (record_state_.unsealed || !sums_.HeadLacks(region)) sums_.SetStale(region);
     }
   }
   RETURN_IF_ERROR(SyncMetadata());
@@ -297,19 +296,6 @@ Status Replica::MakeScratch() {
   if (!scratch.ok()) return scratch.status();
   scratch_ = scratch.Take();
   return Status::Ok();
-}
-
-// And all that it stands on is sealed, and has its checksums.
-Result<bool> Replica::HeadIsEmpty() {
-  if (chain_.head_alone() || record_state_.unsealed) return false;
-  std::vector<io::FileExtent> extents;
-  RETURN_IF_ERROR(files_.ExtentsWritten(chain_.head().file, 0, size_bytes(), 1, &extents));
-  bool masked = false;
-  if (masks_.open()) masks_.ForEachRun([&](uint64_t, uint64_t) { masked = true; });
-  if (!extents.empty() || masked) return false;
-  const Result<bool> pages = sums_.HeadHasPages();
-  if (!pages.ok()) return pages;
-  return !pages.value();
 }
 
 // A volume without a record that takes up no space: there is nothing in it.

@@ -149,7 +149,6 @@ class Replica {
   Status Load();
   Status LoadRegions(bool foreign);
   bool NeverWritten();
-  Result<bool> HeadIsEmpty();
   Status OpenMasks();
   Status MarkClean();
   Status TidyRegions(bool all_clean);

@@ -210,6 +210,29 @@ TEST(replica_reverts, what_changed_between_branches_is_told) {
   });
 }
 
+// Opened anew the replica believes what is known of frozen layers, also where regions are dirty.
+TEST(replica_reverts, what_rotted_in_the_snapshot_is_not_passed_up) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    for (const bool flushed : {false, true}) {
+      Place place(reactor);
+      {
+        Driver driver(place.files, reactor, place.directory);
+        WriteRecord(driver);
+        WriteHistory(driver);
+        FlipBit(place.files, place.directory + "/volume-snap-one.img", 5 * 4096 + 7);
+        Write(driver, 5 * 4096, Text(4096, 'r'));
+        if (flushed) ASSERT(driver.Do(OperationKind::kFlush) == ErrorCode::kOk);
+        ASSERT(PrepareRevert(driver, "back", "one") == ErrorCode::kOk);
+        ASSERT(Switch(driver, "back") == ErrorCode::kOk);
+        driver.Drop();
+      }
+      Driver driver(place.files, reactor, place.directory);
+      (void)Read(driver, 5 * 4096, 4096, ErrorCode::kCorrupt);
+      EXPECT(Read(driver, 6 * 4096, 4096) == Text(65536, 'a').substr(6 * 4096, 4096));
+    }
+  });
+}
+
 // Cut at each I/O from the preparation to what is left of the head before: the record tells whether
 // it took place.
 TEST(replica_reverts, one_that_is_cut_short_took_place_or_did_not) {

@@ -230,6 +230,9 @@ bool Snapshots::Fill(Request* request) {
 
 // To one of which everything is known.
 bool Snapshots::FillRevert(Request* request) {
+  // What rotted in a layer and was written over would show again, and who keeps account of that
+  // counts it as gone.
+  if (cluster_.rot->flips() > 0) return false;
   std::vector<std::string> there;
   for (const auto& [name, snapshot] : snapshots_) {
     const bool known = snapshot.MustBe() && snapshot.view != nullptr &&
