@@ -22,7 +22,7 @@ struct SnapshotRequest {
   // --- set by who wants it ---
   // Not for ListLayers. RevertTo: of the revert itself, used for nothing else ever.
   std::string name;
-  std::string base;              // RevertTo: the snapshot
+  std::string base;  // RevertTo: the snapshot
   // RevertTo: only where the newest record names this one, so that it takes place once, however
   // often it is asked for.
   std::optional<std::string> after;

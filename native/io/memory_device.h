@@ -90,9 +90,9 @@ class MemoryDevice final : public BlockDevice {
   std::vector<std::byte>& state() { return state_; }
 
   bool write_protected = false;  // said to front ends, which refuse
-  int clients = 0;        // that have come and not left
-  bool held = false;      // requests stay pending until LetGo
-  bool shuffled = false;  // requests that are pending together finish in any order
+  int clients = 0;               // that have come and not left
+  bool held = false;             // requests stay pending until LetGo
+  bool shuffled = false;         // requests that are pending together finish in any order
   // What a request ends with; data is not touched by one that fails. Null: kOk.
   std::function<ErrorCode(const BlockRequest&)> fault;
   uint64_t submitted = 0;
