@@ -451,6 +451,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   IntrusiveList<Operation, &Operation::queue_node> full_;      // no member has space
   IntrusiveList<Operation, &Operation::queue_node> unproved_;  // reads that wait for the lease
   uint64_t unproved_since_ns_ = 0;
+  // A write that found no space at any member is tried again after so long.
+  static constexpr uint64_t kFullRetryNs = kNsPerSecond;
   static constexpr const char* kOutOfSpaceText =
       "all members are out of space: writes wait until there is room on their disks";
   uint64_t out_of_space_ns_ = 0;  // when a write last found no space anywhere; 0: there is some

@@ -94,4 +94,38 @@ EngineReport Engine::Report() const {
   return {state, message, complete_, waits_for};
 }
 
+Json Engine::CountersJson() const {
+  Json replicas = Json::Array();
+  Json faults = Json::Object();
+  for (uint8_t i = 1; i < kFaults; ++i) faults.Set(FaultCode(static_cast<Fault>(i)), faults_[i]);
+  for (const auto& link : links_) {
+    const bool member = targets().Contains(link->replica());
+    const bool joins = joiner_.link() == link.get();
+    replicas.Append(Json::Object()
+                        .Set("id", wire::ReplicaIdText(link->replica()))
+                        .Set("state", !member      ? joins ? "resyncing" : "left"
+                                      : link->up() ? "member"
+                                                   : "connecting")
+                        .Set("inFlight", link->outstanding)
+                        .Set("resync", ResyncJson(*link))
+                        .Set("operations", link->counters.ToJson()));
+  }
+  return Json::Object()
+      .Set("volume", options_.volume)
+      .Set("ioBackend", io::BackendName(reactor_.backend().backend))
+      .Set("inFlight", static_cast<uint64_t>(in_flight_.size()))
+      .Set("waitsFor", WaitsForCode(Report().waits_for))
+      .Set("faults", std::move(faults))
+      .Set("heldBytes", static_cast<uint64_t>(buffers_->held_bytes()))
+      .Set("dirtyRegions", regions_.dirty())
+      .Set("unequalRegions", equalizer_.unequal().count())
+      .Set("resyncedBytes", copier_.copied_bytes())
+      .Set("repairedBlocks", equalizer_.repaired_blocks() + scrubber_.repaired_blocks())
+      .Set("scrub", scrubber_.ToJson())
+      .Set("snapshots", snapshotter_.CountersJson())
+      .Set("bucketBoundsSeconds", LatencyHistogram::BoundsSeconds())
+      .Set("operations", counters_.ToJson())
+      .Set("replicas", std::move(replicas));
+}
+
 }  // namespace ankole::engine

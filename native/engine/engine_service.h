@@ -64,13 +64,22 @@ class EngineService final : public Service, Engine::Observer {
   void OnSet(int64_t request, const Json& message);
   void Expand(int64_t request, const Json& message);
   // A request about snapshots that the engine has not answered yet.
-  struct Asked;
+  struct Asked : SnapshotRequest {
+    EngineService* service = nullptr;
+    int64_t number = 0;  // of the control message
+  };
   static Status ParseRevert(const Json& message, Asked* asked);
   void AskForSnapshot(int64_t request, const std::string& name, const Json& message);
   void Answer(Asked* asked);
   // Likewise about what changed between two, and about one that is to be read.
-  struct AskedChanges;
-  struct AskedReading;
+  struct AskedChanges : ChangesRequest {
+    EngineService* service = nullptr;
+    int64_t number = 0;
+  };
+  struct AskedReading : ReadSnapshotRequest {
+    EngineService* service = nullptr;
+    int64_t number = 0;
+  };
   void AskForChanges(int64_t request, const Json& message);
   void AskForReading(int64_t request, const Json& message);
   void CheckUnread(int64_t request, const Json& message);
