@@ -85,6 +85,13 @@ struct Reader {
   std::vector<std::unique_ptr<Request>> requests;
 };
 
+// A volume of sevens, and its snapshot «one».
+template <typename Volume>
+bool StartWithOne(Volume& volume) {
+  return volume.bench.StartAndWait() && volume.bench.Write(0, 16384, 7) == ErrorCode::kOk &&
+         Good(volume.Take("one"));
+}
+
 TEST(engine_snapshot_reader, ItHoldsWhatTheVolumeDidThen) {
   Snapshots<0> volume{1000};
   Bench& bench = volume.bench;
@@ -155,9 +162,7 @@ TEST(engine_snapshot_reader, NoMoreAreOpenThanMayBe) {
 // One is corrupt here, another one there; and what no member has good is an error, no data.
 TEST(engine_snapshot_reader, WhatOneMemberCannotReadAnotherOneDoes) {
   Snapshots<2> volume;
-  ASSERT(volume.bench.StartAndWait());
-  EXPECT(volume.bench.Write(0, 16384, 7) == ErrorCode::kOk);
-  EXPECT(Good(volume.Take("one")));
+  ASSERT(StartWithOne(volume));
   Reader reader(volume.bench);
   EXPECT(Good(reader.Open("one", "demo@one")));
   reader.Use("demo@one");
@@ -175,9 +180,7 @@ TEST(engine_snapshot_reader, WhatOneMemberCannotReadAnotherOneDoes) {
 
 TEST(engine_snapshot_reader, AMemberThatIsLostIsDoneWithout) {
   Snapshots<2> volume(300);
-  ASSERT(volume.bench.StartAndWait());
-  EXPECT(volume.bench.Write(0, 16384, 7) == ErrorCode::kOk);
-  EXPECT(Good(volume.Take("one")));
+  ASSERT(StartWithOne(volume));
   Reader reader(volume.bench);
   EXPECT(Good(reader.Open("one", "demo@one")));
   reader.Use("demo@one");
@@ -198,9 +201,7 @@ TEST(engine_snapshot_reader, AMemberThatIsLostIsDoneWithout) {
 // The last one's connection breaks, and comes back with views of another number.
 TEST(engine_snapshot_reader, ItIsOpenedAnewWhereAConnectionWasLost) {
   Snapshots<1> volume;
-  ASSERT(volume.bench.StartAndWait());
-  EXPECT(volume.bench.Write(0, 16384, 7) == ErrorCode::kOk);
-  EXPECT(Good(volume.Take("one")));
+  ASSERT(StartWithOne(volume));
   Reader reader(volume.bench);
   EXPECT(Good(reader.Open("one", "demo@one")));
   reader.Use("demo@one");
@@ -214,9 +215,7 @@ TEST(engine_snapshot_reader, ItIsOpenedAnewWhereAConnectionWasLost) {
 
 TEST(engine_snapshot_reader, WhatIsReadIsNotDeleted) {
   Snapshots<2> volume;
-  ASSERT(volume.bench.StartAndWait());
-  EXPECT(volume.bench.Write(0, 16384, 7) == ErrorCode::kOk);
-  EXPECT(Good(volume.Take("one")));
+  ASSERT(StartWithOne(volume));
   {
     Reader reader(volume.bench);
     EXPECT(Good(reader.Open("one", "demo@one")));
@@ -242,9 +241,7 @@ TEST(engine_snapshot_reader, WhatIsReadIsNotDeleted) {
 // Reads go on while snapshots are taken, and hold none of them up for long.
 TEST(engine_snapshot_reader, SnapshotsAreTakenWhileOneIsRead) {
   Snapshots<2> volume;
-  ASSERT(volume.bench.StartAndWait());
-  EXPECT(volume.bench.Write(0, 16384, 7) == ErrorCode::kOk);
-  EXPECT(Good(volume.Take("one")));
+  ASSERT(StartWithOne(volume));
   Reader reader(volume.bench);
   EXPECT(Good(reader.Open("one", "demo@one")));
   reader.Use("demo@one");

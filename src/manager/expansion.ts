@@ -1,8 +1,10 @@
 // A volume that becomes larger. What is wanted is its spec's size; until its engine has said that clients have it, the
-// store keeps what they had and which order it is. Pure functions of what is stored and what the engine reports.
+// store keeps what they had and which order it is. Functions of what is stored and what the engine reports.
+import { randomBytes } from 'node:crypto'
 import type { EngineReport } from '../agent/index.js'
-import { isErrorCode, type ErrorCode } from '../api/errors.js'
+import { AnkoleError, isErrorCode, type ErrorCode } from '../api/errors.js'
 import type { Volume } from '../store/index.js'
+import { formatBytes } from './volume-spec.js'
 
 /** What clients are known to have seen: no engine serves less. */
 export function servedBytes({ spec, expansion }: Volume): number {
@@ -25,6 +27,45 @@ export interface ExpansionStep {
   volume: Volume
   /** It could not be: the volume is as it was. */
   refused?: ExpansionRefusal
+}
+
+/**
+ * Wants it larger: true where there is something to do. `obstacle` says why its disks have no place for so many bytes more;
+ * null: they have. Throws invalid-size, busy and cannot-place.
+ */
+export function orderExpansion(
+  volume: Volume,
+  sizeBytes: number,
+  obstacle: (growthBytes: number) => string | null,
+): boolean {
+  const { spec, expansion, membership, metadata } = volume
+  if (sizeBytes === spec.sizeBytes) return false
+  const what = `Volume ${metadata.name} cannot be expanded to ${formatBytes(sizeBytes)} (${sizeBytes} bytes)`
+  if (sizeBytes < spec.sizeBytes) {
+    const has = `${formatBytes(spec.sizeBytes)} (${spec.sizeBytes} bytes)`
+    throw new AnkoleError('invalid-size', `${what}: it has ${has}, and a volume does not become smaller.`)
+  }
+  const attached = membership.node !== null
+  if (attached && expansion !== undefined) {
+    throw new AnkoleError('busy', `${what} now: it is being expanded to ${formatBytes(spec.sizeBytes)}.`)
+  }
+  const reason = obstacle(sizeBytes - spec.sizeBytes)
+  if (reason !== null) throw new AnkoleError('cannot-place', `${what}: ${reason}.`)
+  volume.expansion = { id: randomBytes(8).toString('hex'), fromBytes: servedBytes(volume), attached }
+  volume.spec.sizeBytes = sizeBytes
+  return true
+}
+
+/** Throws what the engine said where this order could not be carried out. True: it was. */
+export function isExpanded(volume: Volume, id: string, refused: ExpansionRefusal | undefined): boolean {
+  const { name } = volume.metadata
+  if (refused?.id === id) {
+    const { code, toBytes, message } = refused
+    const to = formatBytes(toBytes)
+    throw new AnkoleError(code, `Volume ${name} cannot be expanded to ${to}: ${message}. It is as it was.`)
+  }
+  // What is detached meanwhile is expanded when it is attached again.
+  return volume.expansion?.id !== id || volume.membership.node === null
 }
 
 /** The engine's report taken in. A volume never becomes smaller: what the engine serves counts in any case. */

@@ -33,8 +33,8 @@ import { checkChap } from './chap.js'
 import { nodePlan, type PlanOptions } from './node-plan.js'
 import { clusterNodes, engineEnded, isReady, observeEngine, observeReplicas } from './observation.js'
 import { count, growthObstacle, place, type Placement } from './placement.js'
-import { assessExpansion, servedBytes, type ExpansionRefusal } from './expansion.js'
-import { freePort, iscsiPortFirst, nbdPortFirst } from './ports.js'
+import { assessExpansion, isExpanded, orderExpansion, type ExpansionRefusal } from './expansion.js'
+import { freePort, iscsiPortFirst, nbdPortFirst, portsOf } from './ports.js'
 import { planSalvage, type SalvagePlan } from './salvage.js'
 import { assessScrub, beginScrub, endScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
 import { changesOf, readableSnapshot, refuseInUse, type Changes, type SnapshotAsker } from './snapshot-contents.js'
@@ -399,11 +399,7 @@ export class Manager {
   }
 
   #portsTaken(): Set<number> {
-    const { port } = this.#options.plan.iscsi.listen
-    const ofVolumes = this.volumes().flatMap(({ nbdPort, iscsiPort }) =>
-      iscsiPort === undefined ? [nbdPort] : [nbdPort, iscsiPort],
-    )
-    return new Set([port, ...ofVolumes])
+    return portsOf(this.volumes()).add(this.#options.plan.iscsi.listen.port)
   }
 
   /** Wants all of an attached volume compared at all replicas, from its beginning, and what is damaged repaired. */
@@ -532,33 +528,10 @@ export class Manager {
 
   async #expand(name: string, sizeBytes: number): Promise<{ volume: Volume; id: string | null }> {
     const volume = await this.#change(name, (volume) => {
-      const { spec, expansion, membership, metadata } = volume
-      if (metadata.deletionTimestamp !== undefined) throw deleting(name, 'expanded')
-      if (sizeBytes === spec.sizeBytes) return false
-      refuseReadOnly(volume, `It cannot be expanded`)
-      const wanted = `to ${formatBytes(sizeBytes)} (${sizeBytes} bytes)`
-      if (sizeBytes < spec.sizeBytes) {
-        const has = `${formatBytes(spec.sizeBytes)} (${spec.sizeBytes} bytes)`
-        throw new AnkoleError(
-          'invalid-size',
-          `Volume ${name} cannot be expanded ${wanted}: it has ${has}, and a volume does not become smaller.`,
-        )
-      }
-      const attached = membership.node !== null
-      if (attached && expansion !== undefined) {
-        throw new AnkoleError(
-          'busy',
-          `Volume ${name} cannot be expanded ${wanted} now: it is being expanded to ${formatBytes(spec.sizeBytes)}.`,
-        )
-      }
+      if (volume.metadata.deletionTimestamp !== undefined) throw deleting(name, 'expanded')
+      if (sizeBytes !== volume.spec.sizeBytes) refuseReadOnly(volume, `It cannot be expanded`)
       const cluster = clusterNodes(this.#nodes.values(), this.#volumes.values(), this.#reports())
-      const obstacle = growthObstacle(cluster, volume.replicas, sizeBytes - spec.sizeBytes)
-      if (obstacle !== null) {
-        throw new AnkoleError('cannot-place', `Volume ${name} cannot be expanded ${wanted}: ${obstacle}.`)
-      }
-      volume.expansion = { id: randomBytes(8).toString('hex'), fromBytes: servedBytes(volume), attached }
-      volume.spec.sizeBytes = sizeBytes
-      return true
+      return orderExpansion(volume, sizeBytes, (growthBytes) => growthObstacle(cluster, volume.replicas, growthBytes))
     })
     const { expansion } = volume
     this.#options.log.info({ volume: name, sizeBytes, expansion: expansion?.id }, 'volume is to be expanded')
@@ -567,17 +540,7 @@ export class Manager {
 
   /** Throws what the engine said where the order could not be carried out. True: it was. */
   checkExpansion(volume: Volume, id: string): boolean {
-    const refused = this.#refusedExpansions.get(volume.metadata.name)
-    if (refused?.id === id) {
-      const { code, toBytes, message } = refused
-      const to = formatBytes(toBytes)
-      throw new AnkoleError(
-        code,
-        `Volume ${volume.metadata.name} cannot be expanded to ${to}: ${message}. It is as it was.`,
-      )
-    }
-    // What is detached meanwhile is expanded when it is attached again.
-    return volume.expansion?.id !== id || volume.membership.node === null
+    return isExpanded(volume, id, this.#refusedExpansions.get(volume.metadata.name))
   }
 
   async #refuseWithClients({ metadata: { name }, membership }: Volume): Promise<void> {

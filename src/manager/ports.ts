@@ -1,5 +1,6 @@
 import { createServer } from 'node:net'
 import { AnkoleError } from '../api/errors.js'
+import type { Volume } from '../store/index.js'
 
 /**
  * Ranges of their own, under the ports that Linux gives to clients (from 32768 on): who opens a firewall for iSCSI need not
@@ -9,6 +10,13 @@ export const replicationPortFirst = 10700
 export const nbdPortFirst = 10810
 export const iscsiPortFirst = 20810
 const portLast = 65535
+
+/** What is given to volumes. */
+export function portsOf(volumes: readonly Volume[]): Set<number> {
+  return new Set(
+    volumes.flatMap(({ nbdPort, iscsiPort }) => (iscsiPort === undefined ? [nbdPort] : [nbdPort, iscsiPort])),
+  )
+}
 
 /** The first port from `first` on that is neither taken in the store nor in use on this machine now. */
 export async function freePort(host: string, first: number, taken: ReadonlySet<number>): Promise<number> {

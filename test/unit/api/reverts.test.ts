@@ -1,38 +1,13 @@
 import t, { type Test } from 'tap'
-import { pino } from 'pino'
-import { buildServer } from '../../../src/api/index.js'
-import { aCluster, aRequest, type Cluster } from '../manager/cluster.js'
-
-interface Answer {
-  status: number
-  body: Record<string, unknown>
-}
-
-interface Api extends Cluster {
-  call: (method: 'GET' | 'POST' | 'DELETE', url: string, body?: object) => Promise<Answer>
-}
+import { anApiOfDemo, type Api } from './server.js'
 
 const url = '/v1/volumes/demo/snapshots'
 
-/** With the volume «demo», attached, and its snapshot «monday». */
+/** With its snapshot «monday». */
 async function anApi(t: Test): Promise<Api> {
-  const cluster = await aCluster(t)
-  const server = await buildServer({
-    ...{ manager: () => cluster.manager, ready: () => true, node: 'node-1', version: '1' },
-    faces: { nbdHost: '127.0.0.1', portal: '127.0.0.1:3260' },
-    metrics: { contentType: 'text/plain', text: () => Promise.resolve('') },
-    log: pino({ level: 'silent' }),
-  })
-  t.teardown(() => server.close())
-  await cluster.manager.createVolume(aRequest())
-  await cluster.manager.attach('demo')
-  await cluster.untilState('demo', 'attached')
-  const call: Api['call'] = async (method, url, body) => {
-    const response = await server.inject({ method, url, ...(body === undefined ? {} : { payload: body }) })
-    return { status: response.statusCode, body: JSON.parse(response.payload) as Answer['body'] }
-  }
-  await call('POST', url, { name: 'monday' })
-  return { ...cluster, call }
+  const api = await anApiOfDemo(t)
+  await api.call('POST', url, { name: 'monday' })
+  return api
 }
 
 void t.test('what the volume holds is kept, and then it is reverted', async (t) => {

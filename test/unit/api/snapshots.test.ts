@@ -1,41 +1,10 @@
-import t, { type Test } from 'tap'
-import { pino } from 'pino'
-import { buildServer } from '../../../src/api/index.js'
-import { aCluster, aRequest, type Cluster } from '../manager/cluster.js'
-
-interface Answer {
-  status: number
-  body: Record<string, unknown>
-}
-
-interface Api extends Cluster {
-  call: (method: 'GET' | 'POST' | 'DELETE', url: string, body?: object) => Promise<Answer>
-}
+import t from 'tap'
+import { anApiOfDemo } from './server.js'
 
 const url = '/v1/volumes/demo/snapshots'
 
-/** With the volume «demo», attached. */
-async function anApi(t: Test): Promise<Api> {
-  const cluster = await aCluster(t)
-  const server = await buildServer({
-    ...{ manager: () => cluster.manager, ready: () => true, node: 'node-1', version: '1' },
-    faces: { nbdHost: '127.0.0.1', portal: '127.0.0.1:3260' },
-    metrics: { contentType: 'text/plain', text: () => Promise.resolve('') },
-    log: pino({ level: 'silent' }),
-  })
-  t.teardown(() => server.close())
-  await cluster.manager.createVolume(aRequest())
-  await cluster.manager.attach('demo')
-  await cluster.untilState('demo', 'attached')
-  const call: Api['call'] = async (method, url, body) => {
-    const response = await server.inject({ method, url, ...(body === undefined ? {} : { payload: body }) })
-    return { status: response.statusCode, body: JSON.parse(response.payload) as Answer['body'] }
-  }
-  return { ...cluster, call }
-}
-
 void t.test('a snapshot is taken, shown in the tree, and deleted', async (t) => {
-  const { call, agent } = await anApi(t)
+  const { call, agent } = await anApiOfDemo(t)
   t.match(await call('GET', url), { status: 200, body: { volume: 'demo', snapshots: [], layers: [{ head: true }] } })
   const monday = await call('POST', url, { name: 'monday', labels: { app: 'db' } })
   const layer = monday.body['layer']
@@ -68,7 +37,7 @@ void t.test('a snapshot is taken, shown in the tree, and deleted', async (t) => 
 })
 
 void t.test('what cannot be taken is refused with its cause', async (t) => {
-  const { call, agent, manager, untilState } = await anApi(t)
+  const { call, agent, manager, untilState } = await anApiOfDemo(t)
   await call('POST', url, { name: 'monday' })
   t.match(await call('POST', url, { name: 'monday' }), { status: 409, body: { error: { code: 'already-exists' } } })
   t.match(await call('POST', url, { name: 'a.b' }), { status: 400, body: { error: { code: 'invalid-name' } } })
@@ -96,7 +65,7 @@ void t.test('what cannot be taken is refused with its cause', async (t) => {
 })
 
 void t.test('one that takes longer says what it waits for, and stays asked for', async (t) => {
-  const { call, agent, untilSnapshot } = await anApi(t)
+  const { call, agent, untilSnapshot } = await anApiOfDemo(t)
   agent.taking = 'held'
   const body = { name: 'monday', timeoutSeconds: 0.1 }
   t.match(await call('POST', url, body), {
@@ -116,7 +85,7 @@ void t.test('one that takes longer says what it waits for, and stays asked for',
 })
 
 void t.test('one that is deleted while it is waited for is told so', async (t) => {
-  const { call, agent, manager } = await anApi(t)
+  const { call, agent, manager } = await anApiOfDemo(t)
   agent.taking = 'held'
   const taking = call('POST', url, { name: 'monday' })
   await manager.waitFor('question', 5000, () => agent.asked[0])
@@ -128,7 +97,7 @@ void t.test('one that is deleted while it is waited for is told so', async (t) =
 })
 
 void t.test('while the volume is detached a deletion is kept for later', async (t) => {
-  const { call, manager, untilState, snapshotGone } = await anApi(t)
+  const { call, manager, untilState, snapshotGone } = await anApiOfDemo(t)
   await call('POST', url, { name: 'monday' })
   await manager.detach('demo')
   await untilState('demo', 'detached')
@@ -149,7 +118,7 @@ void t.test('while the volume is detached a deletion is kept for later', async (
 })
 
 void t.test('what cannot be deleted before the volume serves again is kept, and says why', async (t) => {
-  const { call, agent, manager, untilState, until } = await anApi(t)
+  const { call, agent, manager, untilState, until } = await anApiOfDemo(t)
   for (const name of ['monday', 'tuesday']) await call('POST', url, { name })
   const kept = (state: string) => ({
     status: 202,
@@ -167,7 +136,7 @@ void t.test('what cannot be deleted before the volume serves again is kept, and 
 })
 
 void t.test('why layers are not known is told', async (t) => {
-  const { call, agent, manager, untilState } = await anApi(t)
+  const { call, agent, manager, untilState } = await anApiOfDemo(t)
   t.match(await call('GET', url), { body: { layers: [{ head: true }], message: '' } })
   agent.lists = false
   t.match(await call('GET', url), { body: { layers: null, message: 'its engine does not answer now' } })
@@ -177,7 +146,7 @@ void t.test('why layers are not known is told', async (t) => {
 })
 
 void t.test('what changed between two is told a part at a time', async (t) => {
-  const { call, agent, manager } = await anApi(t)
+  const { call, agent, manager } = await anApiOfDemo(t)
   for (const name of ['monday', 'tuesday']) await call('POST', url, { name })
   const [monday, tuesday] = ['monday', 'tuesday'].map((name) => manager.snapshot('demo', name).layer ?? '')
   const size = 1 << 30
@@ -206,7 +175,7 @@ void t.test('what changed between two is told a part at a time', async (t) => {
 })
 
 void t.test('what cannot be compared or read says why', async (t) => {
-  const { call, agent, manager, untilState } = await anApi(t)
+  const { call, agent, manager, untilState } = await anApiOfDemo(t)
   await call('POST', url, { name: 'monday' })
   const refusal = async (method: 'GET' | 'POST', path: string) => {
     const { status, body } = await call(method, path, method === 'POST' ? {} : undefined)
@@ -241,7 +210,7 @@ void t.test('what cannot be compared or read says why', async (t) => {
 })
 
 void t.test('one that clients read is not deleted', async (t) => {
-  const { call, agent, manager, snapshotGone } = await anApi(t)
+  const { call, agent, manager, snapshotGone } = await anApiOfDemo(t)
   await call('POST', url, { name: 'monday' })
   t.match(await call('POST', `${url}/monday/read`, {}), {
     status: 200,

@@ -4,9 +4,9 @@ import { once } from 'node:events'
 import { join } from 'node:path'
 import { text } from 'node:stream/consumers'
 import { fileURLToPath } from 'node:url'
-import { pino } from 'pino'
 import t, { type Test } from 'tap'
-import { buildServer, listen } from '../../../src/api/index.js'
+import { listen } from '../../../src/api/index.js'
+import { aServerOf } from '../api/server.js'
 import { aCluster, type Cluster } from '../manager/cluster.js'
 
 const main = fileURLToPath(new URL('../../../src/cli/main.js', import.meta.url))
@@ -28,14 +28,8 @@ function ankole(url: string, ...parameters: string[]): Promise<Result> {
 
 async function aServer(t: Test): Promise<Cluster & { run: (...parameters: string[]) => Promise<Result> }> {
   const cluster = await aCluster(t)
-  const server = await buildServer({
-    ...{ manager: () => cluster.manager, ready: () => true, node: 'node-1', version: '1' },
-    faces: { nbdHost: '127.0.0.1', portal: '127.0.0.1:3260' },
-    metrics: { contentType: 'text/plain', text: () => Promise.resolve('') },
-    log: pino({ level: 'silent' }),
-  })
+  const server = await aServerOf(t, cluster)
   const url = await listen(server, { host: '127.0.0.1', port: 0 })
-  t.teardown(() => server.close())
   return { ...cluster, run: (...parameters) => ankole(url, ...parameters) }
 }
 
