@@ -45,7 +45,7 @@ TEST(nbd, go_by_name_and_by_default) {
 
 TEST(nbd, tells_of_a_volume_that_is_read_only) {
   OnEachBench([](Bench& bench) {
-    bench.device.write_protected = true;
+    bench.On([&] { bench.device.write_protected = true; });
     Client client(bench);
     ASSERT(client.Greet());
     client.SendOption(Option::kGo, Client::InfoData("volume", {}));

@@ -39,10 +39,13 @@ export async function up(t: Test, data: string, ...options: string[]): Promise<U
   const ended = once(child, 'exit') as Promise<[number | null]>
   t.teardown(() => child.kill('SIGKILL'))
   const run: Up['run'] = (...parameters) =>
-    new Promise((resolve) => {
+    new Promise((resolve, reject) => {
       const env = { ...process.env, ANKOLE_URL: url }
       execFile(process.execPath, [main, ...parameters], { env }, (error, stdout, stderr) => {
-        resolve({ exitCode: typeof error?.code === 'number' ? error.code : 0, stdout, stderr })
+        if (error === null) resolve({ exitCode: 0, stdout, stderr })
+        else if (typeof error.code === 'number') resolve({ exitCode: error.code, stdout, stderr })
+        // It was not begun, or was ended from outside.
+        else reject(new Error(`${parameters.join(' ')}: ${error.signal ?? ''} ${error.message}\n${stdout}`))
       })
     })
   const start: Up['start'] = (...parameters) => {

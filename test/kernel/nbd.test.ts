@@ -23,7 +23,7 @@ t.test('a Linux kernel uses a volume over NBD', { skip: lacks }, async (t) => {
   await t.test('an export that is not there is refused', async (t) => {
     const { code, output } = await guest.run(connecting('elsewhere'))
     t.not(code, 0)
-    t.match(output, /no volume of that name here/)
+    t.match(output, /no volume, and no snapshot that can be read, of that name here/)
   })
 
   const fs = new FileSystem(guest, 'ext4', device)
