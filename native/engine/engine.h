@@ -286,7 +286,10 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   Status WhyNeverASnapshot() const override;
   bool Quiet() const override;
   void FlushesGoOn() override;
+  void PauseJoiner() override { joiner_.Pause(); }
   void LetJoinerGo() override;
+  bool JoinerIsStill() const override;
+  void JoinerGoesOn(const wire::LayerEntry* snapshot) override;
   const char* ReleaseView(const std::string& name, bool* soon) override;
   void OnDeleted(const std::string& name) override { joiner_.OnDeleted(name); }
   uint64_t ProposeSnapshot(const std::string& name) override;

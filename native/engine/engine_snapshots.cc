@@ -87,6 +87,20 @@ void Engine::LetJoinerGo() {
   joiner_.LetGo({ErrorCode::kCancelled, "a snapshot is taken; it is compared again after that"});
 }
 
+bool Engine::JoinerIsStill() const {
+  const Link* link = joiner_.link();
+  if (link == nullptr) return true;
+  return joiner_.still() && link->outstanding == 0 && errands_.OldestAt(*link) == nullptr;
+}
+
+void Engine::JoinerGoesOn(const wire::LayerEntry* snapshot) {
+  if (snapshot != nullptr) {
+    joiner_.OnSnapshot(*snapshot);
+  } else {
+    joiner_.GoOn();
+  }
+}
+
 const char* Engine::ReleaseView(const std::string& name, bool* soon) {
   const char* read = readers_.Release(name);
   *soon = !readers_.in_use(name);

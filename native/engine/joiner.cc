@@ -123,6 +123,7 @@ void Joiner::Reset() {
   virgin_.Clear();
   map_.Clear();
   descends_ = map_found_ = flush_due_ = step_due_ = false;
+  flush_stale_ = flushing_;
   plan_ = {};
   view_next_ = 0;
   steps_.clear();
@@ -449,11 +450,20 @@ void Joiner::AfterRegions() {
 
 void Joiner::Flush(Phase phase) {
   phase_ = phase;
-  flush_due_ = !cleaner_.Flush(
-      [](void* owner, bool ok) { static_cast<Joiner*>(owner)->OnFlushed(ok); }, this);
+  flushing_ = flushing_ ||
+              cleaner_.Flush(
+                  [](void* owner, bool ok) { static_cast<Joiner*>(owner)->OnFlushed(ok); }, this);
+  flush_due_ = !flushing_ || flush_stale_;
 }
 
 void Joiner::OnFlushed(bool ok) {
+  flushing_ = false;
+  if (flush_stale_) {
+    // It may have begun before what is to be flushed was written.
+    flush_stale_ = false;
+    if (flush_due_) Flush(phase_);
+    return;
+  }
   if (!ok) {
     flush_due_ = link_ != nullptr;
     return;
@@ -475,6 +485,59 @@ void Joiner::OnFlushed(bool ok) {
     default:
       return;
   }
+}
+
+// --- a snapshot meanwhile
+// --------------------------------------------------------------------------------------------
+
+void Joiner::Pause() {
+  const bool waits = phase_ == Phase::kReady || phase_ == Phase::kLastFlush;
+  const bool of_head = (phase_ >= Phase::kBulk && phase_ <= Phase::kFinal) || waits;
+  if (!of_head && phase_ != Phase::kViewCopy) {
+    LetGo({ErrorCode::kCancelled, "a snapshot is taken; it is compared again after that"});
+    return;
+  }
+  phase_ = of_head ? Phase::kPaused : Phase::kViewPaused;
+  flush_due_ = false;
+  flush_stale_ = flushing_;
+  walker_.Cancel();
+  copier_.CancelFills(*link_);
+  HoldWrites(false);
+}
+
+// Its head differs from the snapshot in no more than what was not copied when that was taken, or
+// was written since it was paused.
+void Joiner::OnSnapshot(const wire::LayerEntry& snapshot) {
+  if (!paused() || Mutant("joiner-misses-snapshot")) return GoOn();
+  const bool of_head = phase_ == Phase::kPaused;
+  if (of_head && (copying_ > 0 || !views_.idle())) {
+    LetGo({ErrorCode::kCancelled, "a snapshot was taken; it is compared again"});
+    return;
+  }
+  plan_.missing.push_back(snapshot);
+  if (of_head) {
+    CopyView();
+  } else {
+    ResumeView();
+  }
+}
+
+void Joiner::GoOn() {
+  if (phase_ == Phase::kViewPaused) ResumeView();
+  if (phase_ == Phase::kPaused) ResumeBulk();
+}
+
+void Joiner::ResumeView() {
+  phase_ = Phase::kViewCopy;
+  views_.Pump();
+  OnViews();
+}
+
+void Joiner::ResumeBulk() {
+  phase_ = Phase::kBulk;
+  bulk_next_ = 0;
+  walker_.Pump();
+  if (copying_ == 0) AfterRegions();
 }
 
 // --- the last steps
@@ -641,6 +704,7 @@ void Joiner::Look(uint64_t now_ns) {
     Next();
     return;
   }
+  if (paused()) return;
   if (flush_due_) Flush(phase_);
   if (step_due_) SendStep();
   views_.Pump();
@@ -688,7 +752,7 @@ JoinProgress Joiner::Progress(const Link& link) const {
     if (standing.hold_until_ns > host_.reactor().NowNs()) progress.state = "held-off";
     return progress;
   }
-  progress.state = phase_ <= Phase::kLive ? "copying" : "joining";
+  progress.state = paused() ? "paused" : phase_ <= Phase::kLive ? "copying" : "joining";
   progress.regions_total = total_;
   progress.regions_to_go = lacks_.count() + copying_;
   progress.copied_bytes = copied_bytes_;

@@ -25,7 +25,7 @@ inline constexpr uint64_t kJoinerFlushNs = 120 * kNsPerSecond;
 
 // How far a replica is on its way to become a member; for status and metrics.
 struct JoinProgress {
-  const char* state = "waiting";  // waiting, held-off, comparing, joining
+  const char* state = "waiting";  // waiting, held-off, copying, paused, joining
   uint64_t regions_total = 0;     // that were to be compared when it began, and since
   uint64_t regions_to_go = 0;
   uint64_t copied_bytes = 0;      // since it began
@@ -44,6 +44,11 @@ struct JoinProgress {
 //
 //   kLayers ─▶ kRoom ─▶ kViewMaps ─▶ kViewCopy ─▶ kViewFreeze ─▶ kViewClose ─▶ kMaps
 //
+// Where a snapshot is taken meanwhile that is one more:
+//
+//   kViewCopy ─▶ kViewPaused ─▶ kViewCopy
+//   kBulk … kFinal, kLastFlush, kReady ─▶ kPaused ─▶ kViewCopy of that one; none was taken: kBulk
+//
 // A snapshot is given to it by making its head equal to that, and freezing it. What clients write
 // meanwhile is none of that: the last one is compared with the members' heads.
 //
@@ -61,9 +66,11 @@ class Joiner final : Walker::Client {
     kRoom,        // deletes those that members do not have
     kViewMaps,    // asks what of a snapshot it lacks
     kViewCopy,    // that is copied
+    kViewPaused,  // not now, as a snapshot is being taken
     kViewFreeze,  // its head becomes the snapshot
     kViewClose,   // members stop to keep that open
     kMaps,        // asks it and the members what it lacks
+    kPaused,      // a snapshot is being taken: what is written lacks, and nothing is copied
     kBulk,
     kSettling,  // what was copied is flushed, before anybody waits for it
     kLive,
@@ -99,6 +106,15 @@ class Joiner final : Walker::Client {
   // All operations with this tag and below are done.
   void OnQuiet(uint64_t complete_tag);
   void Stop();
+  // A snapshot is about to be taken: from now on nothing new goes to the joiner, nor to members for
+  // it, until one of the two below. It is let go where it cannot wait for that.
+  void Pause();
+  // Nothing of it is under way any more, but what has its operations wait.
+  bool still() const { return walker_.idle() && !sync_.in_flight(); }
+  // All members have it: it is the newest of those that the joiner lacks.
+  void OnSnapshot(const wire::LayerEntry& snapshot);
+  // None was taken, and no head was switched.
+  void GoOn();
 
   // --- what goes to it ---------------------------------------------------------------------------
   // An operation that changes data or flushes is about to go to the members: whether it goes to the
@@ -190,6 +206,9 @@ class Joiner final : Walker::Client {
   void SyncCopied();
   void HoldWrites(bool hold);
   void OnCopiedSynced();
+  bool paused() const { return phase_ == Phase::kPaused || phase_ == Phase::kViewPaused; }
+  void ResumeView();
+  void ResumeBulk();
   void Flush(Phase phase);
   void OnFlushed(bool ok);
   void BeginFinal();
@@ -257,6 +276,8 @@ class Joiner final : Walker::Client {
   LockRequest state_lock_;
   bool state_locked_ = false;  // held, or waited for
   bool flush_due_ = false;     // another one was under way
+  bool flushing_ = false;
+  bool flush_stale_ = false;  // it was begun for what is of no account any more
 
   // Progress.
   uint64_t total_ = 0;

@@ -424,5 +424,129 @@ TEST(engine_snapshot_joiner, AMemberThatIsLostMeanwhileIsDoneWithout) {
   });
 }
 
+// What is on its way to the joiner is held when a snapshot is asked for.
+struct Meanwhile : Script {
+  // What `of` it is sent first of all is held.
+  bool Filled(Opcode of) {
+    (*this)[2].verdict = [of](const wire::Header& header) { return Hold(header.opcode == of); };
+    Back();
+    const bool held = bench.Until([&] { return (*this)[2].held() > 0; });
+    if (!held) test::Fail(__FILE__, __LINE__, bench.State());
+    welcomes = (*this)[2].asked(Opcode::kWelcome);
+    return held;
+  }
+  // The joiner's state; of the reactor's thread.
+  bool Is(const std::string& state) {
+    const std::string counters = bench.engine->CountersJson().Write();
+    return counters.find(R"("state":")" + state + '"') != std::string::npos;
+  }
+  // Members have prepared it, and nothing new goes to the joiner.
+  Asked* Prepared(const std::string& name) {
+    Asked* request = Begin(name);
+    const bool prepared = bench.Until([&] { return Is("paused"); });
+    if (!prepared) test::Fail(__FILE__, __LINE__, bench.State());
+    return request;
+  }
+  void LetOn() {
+    bench.On([&] {
+      (*this)[2].verdict = Judge::Function();
+      (*this)[2].Release();
+    });
+  }
+  // It was not let go.
+  bool Joined(const std::string& layers) {
+    if (!Count(3)) return false;
+    EXPECT_EQ(LayersAt(2), layers);
+    EXPECT_EQ((*this)[2].asked(Opcode::kWelcome), welcomes);
+    bench.On([&] { EXPECT((*this)[2].data == (*this)[0].data); });
+    return true;
+  }
+  int welcomes = 0;  // of the joiner, when it began
+};
+
+TEST(engine_snapshot_joiner, ASnapshotWhileItIsFilledIsOneMore) {
+  Meanwhile script;
+  ASSERT(script.Away());
+  EXPECT(script.bench.Write(0, 8192, 3) == ErrorCode::kOk);
+  EXPECT(script.bench.Write(kRegionBytes, 4096, 4) == ErrorCode::kOk);
+  ASSERT(script.Filled(Opcode::kWrite));
+  Asked* monday = script.Prepared("monday");
+  EXPECT(script.bench.Write(Bench::kSizeBytes - 4096, 4096, 5) == ErrorCode::kOk);
+  script.LetOn();
+  ASSERT(script.Wait(monday) && Good(monday->status));
+  EXPECT(script.bench.Write(16384, 4096, 6) == ErrorCode::kOk);
+  ASSERT(script.Joined("monday"));
+  EXPECT(script.SameViews("monday"));
+}
+
+// All was copied, and clients' writes go there as well. What it was asked to flush for that is no
+// flush of what it gets then.
+TEST(engine_snapshot_joiner, ASnapshotBeforeItBecomesAMemberIsOneMore) {
+  Meanwhile script;
+  ASSERT(script.Away());
+  EXPECT(script.bench.Write(0, 8192, 3) == ErrorCode::kOk);
+  ASSERT(script.Filled(Opcode::kFlush));
+  Asked* monday = script.Prepared("monday");
+  EXPECT(script.bench.Write(4096, 4096, 5) == ErrorCode::kOk);
+  script.LetOn();
+  ASSERT(script.Wait(monday) && Good(monday->status));
+  EXPECT(script.bench.Write(0, 4096, 6) == ErrorCode::kOk);
+  ASSERT(script.Joined("monday"));
+  EXPECT(script.SameViews("monday"));
+}
+
+TEST(engine_snapshot_joiner, ASnapshotWhileItIsGivenOneComesAfterThat) {
+  Meanwhile script;
+  ASSERT(script.Away());
+  EXPECT(script.bench.Write(0, 8192, 3) == ErrorCode::kOk);
+  EXPECT(Good(script.Take("monday")));
+  EXPECT(script.bench.Write(4096, 8192, 4) == ErrorCode::kOk);
+  ASSERT(script.Filled(Opcode::kWrite));
+  Asked* tuesday = script.Prepared("tuesday");
+  EXPECT(script.bench.Write(8192, 4096, 5) == ErrorCode::kOk);
+  script.LetOn();
+  ASSERT(script.Wait(tuesday) && Good(tuesday->status));
+  EXPECT(script.bench.Write(0, 4096, 6) == ErrorCode::kOk);
+  ASSERT(script.Joined("monday, tuesday"));
+  EXPECT(script.SameViews("monday"));
+  EXPECT(script.SameViews("tuesday"));
+}
+
+// The connection of a member is lost before the lock: it is begun anew.
+TEST(engine_snapshot_joiner, ASnapshotThatIsBegunAnewDoesNotLetItGo) {
+  Meanwhile script;
+  ASSERT(script.Away());
+  EXPECT(script.bench.Write(0, 8192, 3) == ErrorCode::kOk);
+  ASSERT(script.Filled(Opcode::kWrite));
+  Asked* monday = script.Prepared("monday");
+  script[1].verdict = [](const wire::Header& header) {
+    return Hold(header.opcode == Opcode::kPrepare);
+  };
+  script.bench.On([&] { script[1].Break(); });
+  ASSERT(script.bench.Until([&] { return script[1].held() > 0 && script.Is("copying"); }));
+  script.bench.On([&] {
+    script[1].verdict = Judge::Function();
+    script[1].Release();
+  });
+  script.LetOn();
+  ASSERT(script.Wait(monday) && Good(monday->status));
+  ASSERT(script.Joined("monday"));
+  EXPECT(script.SameViews("monday"));
+}
+
+// Clients are not to wait for it.
+TEST(engine_snapshot_joiner, OneThatDoesNotAnswerIsLetGoForASnapshot) {
+  Meanwhile script;
+  ASSERT(script.Away());
+  EXPECT(script.bench.Write(0, 8192, 3) == ErrorCode::kOk);
+  ASSERT(script.Filled(Opcode::kWrite));
+  EXPECT(Good(script.Take("monday")));
+  script.LetOn();
+  ASSERT(script.Count(3));
+  EXPECT_EQ(script.LayersAt(2), "monday");
+  EXPECT_EQ(script[2].asked(Opcode::kWelcome), script.welcomes + 1);
+  EXPECT(script.SameViews("monday"));
+}
+
 }  // namespace
 }  // namespace ankole::engine::testing

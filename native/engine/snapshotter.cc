@@ -14,6 +14,9 @@ constexpr uint64_t kWaitNs = 5 * kNsPerSecond;
 // All that is under way must end in this time; else I/O goes on, and it is tried once more.
 constexpr uint64_t kLockNs = kNsPerSecond;
 constexpr int kRoundsMax = 3;
+// What is on its way to a replica that is being filled may take this long to end before I/O is held
+// up; then that one is let go.
+constexpr uint64_t kStillNs = 500 * kNsPerMs;
 
 std::string Label(const SnapshotRequest& request) {
   return request.what == SnapshotRequest::What::kRevert ? "revert to snapshot " + request.base
@@ -43,7 +46,9 @@ Snapshotter::Snapshotter(ResyncHost& host, SnapshotHost& engine)
     while (SnapshotRequest* request = self->answered_.PopFront()) request->done(request);
   };
   quiet_task_.done = [](io::Operation* operation) {
-    static_cast<Snapshotter*>(operation->owner)->TryPropose();
+    auto* self = static_cast<Snapshotter*>(operation->owner);
+    self->TryLock();
+    self->TryPropose();
   };
   for (Errand& errand : errands_) {
     errand.owner = this;
@@ -137,9 +142,11 @@ void Snapshotter::Answer(SnapshotRequest* request, const Status& status) {
 
 // The one that is served has its outcome.
 void Snapshotter::Finish(const Status& status) {
-  phase_ = Phase::kIdle;
+  const Phase phase = std::exchange(phase_, Phase::kIdle);
   flush_due_ = false;
   SnapshotRequest* request = std::exchange(request_, nullptr);
+  const bool takes = request != nullptr && request->what == SnapshotRequest::What::kTake;
+  if (takes) EndPause(*request, status.ok(), phase);
   if (request != nullptr) Answer(request, status);
   Next();
 }
@@ -345,7 +352,11 @@ void Snapshotter::RoundDone() {
       if (outcome.ok()) {
         // What it would get after the switch is none of this snapshot. Its flush may take long,
         // too.
-        engine_.LetJoinerGo();
+        if (reverts_) {
+          engine_.LetJoinerGo();
+        } else {
+          engine_.PauseJoiner();
+        }
         phase_ = Phase::kFlushing;
         Flush();
       } else {
@@ -407,8 +418,9 @@ void Snapshotter::Prepare() {
   if (reverts_) prepare.base = request_->base;
   prepare.labels = request_->labels;
   prepare.user_created = request_->user_created;
-  prepare.created_seconds = request_->created_seconds != 0 ? request_->created_seconds
-                                                           : host_.reactor().WallClockSeconds();
+  created_seconds_ = request_->created_seconds != 0 ? request_->created_seconds
+                                                    : host_.reactor().WallClockSeconds();
+  prepare.created_seconds = created_seconds_;
   std::vector<std::byte> payload(wire::kPrepareBytesMax);
   payload.resize(wire::EncodePrepare(prepare, payload.data()));
   phase_ = Phase::kPreparing;
@@ -433,7 +445,9 @@ void Snapshotter::OnFlushed() {
   switch (phase_) {
     case Phase::kFlushing:
       if (outcome.ok()) {
-        Lock();
+        phase_ = Phase::kStilling;
+        still_ns_ = host_.reactor().NowNs() + kStillNs;
+        TryLock();
       } else {
         Finish(outcome.Within(Label(*request_)));
       }
@@ -456,6 +470,33 @@ void Snapshotter::OnFlushed() {
       return;
     default:
       Next();
+  }
+}
+
+void Snapshotter::TryLock() {
+  if (phase_ != Phase::kStilling) return;
+  CheckStill();
+  if (phase_ != Phase::kStilling) return;
+  if (!engine_.JoinerIsStill()) {
+    if (host_.reactor().NowNs() < still_ns_) return;
+    engine_.LetJoinerGo();
+  }
+  Lock();
+}
+
+// The snapshot was taken, or was not.
+void Snapshotter::EndPause(const SnapshotRequest& request, bool taken, Phase phase) {
+  if (taken) {
+    wire::LayerEntry snapshot;
+    snapshot.name = request.name;
+    snapshot.user_created = request.user_created;
+    snapshot.created_seconds = created_seconds_;
+    snapshot.sealed = true;
+    engine_.JoinerGoesOn(&snapshot);
+  } else if (phase < Phase::kSwitching) {
+    engine_.JoinerGoesOn(nullptr);
+  } else {
+    engine_.LetJoinerGo();  // it is told what members have once they have agreed on that
   }
 }
 
@@ -503,8 +544,9 @@ void Snapshotter::CheckStill() {
 void Snapshotter::Again(const std::string& why) {
   Unlock();
   SnapshotRequest* request = std::exchange(request_, nullptr);
-  phase_ = Phase::kIdle;
+  const Phase phase = std::exchange(phase_, Phase::kIdle);
   flush_due_ = round_.active = false;
+  EndPause(*request, false, phase);
   if (request->rounds >= kRoundsMax) {
     Answer(request, {ErrorCode::kBusy, Label(*request) + ": " + why});
   } else {
@@ -604,9 +646,11 @@ void Snapshotter::OnMembers() {
   switch (phase_) {
     case Phase::kPreparing:
     case Phase::kFlushing:
+    case Phase::kStilling:
     case Phase::kLocking:
     case Phase::kQuieting:
       CheckStill();
+      TryLock();
       if (phase_ == Phase::kPreparing) PumpRound();
       return;
     case Phase::kSwitching:
@@ -675,6 +719,7 @@ void Snapshotter::Stop(const Status& why, bool final) {
   while (SnapshotRequest* request = queue_.PopFront()) Answer(request, stopped_);
   due_ = flush_due_ = round_.active = false;
   match_again_ns_ = 0;
+  if (taking()) engine_.LetJoinerGo();
   // What goes to a member that has not switched must go on waiting, as long as anything goes there.
   if (phase_ == Phase::kSwitching && !final) return;
   Unlock();

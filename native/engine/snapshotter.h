@@ -62,9 +62,14 @@ class SnapshotHost {
   virtual bool Quiet() const = 0;
   // Those that had to wait, as they have no range that could be locked.
   virtual void FlushesGoOn() = 0;
-  // Whoever is being filled is let go: it would get what is written after the snapshot as if that
-  // were part of it.
+  // Whoever is being filled waits, and can be told what it is given next then; or is let go: else
+  // it would get what is written after the snapshot as if that were part of it.
+  virtual void PauseJoiner() = 0;
   virtual void LetJoinerGo() = 0;
+  // Nothing of the one that waits is under way any more.
+  virtual bool JoinerIsStill() const = 0;
+  // It goes on. Null: no snapshot was taken, and no head switched.
+  virtual void JoinerGoesOn(const wire::LayerEntry* snapshot) = 0;
   // Why members keep the snapshot open; null: they do not. Whoever is being filled is let go; a
   // client that reads it is not, and then it is not over `soon`.
   virtual const char* ReleaseView(const std::string& name, bool* soon) = 0;
@@ -84,8 +89,8 @@ class SnapshotHost {
 // Takes, deletes and lists snapshots (rule 8), and reverts to them, one after the other; and sees
 // to it that members have the same. docs/internals/snapshots.md is the text.
 //
-//   kIdle ─take▶ kPreparing ─▶ kFlushing ─▶ kLocking ─▶ kQuieting ─▶ kSwitching ─▶ kSettling
-//                                                                    ─▶ kSealing ─▶ kIdle
+//   kIdle ─take▶ kPreparing ─▶ kFlushing ─▶ kStilling ─▶ kLocking ─▶ kQuieting ─▶ kSwitching
+//                                                      ─▶ kSettling ─▶ kSealing ─▶ kIdle
 //      until kQuieting: ─members change, or it takes too long▶ kIdle, and once more
 //      a revert: as far as kSwitching ─▶ kSealing, where nothing is left to seal
 //   kIdle ─delete▶ kDeleting ─▶ kIdle      kIdle ─list▶ kListing ─▶ kIdle
@@ -96,6 +101,7 @@ class Snapshotter {
     kIdle,
     kPreparing,  // PREPARE at all members
     kFlushing,   // so that little is left to sync while I/O is held up
+    kStilling,   // whoever is being filled has come to a halt
     kLocking,    // waits for all that is under way
     kQuieting,   // has the lock; for what needs none
     kSwitching,  // the record is on its way: nothing else is
@@ -130,7 +136,9 @@ class Snapshotter {
   bool PreparesFirst(Link& link);
   // Something of the engine ended while it waits for that.
   void OnQuieter() {
-    if (phase_ == Phase::kQuieting) host_.reactor().Defer(&quiet_task_);
+    if (phase_ == Phase::kQuieting || phase_ == Phase::kStilling) {
+      host_.reactor().Defer(&quiet_task_);
+    }
   }
   void Look(uint64_t now_ns);
   // Nothing is begun any more, and who waits is told. `final`: nothing goes to any replica either.
@@ -191,6 +199,8 @@ class Snapshotter {
   void Prepare();
   void Flush();
   void OnFlushed();
+  void TryLock();
+  void EndPause(const SnapshotRequest& request, bool taken, Phase phase);
   void Lock();
   void TryPropose();
   void CheckStill();
@@ -232,8 +242,10 @@ class Snapshotter {
   std::string name_;
   wire::Members prepared_;  // and their connection stands since
   bool reverts_ = false;
+  uint64_t created_seconds_ = 0;
   LockRequest lock_;
   enum class LockState : uint8_t { kFree, kWaited, kHeld } lock_state_ = LockState::kFree;
+  uint64_t still_ns_ = 0;    // until then it waits for whoever is being filled
   uint64_t locked_ns_ = 0;   // when the lock was asked for
   uint64_t generation_ = 0;  // of the record that names it
   wire::Members switched_;

@@ -524,7 +524,7 @@ export interface ReplicaCounters {
 }
 
 export interface ResyncProgress {
-  state: 'waiting' | 'held-off' | 'copying' | 'joining'
+  state: 'waiting' | 'held-off' | 'copying' | 'paused' | 'joining'
   /** That were to be compared when it began, and since. */
   regions: number
   regionsToGo: number
