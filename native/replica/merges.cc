@@ -73,13 +73,16 @@ Status RemoveIfThere(io::FileSystem& files, const std::string& path) {
   return status.code() == ErrorCode::kNotFound ? Status::Ok() : status;
 }
 
+std::string MergedSumsOf(const std::string& layer) {
+  return layer + std::string(kSumSuffix) + std::string(kMergedSuffix);
+}
+
 // The lower layer's file takes the upper one's name. Does each step again where it was cut short.
 Status GiveMergedNames(io::FileSystem& files, const std::string& directory,
                        const Journal& journal) {
   const std::string lower = Join(directory, journal.lower);
   const std::string upper = Join(directory, journal.upper);
-  const std::string merged_sums = upper + std::string(kSumSuffix) + std::string(kMergedSuffix);
-  RETURN_IF_ERROR(io::RenameIfThere(files, merged_sums, upper + std::string(kSumSuffix)));
+  RETURN_IF_ERROR(io::RenameIfThere(files, MergedSumsOf(upper), upper + std::string(kSumSuffix)));
   RETURN_IF_ERROR(
       io::RenameIfThere(files, lower + std::string(kMaskSuffix), upper + std::string(kMaskSuffix)));
   RETURN_IF_ERROR(io::RenameIfThere(files, lower, upper));
@@ -112,8 +115,7 @@ Status Replica::FinishMerge() {
   }
   if (journal.value().names) return GiveMergedNames(files_, directory_, journal.value());
   // Checksums are merged from the beginning.
-  return RemoveIfThere(files_, Join(directory_, journal.value().upper) + std::string(kSumSuffix) +
-                                   std::string(kMergedSuffix));
+  return RemoveIfThere(files_, MergedSumsOf(Join(directory_, journal.value().upper)));
 }
 
 void Replica::DropMerge() {
@@ -178,6 +180,9 @@ Status Replica::PlanMerge(bool* more) {
 Status Replica::DeleteLeaf(const std::string& name) {
   // The description last: without it the rest would be nobody's.
   for (const std::string_view suffix : {std::string_view(), kMaskSuffix, kSumSuffix, kMetaSuffix}) {
+    if (suffix == kMetaSuffix) {
+      RETURN_IF_ERROR(RemoveIfThere(files_, MergedSumsOf(Join(directory_, name))));
+    }
     RETURN_IF_ERROR(RemoveIfThere(files_, Join(directory_, name) + std::string(suffix)));
   }
   RETURN_IF_ERROR(files_.SyncDirectory(directory_));
@@ -214,8 +219,12 @@ Status Replica::BeginMerge(const std::string& lower, const std::string& upper) {
   RETURN_IF_ERROR(OpenMerge(lower, upper));
   merge_->parent = snapshots_.at(lower).parent;
   const Result<Journal> before = ReadJournal(files_, directory_);
-  const bool goes_on = before.ok() && before.value().lower == lower &&
-                       before.value().upper == upper && before.value().copying;
+  const bool same = before.ok() && before.value().lower == lower && before.value().upper == upper;
+  const bool goes_on = same && before.value().copying;
+  // One that failed, and whose layers have others to be merged with first.
+  if (before.ok() && !same) {
+    RETURN_IF_ERROR(RemoveIfThere(files_, MergedSumsOf(Join(directory_, before.value().upper))));
+  }
   if (merge_->lower_bytes < merge_->size_bytes) {
     merge_->phase = Merge::Phase::kGrow;
   } else if (goes_on) {
@@ -422,7 +431,7 @@ Status Replica::MergeSums() {
   const std::string upper_name = merge_->upper + std::string(kSumSuffix);
   if (!merge_->sums.open()) {
     Result<SumFile> made =
-        SumFile::Create(files_, directory_, upper_name + std::string(kMergedSuffix), regions);
+        SumFile::Create(files_, directory_, MergedSumsOf(merge_->upper), regions);
     if (!made.ok()) return made.status();
     merge_->sums = made.Take();
   }

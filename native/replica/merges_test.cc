@@ -215,6 +215,36 @@ TEST(replica_merges, after_a_sync_that_failed_a_merge_begins_with_what_is_on_the
   });
 }
 
+// The layer that another one was to be merged into is deleted as well, and goes before that.
+TEST(replica_merges, what_a_merge_that_failed_has_made_goes_with_its_layers) {
+  OnEpoll([](io::Reactor& reactor) {
+    // From its end back: names, and the checksums before.
+    int calls = 0;
+    int left = 0;
+    for (int back = 0; back < 30; back += back == 0 ? 16 : 2) {
+      Place place(reactor);
+      Driver driver(place.files, reactor, place.directory);
+      History history = MakeHistory(driver);
+      ASSERT(Snapshot(driver, "four") == ErrorCode::kOk);
+      history.snapshots["four"] = history.head;
+      ASSERT(AboutLayer(driver, OperationKind::kDelete, "two") == ErrorCode::kOk);
+      history.snapshots.erase("two");
+      place.files.Reset(back == 0 ? 0 : calls - back);
+      EXPECT((MergeAll(driver) > 0) == (back == 0));
+      if (back == 0) calls = place.files.calls;
+      place.files.Reset(0);
+      const std::string merged = place.directory + "/volume-snap-three.img.crc.merged";
+      if (place.files.Info(merged).ok()) ++left;
+      ASSERT(AboutLayer(driver, OperationKind::kDelete, "three") == ErrorCode::kOk);
+      history.snapshots.erase("three");
+      ASSERT(MergeAll(driver) > 0);
+      ExpectSame(driver, history);
+      EXPECT_EQ(place.files.Info(merged).status().code(), ErrorCode::kNotFound);
+    }
+    EXPECT(left > 0);
+  });
+}
+
 TEST(replica_merges, a_merge_that_is_cut_short_goes_on) {
   OnEpoll([](io::Reactor& reactor) {
     for (const std::string gone : {"one", "two", "three"}) {
