@@ -42,7 +42,15 @@ export class Ankole {
     await this.#cli('volume', 'create', name, '--size', `${sizeBytes / 2 ** 20}MiB`, '--replicas', '3', ...more)
     // Nothing but the load is to be measured.
     await this.#cli('volume', 'update', name, '--scrub-period', 'off')
-    return await this.#cli('volume', 'attach', name)
+    return await this.attach(name)
+  }
+
+  get url() {
+    return this.#env.ANKOLE_URL
+  }
+
+  attach(name) {
+    return this.#cli('volume', 'attach', name)
   }
 
   status() {
