@@ -42,7 +42,7 @@ uint64_t LinksOf(Place& place, const std::string& directory, const std::string& 
 
 std::unique_ptr<Driver> Opened(Place& place, io::Reactor& reactor, const std::string& directory) {
   auto driver = std::make_unique<Driver>(place.files, reactor, directory);
-  EXPECT_OK(driver->status());
+  EXPECT(driver->status().ok());
   return driver;
 }
 
@@ -71,7 +71,7 @@ TEST(replica_clone, holds_what_the_snapshot_does_and_shares_its_files) {
 
     // Both go their ways.
     WriteRecord(*clone);
-    Write(*clone, 0, Text(3 * kMiB, 'c'));
+    Write(*clone, 0, Text(kMiB, 'c'));
     ASSERT(clone->Do(OperationKind::kUnmap, 5 * kMiB, kMiB) == ErrorCode::kOk);
     const std::string of_clone = clone->ReadAll();
     ExpectSame(*source, history);
@@ -239,19 +239,18 @@ TEST(replica_clone, a_merge_waits_for_a_clone_that_is_being_made) {
     history.snapshots.erase("one");
     ASSERT(source->Do(OperationKind::kMerge) == ErrorCode::kOk);  // begins it
     CloneTarget target = TargetOf(place);
-    // Two steps at once with it: the first is under way, the other one comes too late.
-    int more = 0;
-    source->Add(OperationKind::kMerge);
+    bool more = false;
     ReplicaOperation& operation = source->Add(OperationKind::kClone);
     operation.layer = "two";
     operation.clone = &target;
     source->Add(OperationKind::kMerge);
     source->on_done = [&more](ReplicaOperation* self) {
-      if (self->kind == OperationKind::kMerge && self->more) ++more;
+      if (self->kind == OperationKind::kMerge) more = self->more;
     };
     EXPECT_EQ(source->Run(), ErrorCode::kOk);
     source->on_done = nullptr;
-    EXPECT_EQ(more, 2);
+    EXPECT(more);
+    EXPECT(!place.files.Info(place.directory + "/merge").ok());
     ASSERT(MergeAll(*source) > 0);
     EXPECT_EQ(source->replica().layers_shared(), 1U);
     ExpectSame(*source, history);
@@ -262,13 +261,21 @@ TEST(replica_clone, a_merge_waits_for_a_clone_that_is_being_made) {
 
 TEST(replica_clone, a_cut_leaves_the_source_as_it_was_and_nothing_half) {
   OnEpoll([](io::Reactor& reactor) {
-    Place place(reactor);
+    constexpr uint64_t kSmall = kMiB;
+    Place place(reactor, CacheMode::kBuffered, kSmall);
     auto source = Opened(place, reactor, place.directory);
-    const History history = MakeHistory(*source);
+    History history;
+    WriteRecord(*source);
+    for (const std::string name : {"one", "two"}) {
+      Write(*source, name == "one" ? 0 : 4096, Text(65536, name[0]));
+      ASSERT(source->Do(OperationKind::kUnmap, 32768, 8192) == ErrorCode::kOk);
+      ASSERT(Snapshot(*source, name) == ErrorCode::kOk);
+      history.snapshots[name] = history.head = source->ReadAll();
+    }
     bool done = false;
     int cut = 1;
     for (; !done; cut += test::kStride) {
-      CloneTarget target = TargetOf(place);
+      CloneTarget target = TargetOf(place, "copy", kSmall);
       const auto before = ContentOf(place.files, place.directory);
       place.files.Reset(cut);
       done = Clone(*source, "two", &target) == ErrorCode::kOk;
@@ -324,7 +331,7 @@ TEST(replica_clone, of_a_clone_that_is_expanded_and_reverted) {
     ASSERT(Clone(*clone, "own", &second) == ErrorCode::kOk);
     EXPECT_EQ(LinksOf(place, second.directory, "one"), 3U);
     EXPECT_EQ(LinksOf(place, second.directory, "own"), 2U);
-    Write(*clone, 0, Text(12 * kMiB, 'd'));
+    Write(*clone, 512 * kKiB, Text(kMiB, 'd'));
     ASSERT(PrepareRevert(*clone, "back", "own") == ErrorCode::kOk);
     ASSERT(Switch(*clone, "back") == ErrorCode::kOk);
     clone = nullptr;
@@ -337,7 +344,7 @@ TEST(replica_clone, of_a_clone_that_is_expanded_and_reverted) {
     clone = nullptr;
     ASSERT_OK(Replica::Destroy(place.files, target.directory));
     auto last = Opened(place, reactor, second.directory);
-    EXPECT_EQ(MergeAll(*last), 2);  // «own» is its own by now
+    EXPECT(MergeAll(*last) > 1);  // «own» is its own by now
     EXPECT_EQ(last->replica().layers_shared(), 2U);
     ASSERT_OK(source->Close(true));
     source = nullptr;

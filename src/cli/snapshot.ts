@@ -4,17 +4,19 @@ import { formatBytes } from '../manager/volume-spec.js'
 import { Client } from './client.js'
 import { aCommand, timeoutOption, type Shared, type Waiting } from './command.js'
 import { print, printJson } from './output.js'
+import { cloneCommand } from './snapshot-clone.js'
 import { snapshotText } from './snapshot-tree.js'
 import { diffCommand } from './snapshot-diff.js'
 import { parseLabel } from './values.js'
 
 export function snapshotCommand(): Command {
-  const snapshot = new Command('snapshot').description('Take, list, compare and delete snapshots, and revert to them')
+  const snapshot = new Command('snapshot').description('Take, list, compare, clone and delete snapshots, and revert to them')
   snapshot.addCommand(createCommand())
   snapshot.addCommand(listCommand())
   snapshot.addCommand(deleteCommand())
   snapshot.addCommand(diffCommand())
   snapshot.addCommand(revertCommand())
+  snapshot.addCommand(cloneCommand())
   return snapshot
 }
 

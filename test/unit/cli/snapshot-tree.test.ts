@@ -9,7 +9,7 @@ function layersOf(...lines: string[]): LayerView[] {
     const head = name === '*'
     return {
       ...{ name: head ? 'volume-head' : name, head, snapshot: head || name.startsWith('-') ? null : name, parent },
-      ...{ children: [], allocatedBytes: 1024, removed: name.startsWith('-') },
+      ...{ children: [], allocatedBytes: 1024, removed: name.startsWith('-'), base: name.startsWith('-base') },
     }
   })
 }
@@ -40,7 +40,7 @@ function aView(name: string, parts: Partial<SnapshotView> = {}): SnapshotView {
   return {
     ...{ volume: 'data', name, state: 'ready', message: '', labels: {}, userCreated: true, sizeBytes: 1 },
     ...{ createdAt: '2026-01-01T00:00:00.000Z', pauseMs: 1, layer: name, parent: null, children: [] },
-    allocatedBytes: 3 * 1024 ** 2,
+    ...{ allocatedBytes: 3 * 1024 ** 2, clones: [] },
     ...parts,
   }
 }
