@@ -288,7 +288,10 @@ export const CreateVolume = Strict({
   copyOf: Type.Optional(
     Strict(
       { volume: Type.String(), snapshot: Type.String() },
-      { description: 'The snapshot that the client imports: only with `transfer`. Without `chap` it has that of the volume' },
+      {
+        description:
+          'The snapshot that the client imports: only with `transfer`. Without `chap` it has that of the volume',
+      },
     ),
   ),
   transfer: TransferId(

@@ -37,7 +37,7 @@ export const LayerView = Type.Object({
   snapshot: nullable(Type.String({ description: 'The snapshot that has it; null: none' })),
   ...tree,
   allocatedBytes: Type.Integer({ description: 'What it takes up at each replica' }),
-  removed: Type.Boolean({ description: 'It is nobody\'s snapshot, and is merged in the background' }),
+  removed: Type.Boolean({ description: "It is nobody's snapshot, and is merged in the background" }),
   base: Type.Boolean({
     description: 'It came with the snapshot that the volume is a linked clone of: it is merged once nobody shares it',
   }),

@@ -7,11 +7,7 @@ import type { ChangesView, LayerView, SnapshotList, SnapshotView } from './snaps
 /** Longhorn's name for it. */
 const headName = 'volume-head'
 
-export function snapshotView(
-  snapshot: Snapshot,
-  layers: readonly Layer[] | undefined,
-  clones: string[],
-): SnapshotView {
+export function snapshotView(snapshot: Snapshot, layers: readonly Layer[] | undefined, clones: string[]): SnapshotView {
   const { spec, state, message, createdAt, sizeBytes, pauseMs, layer } = snapshot
   const found = layers?.find(({ name, removed }) => name === layer && !removed)
   return {

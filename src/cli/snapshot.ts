@@ -10,7 +10,9 @@ import { diffCommand } from './snapshot-diff.js'
 import { parseLabel } from './values.js'
 
 export function snapshotCommand(): Command {
-  const snapshot = new Command('snapshot').description('Take, list, compare, clone and delete snapshots, and revert to them')
+  const snapshot = new Command('snapshot').description(
+    'Take, list, compare, clone and delete snapshots, and revert to them',
+  )
   snapshot.addCommand(createCommand())
   snapshot.addCommand(listCommand())
   snapshot.addCommand(deleteCommand())

@@ -426,11 +426,7 @@ export class Manager {
   }
 
   /** Throws invalid-argument and invalid-size. */
-  #copyOf(
-    of: VolumeRequest['copyOf'],
-    sizeBytes: number,
-    transfer: Volume['transfer'],
-  ): Volume['clonedFrom'] {
+  #copyOf(of: VolumeRequest['copyOf'], sizeBytes: number, transfer: Volume['transfer']): Volume['clonedFrom'] {
     if (of === undefined) return undefined
     if (transfer === undefined) {
       throw new AnkoleError('invalid-argument', 'A copy of a snapshot is made by who has the id of an import.')
