@@ -56,7 +56,8 @@ Examples:
       const isGiven = (option: string): boolean => command.getOptionValueSource(option) === 'cli'
       if (options.full !== true) {
         refuseOfFull(isGiven)
-        return await cloneLinked({ volume, snapshot, name }, options)
+        await cloneLinked({ volume, snapshot, name }, options)
+        return
       }
       await interruptible(`The cloning of volume ${name}`, (signal) =>
         cloneFull({ volume, snapshot, name }, options, isGiven, signal),

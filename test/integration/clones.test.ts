@@ -1,60 +1,12 @@
-// `ankole snapshot clone`, with the real processes: linked clones that go their own way, outlive their source and are
-// rebuilt, and full ones that are what an export of the snapshot is.
-import { once } from 'node:events'
-import { readdirSync, readFileSync, rmSync, statSync } from 'node:fs'
+// `ankole snapshot clone`, with the real processes: linked clones go their own way, outlive their source and are rebuilt.
+import { rmSync, statSync } from 'node:fs'
 import { join } from 'node:path'
-import t, { type Test } from 'tap'
+import t from 'tap'
 import type { VolumeView } from '../../src/api/index.js'
 import { pattern } from './builders.js'
-import { allocatedByVolume, MiB, show, volumes } from './images.js'
-import { clientOf, until, up, type Up } from './up.js'
-
-const blockBytes = 64 * 1024
-
-async function written(node: Up, volume: string, n: number, blocks: number): Promise<void> {
-  const client = await clientOf(await node.json('volume', 'show', volume))
-  for (let block = 0; block < blocks; block++) await client.write(block * blockBytes, pattern(n + block, blockBytes))
-  await client.flush()
-  client.close()
-}
-
-/** The first blocks, and others behind them. */
-async function holds(t: Test, node: Up, volume: string, ...runs: [n: number, blocks: number][]): Promise<void> {
-  const client = await clientOf(await node.json('volume', 'show', volume))
-  let block = 0
-  const wrong: number[] = []
-  for (const [n, until] of runs) {
-    for (; block < until; block++) {
-      const data = await client.read(block * blockBytes, blockBytes)
-      if (!data.equals(n < 0 ? Buffer.alloc(blockBytes) : pattern(n + block, blockBytes))) wrong.push(block)
-    }
-  }
-  client.close()
-  t.same(wrong, [], `${volume} holds what it should`)
-}
-
-/** «one» of 32 blocks of 1000, of which the first eight are others by now. */
-async function aSource(node: Up): Promise<void> {
-  await node.json('volume', 'create', 'data', '--size', '64MiB', '--replicas', '2')
-  await node.json('volume', 'attach', 'data')
-  await written(node, 'data', 900, 4)
-  await node.json('snapshot', 'create', 'data', 'zero')
-  await written(node, 'data', 1000, 32)
-  await node.json('snapshot', 'create', 'data', 'one')
-  await written(node, 'data', 2000, 8)
-}
-
-const layersIn = ({ replicas }: VolumeView): string[] =>
-  replicas.flatMap(({ directory }) =>
-    readdirSync(directory)
-      .filter((name) => /^volume-snap-.*\.img$/.test(name))
-      .map((name) => join(directory, name)),
-  )
-
-async function exported(t: Test, node: Up, path: string, volume: string, ...options: string[]): Promise<Buffer> {
-  t.match(await node.run('volume', 'export', volume, path, '--force', ...options), { exitCode: 0, stderr: '' })
-  return readFileSync(path)
-}
+import { aSource, blockBytes, exported, holds, layersIn, written } from './cloned-volumes.js'
+import { MiB, show, volumes } from './images.js'
+import { until, up, type Up } from './up.js'
 
 void t.test('a linked clone is there at once, and goes its own way', async (t) => {
   const data = t.testdir()
@@ -154,61 +106,4 @@ void t.test('a replica of a linked clone that is lost is made anew from the othe
   t.ok(own.subarray(20 * blockBytes, 21 * blockBytes).equals(pattern(1020, blockBytes)))
   await alone.json('volume', 'attach', 'data')
   await holds(t, alone, 'data', [2000, 8], [1000, 32], [-1, 40])
-})
-
-void t.test('a full clone is what an export of the snapshot is', async (t) => {
-  const data = t.testdir()
-  const node = await up(t, data, '--no-demo', '--disks', '2')
-  await aSource(node)
-  const image = await exported(t, node, join(data, 'one.raw'), 'data', '--snapshot', 'one')
-  const { stdout, exitCode } = await node.run('snapshot', 'clone', 'data', 'one', 'copy', '--full', '--json')
-  t.equal(exitCode, 0)
-  const done = JSON.parse(stdout.trim().split('\n').at(-1) ?? '') as { event: string; volume: VolumeView }
-  t.match(done, {
-    ...{ event: 'done', of: 'data', snapshot: 'one' },
-    volume: { name: 'copy', numberOfReplicas: 2, transfer: null, clonedFrom: { volume: 'data', linked: false } },
-  })
-  t.same(layersIn(await show(node, 'copy')), [], 'nothing in common')
-  t.ok(
-    allocatedByVolume(await show(node, 'copy')).every((bytes) => bytes < 8 * MiB),
-    'holes are holes',
-  )
-  t.ok((await exported(t, node, join(data, 'copy.raw'), 'copy')).equals(image))
-  // So the snapshot may go. Of a volume that is detached it stays so.
-  await node.json('volume', 'detach', 'data')
-  const options = ['--full', '--size', '80MiB', '--replicas', '1']
-  t.match(await node.run('snapshot', 'clone', 'data', 'one', 'large', ...options), {
-    exitCode: 0,
-    stdout: /Volume large is a full clone of snapshot one of volume data, copied in .*: 80 MiB/,
-  })
-  t.equal((await show(node, 'data')).state, 'detached')
-  const large = await exported(t, node, join(data, 'large.raw'), 'large')
-  t.ok(large.subarray(0, image.length).equals(image) && large.length === 80 * MiB)
-  t.match(await node.run('snapshot', 'clone', 'data', 'one', 'small', '--full', '--size', '32MiB'), {
-    exitCode: 1,
-    stderr: /does not hold it[^]*invalid-size/,
-  })
-  await node.json('volume', 'attach', 'data')
-  await node.json('snapshot', 'delete', 'data', 'one')
-  t.same(await volumes(node), ['copy detached', 'data attached', 'large detached'])
-})
-
-void t.test('a full clone that is interrupted leaves nothing', async (t) => {
-  const data = t.testdir()
-  const node = await up(t, data, '--no-demo', '--disks', '2')
-  await node.json('volume', 'create', 'data', '--size', '2GiB', '--replicas', '1')
-  const client = await clientOf(await node.json('volume', 'attach', 'data'))
-  for (let at = 0; at < 512; at += 8) await client.write(at * MiB, pattern(at, 8 * MiB))
-  client.close()
-  await node.json('snapshot', 'create', 'data', 'one')
-  await node.json('volume', 'detach', 'data')
-  const command = node.start('snapshot', 'clone', 'data', 'one', 'copy', '--full', '--json')
-  let printed = ''
-  command.stdout?.on('data', (chunk: Buffer) => (printed += chunk.toString()))
-  await until('it copies', () => Promise.resolve(printed.includes('"progress"')))
-  command.kill('SIGINT')
-  const [exitCode] = (await once(command, 'exit')) as [number | null]
-  t.notOk(printed.includes('"done"'), 'it was under way')
-  t.equal(exitCode, 1)
-  t.same(await volumes(node), ['data detached'])
 })

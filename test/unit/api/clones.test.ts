@@ -29,7 +29,10 @@ void t.test('a linked clone is made on the disks of the members, of their files'
   const ids = copy.replicas.map(({ id }) => id).sort()
   t.match(copy.membership, { attachment: 0, record: { epoch: { attachment: 0, run: 1 }, generation: 1, members: ids } })
   const of = { volume: 'demo', layer: manager.snapshot('demo', 'monday').layer, members: ids }
-  t.same(plans.slice(0, 3), demo.replicas.map(({ id }) => ({ ...of, replica: id })))
+  t.same(
+    plans.slice(0, 3),
+    demo.replicas.map(({ id }) => ({ ...of, replica: id })),
+  )
   t.equal(copy.clonedFrom?.making, undefined, 'they are made')
   t.notOk(agent.plan?.disks.some(({ replicas }) => replicas.some(({ clone }) => clone !== undefined)))
   t.match(copy.spec, { sizeBytes: demo.spec.sizeBytes, cache: demo.spec.cache, numberOfReplicas: 3 })
@@ -49,7 +52,9 @@ void t.test('a snapshot with linked clones stays, and its volume may go', async 
     body: { error: { code: 'snapshot-has-clones', message: /there are linked clones of it, volumes one, two/ } },
   })
   t.match(await call('DELETE', '/v1/volumes/two'), { status: 200 })
-  t.match(await call('DELETE', `${url}/monday`), { body: { error: { message: /volume one is a linked clone of it\.$/ } } })
+  t.match(await call('DELETE', `${url}/monday`), {
+    body: { error: { message: /volume one is a linked clone of it\.$/ } },
+  })
   t.equal(manager.snapshot('demo', 'monday').state, 'ready')
   await manager.detach('demo')
   await untilState('demo', 'detached')
@@ -70,7 +75,9 @@ void t.test('what cannot be cloned is refused, and nothing is left', async (t) =
   await manager.waitFor('asked', 5000, () => agent.asked.find(({ layer }) => layer.startsWith('slow')))
   t.match(await clone('copy', 'slow'), { status: 409, body: { error: { code: 'snapshot-not-ready' } } })
   for (const { disk } of manager.volume('demo').replicas) agent.diskStates.set(disk, 'failed')
-  t.match(await clone('copy'), { body: { error: { code: 'cannot-place', message: /none of its up-to-date replicas/ } } })
+  t.match(await clone('copy'), {
+    body: { error: { code: 'cannot-place', message: /none of its up-to-date replicas/ } },
+  })
   agent.diskStates.clear()
   for (const { disk } of manager.volume('demo').replicas) agent.replicaFailures.set(disk, 'it has no such snapshot')
   t.match(await clone('copy', 'monday', { timeoutSeconds: 0.2 }), {
