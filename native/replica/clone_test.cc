@@ -1,5 +1,7 @@
 #include "replica/clone.h"
 
+#include "replica/adopt.h"
+#include "replica/export.h"
 #include "replica/longhorn_testing.h"
 #include "replica/snapshots_testing.h"
 
@@ -353,6 +355,45 @@ TEST(replica_clone, of_a_clone_that_is_expanded_and_reverted) {
     EXPECT_EQ(last->replica().layers_shared(), 0U);
     EXPECT(last->ReadAll() == own);
     EXPECT_EQ(last->replica().sum_counters().errors, 0U);
+  });
+}
+
+// The way out: a directory that has nothing in common with any other.
+TEST(replica_clone, can_be_exported_and_what_is_exported_adopted) {
+  OnEpoll([](io::Reactor& reactor) {
+    constexpr uint64_t kSize = 4 * kMiB;
+    Place place(reactor, CacheMode::kBuffered, kSize);
+    auto source = Opened(place, reactor, place.directory);
+    WriteRecord(*source);
+    Write(*source, 0, Text(kMiB, 'a'));
+    ASSERT(Snapshot(*source, "one") == ErrorCode::kOk);
+    Write(*source, 4096, Text(65536, 'b'));
+    ASSERT(Snapshot(*source, "two") == ErrorCode::kOk);
+    CloneTarget target = TargetOf(place, "copy", kSize);
+    ASSERT(Clone(*source, "two", &target) == ErrorCode::kOk);
+    std::string content;
+    {
+      auto clone = Opened(place, reactor, target.directory);
+      WriteRecord(*clone);
+      Write(*clone, 8192, Text(4096, 'c'));
+      ASSERT(clone->Do(OperationKind::kUnmap, 65536, 65536) == ErrorCode::kOk);
+      content = clone->ReadAll();
+      ASSERT_OK(clone->Close(true));
+    }
+    const std::string out = ParentOf(place.directory) + "/out";
+    const auto all = [](uint64_t) { return true; };
+    ASSERT_OK(ExportLonghorn(reactor, target.directory, out, {}, all));
+    EXPECT(ComposeLonghorn(place.files, out) == content);
+    for (const std::string& name : place.files.List(out).Take()) {
+      EXPECT_EQ(place.files.Info(out + "/" + name).value().links, 1U);
+    }
+    const std::string adopted = ParentOf(place.directory) + "/adopted";
+    ASSERT_OK(AdoptReplica(place.files, out, adopted, TestIdentity(), kSize, {}));
+    auto driver = Opened(place, reactor, adopted);
+    EXPECT(driver->ReadAll() == content);
+    // Its files may have to be given back.
+    CloneTarget second = TargetOf(place, "second", kSize);
+    EXPECT_EQ(Clone(*driver, "one", &second), ErrorCode::kReadOnly);
   });
 }
 

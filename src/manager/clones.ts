@@ -120,9 +120,10 @@ export function refuseCloned(snapshot: Snapshot, volumes: Iterable<Volume>): voi
 /** Throws busy. Once its clones are made, a volume may go: they keep what they have of it. */
 export function refuseWhileCloned({ metadata }: Volume, volumes: Iterable<Volume>): void {
   const clone = [...volumes].find((volume) => {
-    return volume.clonedFrom?.volumeUid === metadata.uid && isBeingMade(volume)
+    const isWanted = volume.metadata.deletionTimestamp === undefined
+    return isWanted && volume.clonedFrom?.volumeUid === metadata.uid && isBeingMade(volume)
   })
-  if (clone === undefined || clone.metadata.deletionTimestamp !== undefined) return
+  if (clone === undefined) return
   throw new AnkoleError(
     'busy',
     `Volume ${metadata.name} cannot be deleted now: volume ${clone.metadata.name} is being cloned from it.`,

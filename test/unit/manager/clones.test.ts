@@ -51,8 +51,14 @@ t.test('most of them are enough when it is late, and half of them are not', asyn
 
 t.test('a volume is not deleted while it is being cloned', async (t) => {
   const { volume: clone } = await aClone(t)
-  const source = { ...clone, metadata: { ...clone.metadata, name: 'source', uid: 'uid' } }
-  t.throws(() => refuseWhileCloned(source, [source, clone]), { code: 'busy', message: /demo is being cloned from it/ })
+  const source: Volume = { ...clone, metadata: { ...clone.metadata, name: 'source', uid: 'uid' } }
+  delete source.clonedFrom
+  const going = { ...clone, metadata: { ...clone.metadata, deletionTimestamp: new Date().toISOString() } }
+  refuseWhileCloned(source, [source, going])
+  t.throws(() => refuseWhileCloned(source, [source, going, clone]), {
+    code: 'busy',
+    message: /demo is being cloned from it/,
+  })
   refuseWhileCloned(source, [source, settleClone(clone, seen('ready', 'ready', 'ready'), 0)])
   refuseWhileCloned({ ...source, metadata: { ...source.metadata, uid: 'another' } }, [clone])
   t.end()
