@@ -32,10 +32,10 @@ Status TakeLayer(io::FileSystem& files, const std::string& directory, const Laye
   const Result<io::FileInfo> info = files.Info(from);
   if (!info.ok()) return info.status();
   if (info.value().size_bytes > target.size_bytes) {
-    return {ErrorCode::kInvalidArgument,
-            from + ": is of " + std::to_string(info.value().size_bytes) +
-                " bytes, which a volume of " + std::to_string(target.size_bytes) +
-                " does not hold"};
+    return {ErrorCode::kInvalidArgument, from + ": is of " +
+                                             std::to_string(info.value().size_bytes) +
+                                             " bytes, which a volume of " +
+                                             std::to_string(target.size_bytes) + " does not hold"};
   }
   RETURN_IF_ERROR(files.Link(from, to));
   RETURN_IF_ERROR(SyncLayer(files, to));

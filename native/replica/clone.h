@@ -11,8 +11,9 @@
 
 // A linked clone: a replica of another volume on the same disk whose bottom layers are the files of
 // a snapshot here, under second names (hard links). So it is made at once, and takes no space. Such
-// a file has more than one name, which is how either side knows that it must not change: it needs no
-// record, and heals by itself when either volume is deleted (docs/internals/snapshots.md, «Clones»).
+// a file has more than one name, which is how either side knows that it must not change: it needs
+// no record, and heals by itself when either volume is deleted (docs/internals/snapshots.md,
+// «Clones»).
 namespace ankole::replica {
 
 struct CloneTarget {

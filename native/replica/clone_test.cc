@@ -37,8 +37,7 @@ ErrorCode Clone(Driver& driver, const std::string& layer, CloneTarget* target) {
 }
 
 uint64_t LinksOf(Place& place, const std::string& directory, const std::string& layer) {
-  const Result<io::FileInfo> info =
-      place.files.Info(directory + "/volume-snap-" + layer + ".img");
+  const Result<io::FileInfo> info = place.files.Info(directory + "/volume-snap-" + layer + ".img");
   return info.ok() ? info.value().links : 0;
 }
 

@@ -475,9 +475,9 @@ void DiskHost::Clone(const Change& change) {
       ReplicaDirectory(config_.directory, change.identity.volume, change.identity.id);
   auto describe = [this, wanted, directory] {
     auto outcome = std::make_shared<Result<ReplicaDescription>>(ReplicaDescription{});
-    RunJob([this, outcome,
-            directory] { *outcome = Replica::Describe(reactor_.files(), directory); },
-           [this, wanted, outcome] { FinishCreate(*wanted, *outcome); });
+    RunJob(
+        [this, outcome, directory] { *outcome = Replica::Describe(reactor_.files(), directory); },
+        [this, wanted, outcome] { FinishCreate(*wanted, *outcome); });
   };
   RunJob([this, there, directory] { *there = reactor_.files().Info(directory).status(); },
          [this, wanted, there, directory, describe] {

@@ -98,9 +98,8 @@ Status FillReplica(io::FileSystem& files, const std::string& directory, const Id
   head.created = TimeText(identity.created_seconds);
   RETURN_IF_ERROR(CreateLayerFile(files, Join(directory, head.name), size_bytes));
   if (!parent.empty()) {
-    Result<MaskFile> masks =
-        MaskFile::Create(files, directory, head.name + std::string(kMaskSuffix),
-                         DivideUp(size_bytes, kBlockBytes));
+    Result<MaskFile> masks = MaskFile::Create(
+        files, directory, head.name + std::string(kMaskSuffix), DivideUp(size_bytes, kBlockBytes));
     if (!masks.ok()) return masks.status();
     masks.value().Close(files);
   }

@@ -247,7 +247,8 @@ void ServedReplica::OnCloned() {
       why = "it is not ready yet";
       break;
     case ErrorCode::kReadOnly:
-      why = "the replica was adopted from Longhorn, and nobody has confirmed that it may be changed";
+      why =
+          "the replica was adopted from Longhorn, and nobody has confirmed that it may be changed";
       break;
     case ErrorCode::kSuspect:
       why = "the replica may have lost what it had acknowledged";

@@ -113,8 +113,7 @@ class ServedReplica {
   void CloseSessions(const Status& why);
   // Makes a linked clone of what the snapshot of that layer holds. It is opened for that where no
   // engine has it open. One at a time; then `done`, once.
-  void Clone(const std::string& layer, CloneTarget target,
-             std::function<void(const Status&)> done);
+  void Clone(const std::string& layer, CloneTarget target, std::function<void(const Status&)> done);
 
  private:
   void Advance();
