@@ -38,6 +38,9 @@ export const LayerView = Type.Object({
   ...tree,
   allocatedBytes: Type.Integer({ description: 'What it takes up at each replica' }),
   removed: Type.Boolean({ description: "It is nobody's snapshot, and is merged in the background" }),
+  clones: Type.Array(Type.String(), {
+    description: 'Volumes that are linked clones with its file: what is removed is not merged before them',
+  }),
   base: Type.Boolean({
     description: 'It came with the snapshot that the volume is a linked clone of: it is merged once nobody shares it',
   }),

@@ -27,11 +27,12 @@ export function snapshotList(
   clonesOf: (snapshot: Snapshot) => string[],
 ): SnapshotList {
   const base = baseOf(clonedFrom?.layer, layers ?? [])
+  const sharers = sharersOf(snapshots, layers ?? [], clonesOf)
   const why = state === 'attached' ? 'its engine does not answer now' : `it is ${state}`
   return {
     volume: metadata.name,
     snapshots: snapshots.map((snapshot) => snapshotView(snapshot, layers, clonesOf(snapshot))),
-    layers: layers?.map((layer) => layerView(layer, layers, snapshots, base)) ?? null,
+    layers: layers?.map((layer) => layerView(layer, layers, snapshots, { base, sharers })) ?? null,
     message: layers === undefined ? why : '',
   }
 }
@@ -59,18 +60,38 @@ function baseOf(layer: string | undefined, layers: readonly Layer[]): ReadonlySe
   return base
 }
 
+/** By layer: the linked clones of the snapshots that stand on it, which have its file. */
+function sharersOf(
+  snapshots: readonly Snapshot[],
+  layers: readonly Layer[],
+  clonesOf: (snapshot: Snapshot) => string[],
+): ReadonlyMap<string, string[]> {
+  const parents = new Map(layers.map(({ name, parent }) => [name, parent]))
+  const sharers = new Map<string, Set<string>>()
+  for (const snapshot of snapshots) {
+    const clones = clonesOf(snapshot)
+    const seen = new Set<string>()
+    for (let name = snapshot.layer ?? ''; clones.length > 0 && name !== '' && !seen.has(name);) {
+      sharers.set(name, new Set([...(sharers.get(name) ?? []), ...clones]))
+      seen.add(name)
+      name = parents.get(name) ?? ''
+    }
+  }
+  return new Map([...sharers].map(([name, clones]) => [name, [...clones].sort()]))
+}
+
 function layerView(
   layer: Layer,
   layers: readonly Layer[],
   snapshots: readonly Snapshot[],
-  base: ReadonlySet<string>,
+  { base, sharers }: { base: ReadonlySet<string>; sharers: ReadonlyMap<string, string[]> },
 ): LayerView {
   const { name, parent, allocatedBytes, removed } = layer
   const owner = removed ? undefined : snapshots.find((snapshot) => snapshot.layer === name)
   return {
     ...{ name: name === '' ? headName : name, head: name === '', snapshot: owner?.spec.name ?? null },
     ...{ parent: parent === '' ? null : parent, children: childrenOf(layer, layers), allocatedBytes, removed },
-    base: base.has(name),
+    ...{ base: base.has(name), clones: sharers.get(name) ?? [] },
   }
 }
 

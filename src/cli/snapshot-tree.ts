@@ -21,8 +21,10 @@ function layerRow(prefix: string, layer: LayerView, owner: SnapshotView | undefi
   if (owner !== undefined) return snapshotRow(prefix, owner, nowMs)
   const size = formatBytes(layer.allocatedBytes)
   if (layer.head) return [`${prefix}* head`, size, '-', 'written to', '', '']
+  const state = layer.base ? 'base' : layer.removed ? 'removed' : 'unfinished'
+  const why = layer.removed && layer.clones.length > 0 ? `not merged before: ${layer.clones.join(', ')}` : ''
   // What is neither is about to be finished or deleted.
-  return [`${prefix}(${layer.name})`, size, '-', layer.base ? 'base' : layer.removed ? 'removed' : 'unfinished', '', '']
+  return [`${prefix}(${layer.name})`, size, '-', state, '', why]
 }
 
 function snapshotRow(prefix: string, snapshot: SnapshotView, nowMs: number): string[] {

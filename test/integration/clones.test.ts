@@ -51,6 +51,7 @@ void t.test('a linked clone is there at once, and goes its own way', async (t) =
 
   // An older snapshot goes, and its layer stays for now.
   await node.json('snapshot', 'delete', 'data', 'zero')
+  t.match((await node.run('snapshot', 'list', 'data')).stdout, /\(zero-\w+\) .* removed .*not merged before: copy/)
   // A clone of the clone, which is detached; that one grows and goes back.
   await node.json('snapshot', 'create', 'copy', 'own')
   await written(node, 'copy', 5000, 2)

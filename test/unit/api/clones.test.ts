@@ -118,3 +118,39 @@ void t.test('a clone has the login of its volume, or its own', async (t) => {
   })
   t.same(manager.volume('of-it').chap, chap)
 })
+
+void t.test('the tree of layers tells what is shared, and what came with a clone', async (t) => {
+  const { call, manager, agent } = await anApiOfDemo(t)
+  agent.freeze('demo', 'old', { removed: true })
+  const { body } = await call('POST', url, { name: 'monday' })
+  const layer = String(body['layer'])
+  await call('POST', url, { name: 'tuesday' })
+  await call('POST', `${url}/monday/clone`, { name: 'copy' })
+  t.match(await call('GET', url), {
+    body: {
+      layers: [
+        { name: 'old', removed: true, clones: ['copy'], base: false },
+        { name: layer, clones: ['copy'], base: false },
+        { name: /^tuesday-/, clones: [] },
+        { head: true, clones: [] },
+      ],
+    },
+  })
+  await manager.attach('copy')
+  await manager.waitFor('attached', 5000, () => (manager.volume('copy').status.state === 'attached' ? true : undefined))
+  for (const name of ['old', layer]) agent.freeze('copy', name, { removed: true })
+  await call('POST', '/v1/volumes/copy/snapshots', { name: 'own' })
+  agent.freeze('copy', 'gone', { removed: true })
+  t.match(await call('GET', '/v1/volumes/copy/snapshots'), {
+    body: {
+      snapshots: [{ name: 'own' }],
+      layers: [
+        { name: 'old', base: true },
+        { name: layer, base: true, snapshot: null },
+        { name: /^own-/, base: false },
+        { name: 'gone', base: false },
+        { head: true, base: false },
+      ],
+    },
+  })
+})
