@@ -10,7 +10,7 @@ import { Client } from './client.js'
 import { aCommand, volumePath } from './command.js'
 import { addCreationOptions, printHowToAttach, printMade, type CreationOptions } from './creation.js'
 import { interruptible } from './interrupt.js'
-import { print, printJson } from './output.js'
+import { print, printJson, told } from './output.js'
 import { durationText, reportProgress } from './progress.js'
 import { filled, snapshotPath, whileAttached } from './transfers.js'
 
@@ -82,7 +82,8 @@ async function cloneLinked({ volume, snapshot, name }: Names, options: CloneOpti
   const { url, json, timeout } = options
   const chap = readChap(options)
   const body = { name, timeoutSeconds: timeout, ...(chap === undefined ? {} : { chap }) }
-  const made = await new Client(url).post<VolumeView>(`${snapshotPath(volume, snapshot)}/clone`, body)
+  const cloning = new Client(url).post<VolumeView>(`${snapshotPath(volume, snapshot)}/clone`, body)
+  const made = await told(json, `Snapshot ${snapshot} of volume ${volume} is being cloned to ${name}`, cloning)
   if (json) printJson(made)
   else {
     printMade(made, `a linked clone of snapshot ${snapshot} of volume ${volume}`)
