@@ -230,6 +230,40 @@ TEST(replica_clone, can_be_made_in_the_middle_of_a_merge) {
   });
 }
 
+// Where a merge was cut short as it gave names, files have those of before and of after it.
+TEST(replica_clone, waits_for_a_merge_that_gives_names) {
+  OnEpoll([](io::Reactor& reactor) {
+    bool done = false;
+    int cut = 1;
+    for (; !done; cut += test::kStride) {
+      Place place(reactor);
+      auto source = Opened(place, reactor, place.directory);
+      History history = MakeHistory(*source);
+      ASSERT(AboutLayer(*source, OperationKind::kDelete, "one") == ErrorCode::kOk);
+      history.snapshots.erase("one");
+      // Masks, data, checksums; the names are next.
+      const std::string journal = place.directory + "/merge";
+      const std::string merged = place.directory + "/volume-snap-two.img.crc.merged";
+      while (!place.files.Info(merged).ok()) {
+        ASSERT(source->Do(OperationKind::kMerge) == ErrorCode::kOk);
+      }
+      place.files.Reset(cut);
+      done = source->Do(OperationKind::kMerge) == ErrorCode::kOk;
+      place.files.Reset(0);
+      CloneTarget target = TargetOf(place);
+      EXPECT_EQ(Clone(*source, "three", &target), done ? ErrorCode::kOk : ErrorCode::kBusy);
+      ASSERT(MergeAll(*source) > 0);
+      ASSERT(Clone(*source, "three", &target) == ErrorCode::kOk);
+      EXPECT(!place.files.Info(journal).ok());
+      auto clone = Opened(place, reactor, target.directory);
+      EXPECT(clone->ReadAll() == history.snapshots.at("three"));
+      EXPECT_EQ(clone->replica().sum_counters().errors, 0U);
+      ExpectSame(*source, history);
+    }
+    EXPECT(cut > 8);
+  });
+}
+
 // While layers are linked and copied no merge goes on beside.
 TEST(replica_clone, a_merge_waits_for_a_clone_that_is_being_made) {
   io::OnEachBackend([](io::Reactor& reactor) {
