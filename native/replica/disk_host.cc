@@ -360,6 +360,10 @@ Result<DiskHost::Change> DiskHost::ParseChange(int64_t request, bool create,
   if (const Json* adopt = message.Find("adopt"); adopt != nullptr && !adopt->is_null()) {
     RETURN_IF_ERROR(ParseAdopt(*adopt, &change).Within("\"adopt\""));
   }
+  if (const Json* clone = message.Find("clone"); clone != nullptr && !clone->is_null()) {
+    RETURN_IF_ERROR(ParseClone(*clone, &change).Within("\"clone\""));
+    if (!change.adopt_from.empty()) return Bad("clone", "what is adopted is no clone");
+  }
   return change;
 }
 
@@ -388,12 +392,43 @@ Status DiskHost::ParseAdopt(const Json& json, Change* change) {
   return Status::Ok();
 }
 
+Status DiskHost::ParseClone(const Json& json, Change* change) {
+  if (!json.is_object()) return {ErrorCode::kInvalidArgument, "is not an object"};
+  Result<std::string> volume = json.String("volume");
+  if (!volume.ok()) return volume.status();
+  RETURN_IF_ERROR(CheckVolumeName(volume.value()).Within("\"volume\""));
+  Result<std::string> replica = json.String("replica");
+  if (!replica.ok()) return replica.status();
+  const Result<wire::ReplicaId> id = wire::ParseReplicaId(replica.value());
+  if (!id.ok()) return id.status().Within("\"replica\"");
+  change->clone_source = {volume.Take(), id.value()};
+  Result<std::string> layer = json.String("layer");
+  if (!layer.ok()) return layer.status();
+  if (!IsSnapshotName(SnapshotFileName(layer.value()))) return Bad("layer", "is no layer's name");
+  change->clone_layer = layer.Take();
+  const Json* members = json.Find("members");
+  if (members == nullptr || !members->is_array() || members->items().size() > kReplicasMax) {
+    return Bad("members", "is not an array of at most " + std::to_string(kReplicasMax) + " ids");
+  }
+  for (const Json& item : members->items()) {
+    const Result<std::string> text = item.AsString("members");
+    if (!text.ok()) return text.status();
+    const Result<wire::ReplicaId> member = wire::ParseReplicaId(text.value());
+    if (!member.ok()) return member.status().Within("\"members\"");
+    change->clone_members.Add(member.value());
+  }
+  if (change->clone_members.Contains(change->identity.id)) return Status::Ok();
+  return Bad("members", "the replica is none of them");
+}
+
 void DiskHost::NextChange() {
   if (changing_ || changes_.empty() || mode_ != Mode::kServing) return;
   changing_ = true;
   const Change change = std::move(changes_.front());
   changes_.pop_front();
-  if (change.create) {
+  if (change.create && !change.clone_layer.empty()) {
+    Clone(change);
+  } else if (change.create) {
     Create(change);
   } else {
     Remove(change);
@@ -429,6 +464,40 @@ void DiskHost::Create(const Change& change) {
         *outcome = Replica::Describe(reactor_.files(), directory);
       },
       [this, wanted, outcome] { FinishCreate(*wanted, *outcome); });
+}
+
+// What is there already is taken as by Create: the snapshot may be gone by then.
+void DiskHost::Clone(const Change& change) {
+  auto wanted = std::make_shared<Change>(change);
+  wanted->identity.created_seconds = reactor_.WallClockSeconds();
+  auto there = std::make_shared<Status>();
+  const std::string directory =
+      ReplicaDirectory(config_.directory, change.identity.volume, change.identity.id);
+  auto describe = [this, wanted, directory] {
+    auto outcome = std::make_shared<Result<ReplicaDescription>>(ReplicaDescription{});
+    RunJob(
+        [this, outcome, directory] { *outcome = Replica::Describe(reactor_.files(), directory); },
+        [this, wanted, outcome] { FinishCreate(*wanted, *outcome); });
+  };
+  RunJob([this, there, directory] { *there = reactor_.files().Info(directory).status(); },
+         [this, wanted, there, directory, describe] {
+           if (there->ok()) return describe();
+           Result<ServedReplica*> source =
+               mode_ == Mode::kServing
+                   ? FindReplica(wanted->clone_source.first, wanted->clone_source.second)
+                   : Status(ErrorCode::kUnavailable, "the disk host stops");
+           if (!source.ok()) return FinishCreate(*wanted, source.status());
+           CloneTarget target = {.directory = directory,
+                                 .identity = wanted->identity,
+                                 .size_bytes = wanted->size_bytes,
+                                 .record = FirstRecordOfClone(wanted->clone_members),
+                                 .chain = {}};
+           source.value()->Clone(wanted->clone_layer, std::move(target),
+                                 [this, wanted, describe](const Status& status) {
+                                   if (status.ok()) return describe();
+                                   FinishCreate(*wanted, status);
+                                 });
+         });
 }
 
 void DiskHost::FinishCreate(const Change& change, const Result<ReplicaDescription>& outcome) {

@@ -64,6 +64,10 @@ class DiskHost final : public Service, private SessionHost {
     std::string adopt_from;
     AdoptOptions adopt;
     bool read_only = false;
+    // Where it is made of a snapshot of another volume's replica on this disk.
+    std::string clone_layer;  // empty: it is not
+    std::pair<std::string, wire::ReplicaId> clone_source;
+    wire::Members clone_members;
   };
   using Key = std::pair<std::string, wire::ReplicaId>;
 
@@ -83,8 +87,10 @@ class DiskHost final : public Service, private SessionHost {
   Status OnRequest(int64_t request, const std::string& op, const Json& message);
   Result<Change> ParseChange(int64_t request, bool create, const Json& message) const;
   static Status ParseAdopt(const Json& json, Change* change);
+  static Status ParseClone(const Json& json, Change* change);
   void NextChange();
   void Create(const Change& change);
+  void Clone(const Change& change);
   void FinishCreate(const Change& change, const Result<ReplicaDescription>& outcome);
   void Confirm(const Change& change);
   void Remove(const Change& change);

@@ -9,6 +9,7 @@
 #include <random>
 
 #include "replica/disk_host_testing.h"
+#include "replica/snapshots_testing.h"
 
 namespace ankole::replica {
 namespace {
@@ -47,6 +48,43 @@ Json Row(RunningHost& host, wire::ReplicaId id) {
 
 bool Contains(const std::string& text, const std::string& part) {
   return text.find(part) != std::string::npos;
+}
+
+// A snapshot of what is in it, made before the disk host has it; what that holds.
+std::string HaveSnapshot(const std::string& directory, wire::ReplicaId id) {
+  std::string content;
+  testing::OnEpoll([&](io::Reactor& reactor) {
+    io::FileSystem& files = reactor.files();
+    CHECK(files.MakeDirectory(directory + "/replicas").ok());
+    Identity identity = TestIdentity();
+    identity.id = id;
+    identity.secret = testing::TestSecret();
+    const std::string replica = ReplicaDirectory(directory, "demo", id);
+    CHECK(Replica::Create(files, replica, identity, 4 * kMiB).ok());
+    Driver driver(files, reactor, replica);
+    testing::WriteRecord(driver);
+    testing::Write(driver, 0, testing::Text(65536, 's'));
+    EXPECT_EQ(testing::Snapshot(driver, "monday"), ErrorCode::kOk);
+    content = driver.ReadAll();
+    testing::Write(driver, 0, testing::Text(65536, 't'));
+    EXPECT(driver.Close(true).ok());
+  });
+  return content;
+}
+
+Json CloneOf(wire::ReplicaId id, const std::string& layer, wire::ReplicaId source = kId) {
+  Json members = Json::Array();
+  members.Append(wire::ReplicaIdText(id)).Append(wire::ReplicaIdText(0x3333));
+  return OpOf("create-replica")
+      .Set("volume", "copy")
+      .Set("id", wire::ReplicaIdText(id))
+      .Set("sizeBytes", 4 * kMiB)
+      .Set("secret", testing::kSecretText)
+      .Set("clone", Json::Object()
+                        .Set("volume", "demo")
+                        .Set("replica", wire::ReplicaIdText(source))
+                        .Set("layer", layer)
+                        .Set("members", std::move(members)));
 }
 
 // --- configuration and start
@@ -464,6 +502,70 @@ TEST(disk_host, ServesOverTcp) {
   EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
   EXPECT(engine.Write(4096, Pattern(256 * kKiB, 4)) == ErrorCode::kOk);
   EXPECT(engine.Read(4096, 256 * kKiB) == Pattern(256 * kKiB, 4));
+}
+
+// --- linked clones
+// --------------------------------------------------------------------------------
+
+// Also of a replica that an engine has open.
+TEST(disk_host, MakesLinkedClonesOfSnapshots) {
+  for (const bool open : {false, true}) {
+    const std::string directory = test::TemporaryDirectory();
+    const std::string content = HaveSnapshot(directory, kId);
+    RunningHost host(directory);
+    ASSERT(!host.WaitForEvent("listening").is_null());
+    std::unique_ptr<Client> engine;
+    if (open) {
+      engine = std::make_unique<Client>(host.socket_path());
+      ASSERT(engine->Join(kId, kEpoch) == ErrorCode::kOk);
+    }
+    const Json made = host.Request(CloneOf(kOther, "monday"));
+    if (made.Find("result") == nullptr) test::Fail(__FILE__, __LINE__, ErrorOf(made));
+    EXPECT(host.Request(CloneOf(kOther, "monday")).Find("result") != nullptr);
+    // Who needed it only for that has it as it was.
+    EXPECT_EQ(Row(host, kId).String("state").Take(), open ? "open" : "closed");
+    Client asking(host.socket_path());
+    ASSERT(asking.Authenticate(kOther, kEpoch, testing::TestSecret(), "copy") == ErrorCode::kOk);
+    const Result<wire::ReplicaState> state = asking.Inquire();
+    ASSERT_OK(state);
+    EXPECT_EQ(wire::Describe(state.value().records.complete),
+              "epoch 0.1 generation 1 members [0000000000002222, 0000000000003333]");
+    EXPECT(!state.value().fresh && !state.value().unclean && !state.value().unsealed);
+    Client client(host.socket_path());
+    ASSERT(client.Join(kOther, kEpoch, "copy") == ErrorCode::kOk);
+    const std::vector<std::byte> read = client.Read(0, 65536);
+    EXPECT(std::memcmp(read.data(), content.data(), read.size()) == 0);
+    if (open) EXPECT(engine->Write(0, Pattern(4096, 1)) == ErrorCode::kOk);
+    // The volume goes, and the clone stays.
+    engine = nullptr;
+    EXPECT(host.Request(RemoveOf(kId)).Find("result") != nullptr);
+    EXPECT(client.Read(0, 65536) == read);
+    // There is nothing to be made of any more, and no need of it.
+    EXPECT(host.Request(CloneOf(kOther, "monday")).Find("result") != nullptr);
+    EXPECT(host.Stop());
+  }
+}
+
+TEST(disk_host, LinkedClonesThatCannotBeMadeAreRefusedWithTheReason) {
+  const std::string directory = test::TemporaryDirectory();
+  HaveSnapshot(directory, kId);
+  RunningHost host(directory);
+  ASSERT(!host.WaitForEvent("listening").is_null());
+  const auto refused = [&](const Json& request, const std::string& code, const std::string& word) {
+    const std::string error = ErrorOf(host.Request(request));
+    if (!error.starts_with(code) || !Contains(error, word)) {
+      test::Fail(__FILE__, __LINE__, error + " is not " + code + " with " + word);
+    }
+  };
+  refused(CloneOf(kOther, "tuesday"), "not-found", "tuesday cannot be cloned: it has no such");
+  refused(CloneOf(kOther, "monday", 0x4444), "not-found", "has no replica 0000000000004444");
+  refused(CloneOf(kOther, "monday").Set("sizeBytes", 2 * kMiB), "invalid-argument", "not hold");
+  refused(CloneOf(kOther, "../monday"), "invalid-argument", "\"layer\"");
+  refused(CloneOf(kOther, "monday").Set("id", wire::ReplicaIdText(kId)), "invalid-argument",
+          "\"members\"");
+  refused(CloneOf(kOther, "monday").Set("clone", 7), "invalid-argument", "\"clone\"");
+  EXPECT(Row(host, kOther).is_null());
+  EXPECT(host.Stop());
 }
 
 }  // namespace

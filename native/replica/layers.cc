@@ -10,6 +10,7 @@
 #include "base/limits.h"
 #include "base/mutant.h"
 #include "base/units.h"
+#include "replica/clone.h"
 #include "wire/layers.h"
 
 // The tree of layers, and what is done to it: one after the other, in the record queue. How a
@@ -111,6 +112,7 @@ bool Replica::NeedsTree(const ReplicaOperation& operation) {
     case OperationKind::kOpenView:
     case OperationKind::kChanged:
     case OperationKind::kMerge:
+    case OperationKind::kClone:
       return true;
     default:
       return false;
@@ -139,6 +141,9 @@ ErrorCode Replica::CheckLayer(const ReplicaOperation& operation) const {
       break;
     case OperationKind::kOpenView:
       if (!operation.base.empty() && !good(operation.base)) return ErrorCode::kInvalidArgument;
+      break;
+    case OperationKind::kClone:
+      if (operation.clone == nullptr) return ErrorCode::kInvalidArgument;
       break;
     default:
       break;
@@ -263,6 +268,9 @@ void Replica::BeginLayer(ReplicaOperation* operation) {
         wrong = ErrorCode::kBusy;
       }
       break;
+    case OperationKind::kClone:
+      wrong = BeginClone(name);
+      break;
     default:
       break;
   }
@@ -315,6 +323,11 @@ Status Replica::RunLayer(ReplicaOperation* operation) {
       return RemovePrepared();
     case OperationKind::kOpenView:
       return OpenView(operation);
+    case OperationKind::kClone: {
+      Result<std::vector<LayerMeta>> chain = Path(name, "");
+      if (chain.ok()) operation->clone->chain = chain.Take();
+      return chain.status();
+    }
     default:
       return ListChanged(operation);
   }
@@ -620,6 +633,13 @@ void Replica::EndLayer(const Status& outcome) {
                             operation->holder, 0, false};
   }
   if (operation->kind == OperationKind::kExpand) return EndDrop(outcome);
+  if (operation->kind == OperationKind::kClone && outcome.ok()) {
+    // The rest is long, and nothing that waits in the queue changes a frozen layer.
+    record_operation_ = nullptr;
+    record_busy_ = false;
+    RunClone(operation);
+    return StartRecord();
+  }
   if (operation->kind == OperationKind::kPrepare && outcome.ok() && prepared_->revert) {
     return MarkReverted();
   }

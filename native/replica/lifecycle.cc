@@ -4,6 +4,7 @@
 #include "base/mutant.h"
 #include "replica/adopt.h"
 #include "replica/layers.h"
+#include "replica/making.h"
 #include "replica/state_file.h"
 
 // The blocking life of a replica: create, open, close, destroy, describe.
@@ -78,22 +79,30 @@ bool ReadFailedMarker(io::FileSystem& files, const std::string& directory, std::
   return true;
 }
 
-// Everything a new replica consists of, in a directory that has no name yet that counts.
-Status Fill(io::FileSystem& files, const std::string& directory, const Identity& identity,
-            uint64_t size_bytes) {
+}  // namespace
+
+Status FillReplica(io::FileSystem& files, const std::string& directory, const Identity& identity,
+                   uint64_t size_bytes, const RecordState& record, const std::string& parent) {
   RETURN_IF_ERROR(ProbeFileSystem(files, directory));
   Result<io::File> lock = files.Open(Join(directory, kLockName), {.write = true, .create = true});
   if (!lock.ok()) return lock.status();
   files.Close(lock.value());
-  RETURN_IF_ERROR(RecordFile::Create(files, Join(directory, kRecordName), RecordState{}));
+  RETURN_IF_ERROR(RecordFile::Create(files, Join(directory, kRecordName), record));
   RETURN_IF_ERROR(CreateStateFile(files, Join(directory, kTargetStateName)));
   RETURN_IF_ERROR(
       RegionFile::Create(files, Join(directory, kRegionsName), RegionsOf(0, size_bytes).end, 0));
 
   LayerMeta head;
   head.name = HeadName(0);
+  head.parent = parent;
   head.created = TimeText(identity.created_seconds);
   RETURN_IF_ERROR(CreateLayerFile(files, Join(directory, head.name), size_bytes));
+  if (!parent.empty()) {
+    Result<MaskFile> masks = MaskFile::Create(
+        files, directory, head.name + std::string(kMaskSuffix), DivideUp(size_bytes, kBlockBytes));
+    if (!masks.ok()) return masks.status();
+    masks.value().Close(files);
+  }
   if (identity.checksums) {
     Result<SumFile> sums = SumFile::Create(files, directory, head.name + std::string(kSumSuffix),
                                            DivideUp(size_bytes, kRegionBytes));
@@ -105,33 +114,36 @@ Status Fill(io::FileSystem& files, const std::string& directory, const Identity&
   VolumeMeta volume;
   volume.size_bytes = size_bytes;
   volume.head = head.name;
+  volume.parent = parent;
   RETURN_IF_ERROR(io::ReplaceFile(files, Join(directory, kVolumeMetaName), volume.Write()));
   RETURN_IF_ERROR(io::ReplaceFile(files, Join(directory, kIdentityName), identity.Write()));
   return files.SyncDirectory(directory);
 }
 
-}  // namespace
-
-Status Replica::Create(io::FileSystem& files, const std::string& directory,
-                       const Identity& identity, uint64_t size_bytes) {
+Status CheckIdentity(const Identity& identity, uint64_t size_bytes) {
   RETURN_IF_ERROR(CheckVolumeName(identity.volume));
   RETURN_IF_ERROR(CheckVolumeSize(size_bytes));
-  if (identity.id == 0) return Status(ErrorCode::kInvalidArgument, "a replica needs an id");
+  if (identity.id == 0) return {ErrorCode::kInvalidArgument, "a replica needs an id"};
   if (identity.cache == CacheMode::kDirect && size_bytes % kBlockBytes != 0) {
-    return Status(ErrorCode::kInvalidArgument,
-                  "cache mode 'direct' needs a size that is a multiple of 4096 bytes");
+    return {ErrorCode::kInvalidArgument,
+            "cache mode 'direct' needs a size that is a multiple of 4096 bytes"};
   }
+  return Status::Ok();
+}
+
+Status MakeDirectoryWhole(io::FileSystem& files, const std::string& directory,
+                          const std::function<Status(const std::string& aside)>& fill) {
   const PathParts parts = Split(directory);
   if (files.Info(directory).ok()) {
-    // It may be there by a Create whose last step failed: the name must be durable before it
+    // It may be there by an attempt whose last step failed: the name must be durable before it
     // counts.
     RETURN_IF_ERROR(files.SyncDirectory(parts.parent));
-    return Status(ErrorCode::kAlreadyExists, directory + ": exists already");
+    return {ErrorCode::kAlreadyExists, directory + ": exists already"};
   }
   const std::string aside = parts.parent + "/" + std::string(kCreatingPrefix) + parts.name;
   RETURN_IF_ERROR(RemoveFlatDirectory(files, aside));
   RETURN_IF_ERROR(files.MakeDirectory(aside));
-  Status status = Fill(files, aside, identity, size_bytes);
+  Status status = fill(aside);
   if (status.ok()) status = files.Rename(aside, directory);
   if (!status.ok()) {
     // What stays behind is RemoveLeftovers' to delete.
@@ -139,6 +151,14 @@ Status Replica::Create(io::FileSystem& files, const std::string& directory,
     return status;
   }
   return files.SyncDirectory(parts.parent);
+}
+
+Status Replica::Create(io::FileSystem& files, const std::string& directory,
+                       const Identity& identity, uint64_t size_bytes) {
+  RETURN_IF_ERROR(CheckIdentity(identity, size_bytes));
+  return MakeDirectoryWhole(files, directory, [&](const std::string& aside) {
+    return FillReplica(files, aside, identity, size_bytes, RecordState{}, "");
+  });
 }
 
 Replica::Replica(io::FileSystem& files, io::Reactor& reactor, std::string directory)

@@ -135,6 +135,7 @@ void Replica::DropMerge() {
 // is taken, if one can go.
 Status Replica::PlanMerge(bool* more) {
   *more = false;
+  layers_shared_ = 0;
   if (names_due_) return Status::Ok();
   if (!discarded_heads_.empty()) {
     // Its name goes with its data: until then all of it is found again.
@@ -160,6 +161,13 @@ Status Replica::PlanMerge(bool* more) {
     if (children > 1) continue;
     *more = true;
     if (children == 0) return DeleteLeaf(name);
+    // What would be written into its file, or punched out of it, the other replica would read. The
+    // layer above is only read, and shares no file where this one does not.
+    if (IsShared(name)) {
+      ++layers_shared_;
+      *more = false;
+      continue;
+    }
     if (child == nullptr) {
       if (punched_under_ == name) {
         *more = false;
@@ -243,7 +251,8 @@ void Replica::StartMergeStep(ReplicaOperation* operation) {
   if (merge_step_ || sync_failed_) {
     return FinishLater(operation, sync_failed_ ? ErrorCode::kSuspect : ErrorCode::kBusy);
   }
-  operation->more = false;
+  operation->more = clones_ > 0;
+  if (clones_ > 0) return FinishLater(operation, ErrorCode::kOk);
   const bool queued = merge_ == nullptr || merge_->phase == Merge::Phase::kNames ||
                       merge_->phase == Merge::Phase::kSwap;
   merge_step_ = true;
@@ -267,6 +276,7 @@ void Replica::StartMergeStep(ReplicaOperation* operation) {
     const bool sync_failed = self->merge_ != nullptr && self->merge_->sync_failed;
     // Tried again from what is durable.
     if (step->status != ErrorCode::kOk) self->DropMerge();
+    self->ReleaseClones();
     if (sync_failed) return self->FinishSyncFailed(step, -EIO);
     self->Finish(step, step->status);
   };
@@ -274,6 +284,10 @@ void Replica::StartMergeStep(ReplicaOperation* operation) {
 }
 
 Status Replica::MergeStep() {
+  if (MergesIntoShared()) {
+    DropMerge();
+    return Status::Ok();
+  }
   switch (merge_->phase) {
     case Merge::Phase::kGrow:
       return GrowLower();
@@ -570,6 +584,10 @@ Status Replica::RunMerge(ReplicaOperation* operation) {
   }
   operation->more = true;
   if (merge_->phase != Merge::Phase::kNames) return Status::Ok();
+  if (MergesIntoShared()) {
+    DropMerge();
+    return Status::Ok();
+  }
   const Journal journal = {merge_->lower, merge_->upper, merge_->parent, 0, true, true};
   RETURN_IF_ERROR(WriteJournal(files_, directory_, journal));
   RETURN_IF_ERROR(GiveMergedNames(files_, directory_, journal));
@@ -602,6 +620,7 @@ void Replica::EndMergeStep(ReplicaOperation* operation) {
   if (operation->status != ErrorCode::kOk && !names) DropMerge();
   operation->more = operation->more && operation->status == ErrorCode::kOk;
   EndRecord(operation->status);
+  ReleaseClones();
 }
 
 // Nothing is under way that reads the chain: both layers are the merged file from now on.

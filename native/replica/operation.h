@@ -18,6 +18,7 @@ namespace ankole::replica {
 
 class Replica;
 class View;
+struct CloneTarget;
 
 // What kSum needs beside its data: the answer, and the layer of each block.
 inline constexpr size_t kSumScratchBytes = 2 * kKiB;
@@ -50,6 +51,7 @@ enum class OperationKind : uint8_t {
   kChanged,  // regions that may differ between two layers
   kMerge,    // a step towards having no layers that are removed
   kExpand,   // the volume becomes larger
+  kClone,    // a replica of another volume, of what a snapshot holds
 };
 
 // One request to a replica. The submitter owns it and keeps it, and the memory that it points to,
@@ -83,7 +85,7 @@ struct ReplicaOperation {
   std::byte* sums = nullptr;     // kSum: kSumScratchBytes; begins with the answer (wire::Sums)
   // kPrepare: `layer` is what the head is called once it is frozen; or with `base`, the layer that
   // the new head is to stand on instead (a revert), what the record that switches to it names.
-  // kSwitch, kSeal, kDelete, kOpenView: which layer. kChanged: the upper
+  // kSwitch, kSeal, kDelete, kOpenView, kClone: which layer. kChanged: the upper
   // one, empty: the head. Names without prefix and suffix; in the submitter's memory.
   std::string_view layer;
   // kPrepare: of a revert. kOpenView: the lower layer. kChanged: what the other one is compared
@@ -102,6 +104,7 @@ struct ReplicaOperation {
   // with wire::EncodeLayer or wire::EncodeRegionRuns. kOpenView: `data` may be null; else it gets
   // the layer's labels, so many bytes from wire::kViewIdBytes on.
   uint32_t answer_bytes = 0;
+  CloneTarget* clone = nullptr;        // kClone: what is made
   std::vector<io::FileRange> written;  // the replica's: where a change that failed is in the head
   uint64_t size_bytes = 0;             // kExpand: of the volume, at least
   uint64_t tag = 0;                    // of the request; not the replica's affair

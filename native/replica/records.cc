@@ -66,6 +66,7 @@ void Replica::BeginOperation(ReplicaOperation* operation) {
     case OperationKind::kLayers:
     case OperationKind::kOpenView:
     case OperationKind::kChanged:
+    case OperationKind::kClone:
       BeginLayer(operation);
       break;
     case OperationKind::kMerge:

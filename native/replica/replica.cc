@@ -21,6 +21,7 @@ static bool ChangesLayers(OperationKind kind) {
     case OperationKind::kDelete:
     case OperationKind::kMerge:
     case OperationKind::kExpand:
+    case OperationKind::kClone:  // a directory that is given back must share no file
       return true;
     default:
       return false;
@@ -61,6 +62,7 @@ ErrorCode Replica::Check(const ReplicaOperation& operation) const {
     case OperationKind::kOpenView:
     case OperationKind::kCloseView:
     case OperationKind::kChanged:
+    case OperationKind::kClone:
       return CheckLayer(operation);
     default:
       break;
@@ -105,6 +107,7 @@ bool Replica::Spoiled(const ReplicaOperation& operation) const {
 
 void Replica::Submit(ReplicaOperation* operation) {
   ++in_flight_;
+  if (operation->kind == OperationKind::kClone) ++clones_;
   operation->replica = this;
   operation->status = ErrorCode::kOk;
   operation->extents_count = 0;
@@ -186,6 +189,9 @@ void Replica::Start(ReplicaOperation* operation) {
       return CloseView(operation);
     case OperationKind::kMerge:
       return StartMergeStep(operation);
+    case OperationKind::kClone:
+      clone_waiters_.PushBack(operation);
+      return ReleaseClones();
     case OperationKind::kMark:
       return WhenDirty(operation, [](ReplicaOperation* self) {
         self->replica->FinishLater(self, ErrorCode::kOk);
@@ -210,6 +216,7 @@ void Replica::Finish(ReplicaOperation* operation, ErrorCode status) {
   if (operation->scratch != nullptr) ReleaseScratch(operation);
   operation->status = status;
   --in_flight_;
+  if (operation->kind == OperationKind::kClone) --clones_;
   if (std::exchange(operation->needs_chain, false) && --data_in_flight_ == 0 &&
       switch_operation_ != nullptr) {
     // What switches is in flight itself, so that nobody closes the replica before.

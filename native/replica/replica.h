@@ -134,6 +134,11 @@ class Replica {
   bool reverted() const { return reverted_; }
   // Why the last kMerge failed, for logs.
   const Status& merge_failure() const { return merge_failure_; }
+  // How many removed layers stay for now as another replica has the same files (clone.h): as the
+  // last kMerge found.
+  size_t layers_shared() const { return layers_shared_; }
+  // Why the last kClone failed, for logs; kOk where that is all in its status.
+  const Status& clone_failure() const { return clone_failure_; }
   // Why, for logs: the marker's text or the error.
   const std::string& sync_failure() const { return sync_failure_; }
 
@@ -254,6 +259,13 @@ class Replica {
   Status RunMerge(ReplicaOperation* operation);
   void SwapMerged();
   void EndMergeStep(ReplicaOperation* operation);
+
+  // clone.cc: replicas of other volumes that have layers of this one.
+  ErrorCode BeginClone(const std::string& name);
+  void ReleaseClones();
+  void RunClone(ReplicaOperation* operation);
+  bool IsShared(const std::string& name);
+  bool MergesIntoShared();
 
   // switch.cc: another head.
   bool Switches(const ReplicaOperation& operation) const;
@@ -462,6 +474,11 @@ class Replica {
   bool merge_step_ = false;       // kMerge is under way
   std::string punched_under_;     // the layer under the head of which no more is to be had for now
   Status merge_failure_;
+  size_t layers_shared_ = 0;
+  // While there is one no merge goes on: it would change what is being linked and copied.
+  size_t clones_ = 0;
+  List clone_waiters_;  // for the end of a step of a merge
+  Status clone_failure_;
   bool has_removed_layers_ = false;
   bool read_only_ = false;  // adopted, and not confirmed: no layer changes
   bool names_due_ = false;  // files have the names of before the switch

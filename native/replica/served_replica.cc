@@ -72,7 +72,7 @@ ServedReplica::ServedReplica(io::Reactor& reactor, LogSink& log, std::string vol
 
 ServedReplica::~ServedReplica() {
   CHECK(sessions_.empty() && in_flight_ == 0 && !job_running_ && !welcome_writing_ && !tidying_ &&
-        !merging_);
+        !merging_ && cloning_ == nullptr);
   reactor_.Cancel(&tidy_timer_);
   reactor_.Cancel(&merge_timer_);
 }
@@ -183,7 +183,91 @@ void ServedReplica::OnMerged() {
     MergeIn(kMergeAgainNs);
   } else if (merge_operation_.more) {
     MergeIn(kMergePauseNs);
+  } else {
+    TellShared();
   }
+  Advance();
+}
+
+// Looked at again from time to time: the other replica may be deleted by then.
+void ServedReplica::TellShared() {
+  const size_t shared = replica_->layers_shared();
+  if (shared > 0) MergeIn(kMergeAgainNs);
+  if (std::exchange(shared_told_, shared) == shared) return;
+  log_.Log(LogLevel::kInfo,
+           Name() + (shared == 0
+                         ? ": no layer of a deleted snapshot is shared with a linked clone any more"
+                         : ": " + std::to_string(shared) +
+                               " layers that are nobody's snapshot stay as a linked clone, or the "
+                               "volume that this one was cloned from, has the same files"));
+}
+
+// --- clones
+// -----------------------------------------------------------------------------------------
+
+void ServedReplica::Clone(const std::string& layer, CloneTarget target,
+                          std::function<void(const Status&)> done) {
+  CHECK(cloning_ == nullptr);
+  cloning_ = std::make_unique<Cloning>();
+  cloning_->layer = layer;
+  cloning_->target = std::move(target);
+  cloning_->done = std::move(done);
+  ReplicaOperation& operation = cloning_->operation;
+  operation.kind = OperationKind::kClone;
+  operation.layer = cloning_->layer;
+  operation.clone = &cloning_->target;
+  operation.owner = this;
+  operation.done = [](ReplicaOperation* self) {
+    static_cast<ServedReplica*>(self->owner)->OnCloned();
+  };
+  Advance();
+}
+
+void ServedReplica::AdvanceClone() {
+  if (replica_ == nullptr) {
+    cloning_->opened = true;
+    StartOpen();
+    return;
+  }
+  cloning_->running = true;
+  replica_->Submit(&cloning_->operation);
+}
+
+void ServedReplica::OnCloned() {
+  cloning_->running = false;
+  const ErrorCode code = cloning_->operation.status;
+  std::string why;
+  switch (code) {
+    case ErrorCode::kOk:
+      return FinishClone(Status::Ok());
+    case ErrorCode::kNotFound:
+      why = "it has no such snapshot";
+      break;
+    case ErrorCode::kBusy:
+      why = "it is not ready yet";
+      break;
+    case ErrorCode::kReadOnly:
+      why =
+          "the replica was adopted from Longhorn, and nobody has confirmed that it may be changed";
+      break;
+    case ErrorCode::kSuspect:
+      why = "the replica may have lost what it had acknowledged";
+      break;
+    default:
+      why = replica_->clone_failure().ok() ? ErrorCodeName(code)
+                                           : replica_->clone_failure().message();
+  }
+  FinishClone({code, Name() + ": layer " + cloning_->layer + " cannot be cloned: " + why});
+}
+
+void ServedReplica::FinishClone(const Status& status) {
+  const std::unique_ptr<Cloning> cloning = std::exchange(cloning_, nullptr);
+  const bool idle = sessions_.empty() && welcomer_ == nullptr && leaver_ == nullptr && !ended_;
+  // As it was: nobody has it open, and nothing is merged in it without an engine.
+  if (cloning->opened && idle && replica_ != nullptr && !merging_ && !tidying_ && !job_running_) {
+    StartClose(false);
+  }
+  cloning->done(status);
   Advance();
 }
 
@@ -270,6 +354,7 @@ void ServedReplica::CloseSessions(const Status& why) {
 // that may have changed either.
 void ServedReplica::Advance() {
   if (job_running_ || welcome_writing_ || tidying_ || merging_) return;
+  if (cloning_ != nullptr && cloning_->running) return;
   if (replica_ != nullptr && replica_->reverted()) {
     // All that is known of it in memory is of the head before: as after a restart of this process.
     CloseSessions({ErrorCode::kUnavailable, Name() + " was reverted, and is opened anew"});
@@ -281,6 +366,9 @@ void ServedReplica::Advance() {
     return;
   }
   if (ended_) {
+    if (cloning_ != nullptr) {
+      return FinishClone({ErrorCode::kUnavailable, Name() + " is being closed"});
+    }
     for (Session* session : std::exchange(inquirers_, {})) {
       session->OnInquired({ErrorCode::kUnavailable, Name() + " is being closed"}, {});
     }
@@ -292,7 +380,10 @@ void ServedReplica::Advance() {
     std::exchange(ended_, nullptr)(end_status_);  // may destroy this
     return;
   }
-  if (welcomer_ == nullptr && inquirers_.empty()) return;
+  if (welcomer_ == nullptr && inquirers_.empty()) {
+    if (cloning_ != nullptr) AdvanceClone();
+    return;
+  }
   if (replica_ == nullptr) {
     StartOpen();
     return;
@@ -300,6 +391,8 @@ void ServedReplica::Advance() {
   const wire::ReplicaState state = State();
   for (Session* session : std::exchange(inquirers_, {})) session->OnInquired(Status::Ok(), state);
   if (welcomer_ != nullptr) AdvanceWelcome();
+  const bool free = welcomer_ == nullptr && !welcome_writing_ && !job_running_;
+  if (free && cloning_ != nullptr && !cloning_->running) AdvanceClone();
 }
 
 // Rule 3, in its order: fence, close the others, wait for what they have begun, make the epoch
@@ -414,6 +507,7 @@ void ServedReplica::StartOpen() {
           const Status answer = status->Within(Name() + " cannot be opened");
           for (Session* session : std::exchange(inquirers_, {})) session->OnInquired(answer, {});
           if (welcomer_ != nullptr) FinishWelcome(answer);
+          if (cloning_ != nullptr) return FinishClone(answer);
         }
         Advance();
       });

@@ -11,6 +11,7 @@
 #include "base/log.h"
 #include "base/result.h"
 #include "io/reactor.h"
+#include "replica/clone.h"
 #include "replica/recent_regions.h"
 #include "replica/replica.h"
 #include "replica/session.h"
@@ -110,6 +111,9 @@ class ServedReplica {
   void End(std::function<void(const Status&)> done);
   // Closes every session's connection.
   void CloseSessions(const Status& why);
+  // Makes a linked clone of what the snapshot of that layer holds. It is opened for that where no
+  // engine has it open. One at a time; then `done`, once.
+  void Clone(const std::string& layer, CloneTarget target, std::function<void(const Status&)> done);
 
  private:
   void Advance();
@@ -125,6 +129,10 @@ class ServedReplica {
   void MergeIn(uint64_t delay_ns);
   void Merge();
   void OnMerged();
+  void TellShared();
+  void AdvanceClone();
+  void OnCloned();
+  void FinishClone(const Status& status);
 
   io::Reactor& reactor_;
   LogSink& log_;
@@ -157,6 +165,17 @@ class ServedReplica {
   ReplicaOperation merge_operation_;
   io::Timer merge_timer_;
   bool merging_ = false;
+  size_t shared_told_ = 0;  // of the layers that stay as a clone has them
+
+  struct Cloning {
+    ReplicaOperation operation;
+    std::string layer;
+    CloneTarget target;
+    std::function<void(const Status&)> done;
+    bool running = false;
+    bool opened = false;  // the replica, for this alone
+  };
+  std::unique_ptr<Cloning> cloning_;
 
   IntrusiveList<Session, &Session::replica_node> sessions_;
   std::vector<Session*> inquirers_;

@@ -160,4 +160,34 @@ int MergeAll(Driver& driver) {
   }
 }
 
+History MakeHistory(Driver& driver) {
+  History history;
+  WriteRecord(driver);
+  char seed = 'a';
+  for (const std::string name : {"one", "two", "three"}) {
+    const uint64_t at = static_cast<uint64_t>(seed - 'a') * 65536;
+    Write(driver, at, Text(3 * 65536, seed));
+    Write(driver, 5 * kMiB + at + 512, Text(1024, seed));
+    EXPECT_EQ(driver.Do(OperationKind::kUnmap, at + 8192, 12288), ErrorCode::kOk);
+    ReplicaOperation& zero = driver.Add(OperationKind::kZero, at + 32768, 8192);
+    zero.keep_allocated = true;
+    EXPECT_EQ(driver.Run(), ErrorCode::kOk);
+    EXPECT_EQ(Snapshot(driver, name), ErrorCode::kOk);
+    history.snapshots[name] = driver.ReadAll();
+    ++seed;
+  }
+  Write(driver, 65536 + 4096, Text(8192, 'x'));
+  EXPECT_EQ(driver.Do(OperationKind::kUnmap, 0, 8192), ErrorCode::kOk);
+  history.head = driver.ReadAll();
+  return history;
+}
+
+void ExpectSame(Driver& driver, const History& history) {
+  EXPECT(driver.ReadAll() == history.head);
+  for (const auto& [name, content] : history.snapshots) {
+    EXPECT(ReadSnapshot(driver, name) == content);
+  }
+  EXPECT_EQ(driver.replica().sum_counters().errors, uint64_t{0});
+}
+
 }  // namespace ankole::replica::testing

@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -52,5 +53,17 @@ std::string Padded(std::string content, uint64_t size_bytes);
 
 // Removed layers go as far as they can; how many steps that took, 0: it failed.
 int MergeAll(Driver& driver);
+
+// Three snapshots («one», «two», «three»), each with data, a hole and zeros of its own over the
+// others', and a head that has some as well.
+struct History {
+  std::map<std::string, std::string> snapshots;
+  std::string head;
+};
+
+History MakeHistory(Driver& driver);
+
+// That is what it holds, without a checksum that does not match.
+void ExpectSame(Driver& driver, const History& history);
 
 }  // namespace ankole::replica::testing

@@ -236,10 +236,14 @@ export class DiskController {
           // A failed one may be well at the next look, which is soon enough.
           return true
         case 'create': {
-          const { volume, id, sizeBytes, secret, cache, checksums, adopt } = plan
+          const { volume, id, sizeBytes, secret, cache, checksums, adopt, clone } = plan
           const { directory, readOnly } = await this.requests.send(
             'create-replica',
-            { volume, id, sizeBytes, secret, cache, checksums, ...(adopt === undefined ? {} : { adopt }) },
+            {
+              ...{ volume, id, sizeBytes, secret, cache, checksums },
+              ...(adopt === undefined ? {} : { adopt }),
+              ...(clone === undefined ? {} : { clone }),
+            },
             requestLimitMs,
           )
           entry.directory = directory

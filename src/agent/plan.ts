@@ -7,6 +7,7 @@ import type {
   CacheMode,
   CannotStartEvent,
   ChosenIoBackend,
+  CloneSource,
   EngineState,
   ExpansionProgress,
   ExpansionRequest,
@@ -50,6 +51,8 @@ export interface ReplicaPlan {
   checksums: boolean
   /** It is made of a directory that is there; absent: of nothing, or that is long done. */
   adopt?: Adoption
+  /** It is made of a snapshot of another volume's replica on the disk; absent: it is not, or that is long done. */
+  clone?: CloneSource
   /** A replica that is in no plan is left alone: only `absent` removes one. */
   desired: 'present' | 'absent'
 }

@@ -246,6 +246,18 @@ export const controlErrors = {
     grpc: 'FAILED_PRECONDITION',
     action: 'Wait until what the message names has ended, or end it, and ask again.',
   },
+  'snapshot-has-clones': {
+    http: 409,
+    grpc: 'FAILED_PRECONDITION',
+    action:
+      'Delete the clones that the message names first, or keep the snapshot: linked clones have its files. A full clone ' +
+      '(`ankole snapshot clone --full`) needs none of them.',
+  },
+  'clone-failed': {
+    http: 409,
+    grpc: 'FAILED_PRECONDITION',
+    action: 'Remove the cause that the message names, and ask again; nothing was made. `--full` needs no common disk.',
+  },
   'revert-failed': {
     http: 409,
     grpc: 'FAILED_PRECONDITION',

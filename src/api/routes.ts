@@ -25,6 +25,7 @@ import {
   VolumeView,
 } from './schemas.js'
 import type { Server } from './server.js'
+import { addCloneRoute } from './clone-route.js'
 import { addSnapshotRoutes } from './snapshot-routes.js'
 import { attachmentView, nodeViews, processViews, scrubView, volumeView, type Faces, type Reports } from './views.js'
 import { explained, milliseconds, type Waited } from './waiting.js'
@@ -77,6 +78,7 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
         physicalBlockBytes: body.physicalBlockBytes,
         ...(body.chap === undefined ? {} : { chap: checkChap(body.chap) }),
         transfer: body.transfer,
+        copyOf: body.copyOf,
         ...(body.adopt === undefined ? {} : { adopt: { copied: false, accept: [], snapshots: [], ...body.adopt } }),
       })
       const volume = await made(manager, metadata.name, milliseconds(body.timeoutSeconds))
@@ -278,6 +280,7 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
   )
 
   addSnapshotRoutes(server, current, faces.nbdHost)
+  addCloneRoute(server, current, view)
 
   server.get(
     '/v1/nodes',

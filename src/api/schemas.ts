@@ -1,7 +1,7 @@
 // What goes through REST: the single source of the types, of what is accepted and of the OpenAPI document. A field that
 // is not named here does not leave the process, the volumes' secrets above all.
 import { Type, type Static } from 'typebox'
-import { nullable, Strict, TimeoutSeconds } from './schema-parts.js'
+import { ChapRequest, nullable, Strict, TimeoutSeconds } from './schema-parts.js'
 import {
   cacheModes,
   longhornFaults,
@@ -84,6 +84,16 @@ export const VolumeView = Type.Object({
       directory: Type.String({ description: 'Where it is given back to if the volume is deleted' }),
       copied: Type.Boolean({ description: 'It was copied from elsewhere: nothing is given back' }),
     }),
+  ),
+  clonedFrom: nullable(
+    Type.Object(
+      {
+        volume: Type.String(),
+        snapshot: Type.String(),
+        linked: Type.Boolean({ description: 'It has files of the snapshot, as long as both are there' }),
+      },
+      { description: 'What it held when it was made. These names may be of something else by now, or of nothing' },
+    ),
   ),
   createdAt: Type.String(),
   state: Type.Enum(volumeStates),
@@ -246,17 +256,7 @@ export const CreateVolume = Strict({
         'What iSCSI initiators are told: 4096 (if not given), or 512 for those that take no other disk. It cannot be changed later',
     }),
   ),
-  chap: Type.Optional(
-    Strict(
-      {
-        user: Type.String({ description: 'What the initiator calls itself: 1 to 223 printable ASCII characters' }),
-        secret: Type.String({ description: '12 to 64 printable ASCII characters' }),
-        mutualUser: Type.Optional(Type.String({ description: 'What the target calls itself in turn' })),
-        mutualSecret: Type.Optional(Type.String({ description: 'Another one than the secret' })),
-      },
-      { description: 'Who may log in by iSCSI; whoever reaches the portal if not given. No answer shows it' },
-    ),
-  ),
+  chap: Type.Optional(ChapRequest),
   adopt: Type.Optional(
     Strict(
       {
@@ -282,6 +282,15 @@ export const CreateVolume = Strict({
       {
         description:
           "A replica directory of Longhorn's that becomes its one replica, and is read-only until that is confirmed",
+      },
+    ),
+  ),
+  copyOf: Type.Optional(
+    Strict(
+      { volume: Type.String(), snapshot: Type.String() },
+      {
+        description:
+          'The snapshot that the client imports: only with `transfer`. Without `chap` it has that of the volume',
       },
     ),
   ),

@@ -43,7 +43,7 @@ export function addSnapshotRoutes(server: Server, current: () => Manager, nbdHos
       const manager = current()
       const asked = await manager.createSnapshot(volume, { name, labels })
       const snapshot = await taken(manager, asked, milliseconds(timeoutSeconds))
-      return reply.code(201).send(snapshotView(snapshot, await manager.layers(volume)))
+      return reply.code(201).send(snapshotView(snapshot, await manager.layers(volume), []))
     },
   )
 
@@ -60,7 +60,8 @@ export function addSnapshotRoutes(server: Server, current: () => Manager, nbdHos
     async ({ params: { name: volume } }) => {
       const manager = current()
       const layers = await manager.layers(volume)
-      return snapshotList(manager.volume(volume), manager.snapshots(volume), layers)
+      const clonesOf = (snapshot: Snapshot): string[] => manager.clonesOf(snapshot)
+      return snapshotList(manager.volume(volume), manager.snapshots(volume), layers, clonesOf)
     },
   )
 
@@ -71,7 +72,8 @@ export function addSnapshotRoutes(server: Server, current: () => Manager, nbdHos
       const manager = current()
       manager.snapshot(volume, snapshot)
       const layers = await manager.layers(volume)
-      return snapshotView(manager.snapshot(volume, snapshot), layers)
+      const found = manager.snapshot(volume, snapshot)
+      return snapshotView(found, layers, manager.clonesOf(found))
     },
   )
 
@@ -152,7 +154,7 @@ export function addSnapshotRoutes(server: Server, current: () => Manager, nbdHos
       manager.snapshot(volume, name)
       const layers = await manager.layers(volume)
       const snapshot = await manager.deleteSnapshot(volume, name)
-      const { allocatedBytes } = snapshotView(snapshot, layers)
+      const { allocatedBytes } = snapshotView(snapshot, layers, [])
       const state = await gone(manager, snapshot, milliseconds(query.timeoutSeconds))
       const deleted = state === 'gone'
       const message = deleted ? '' : `volume ${volume} is ${state}: it is deleted when that is attached next`

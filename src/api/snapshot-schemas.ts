@@ -1,7 +1,7 @@
 // What goes through REST about snapshots.
 import { Type, type Static } from 'typebox'
 import { snapshotStates } from '../store/index.js'
-import { nullable, Strict, TimeoutSeconds } from './schema-parts.js'
+import { ChapRequest, nullable, Strict, TimeoutSeconds } from './schema-parts.js'
 
 const LayerName = Type.String({ description: 'A layer; "volume-head" is the one that is written to' })
 
@@ -25,6 +25,9 @@ export const SnapshotView = Type.Object({
   allocatedBytes: nullable(
     Type.Integer({ description: 'What it takes up at each replica; null: the engine does not say' }),
   ),
+  clones: Type.Array(Type.String(), {
+    description: 'Volumes that are linked clones of it: it cannot be deleted before them',
+  }),
 })
 export type SnapshotView = Static<typeof SnapshotView>
 
@@ -34,7 +37,13 @@ export const LayerView = Type.Object({
   snapshot: nullable(Type.String({ description: 'The snapshot that has it; null: none' })),
   ...tree,
   allocatedBytes: Type.Integer({ description: 'What it takes up at each replica' }),
-  removed: Type.Boolean({ description: 'Its snapshot was deleted: it is merged in the background' }),
+  removed: Type.Boolean({ description: "It is nobody's snapshot, and is merged in the background" }),
+  clones: Type.Array(Type.String(), {
+    description: 'Volumes that are linked clones with its file: what is removed is not merged before them',
+  }),
+  base: Type.Boolean({
+    description: 'It came with the snapshot that the volume is a linked clone of: it is merged once nobody shares it',
+  }),
 })
 export type LayerView = Static<typeof LayerView>
 
@@ -148,6 +157,13 @@ export const RevertView = Type.Object({
   pauseMs: nullable(Type.Number({ description: 'For how long I/O was held up; null: not known' })),
 })
 export type RevertView = Static<typeof RevertView>
+
+export const CloneSnapshot = Strict({
+  name: Type.String({ description: 'Of the new volume: 1 to 63 lower-case letters, digits and hyphens' }),
+  chap: Type.Optional(ChapRequest),
+  timeoutSeconds: TimeoutSeconds,
+})
+export type CloneSnapshot = Static<typeof CloneSnapshot>
 
 export const DeleteSnapshot = Strict({ timeoutSeconds: TimeoutSeconds })
 export type DeleteSnapshot = Static<typeof DeleteSnapshot>

@@ -77,6 +77,7 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
     readOnly: isReadOnly(volume),
     adopted:
       volume.adoption === undefined ? null : { directory: volume.adoption.directory, copied: volume.adoption.copied },
+    clonedFrom: volume.clonedFrom === undefined ? null : cloned(volume.clonedFrom),
     physicalBlockBytes: spec.physicalBlockBytes ?? physicalBlockBytesDefault,
     resyncBandwidth: spec.resyncBandwidth ?? null,
     scrub: scrubOf(volume),
@@ -106,6 +107,10 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
       }
     }),
   }
+}
+
+function cloned({ volume, snapshot, linked }: NonNullable<Volume['clonedFrom']>): VolumeView['clonedFrom'] {
+  return { volume, snapshot, linked }
 }
 
 function warningsOf({ spec, replicas, membership }: Volume): string[] {

@@ -24,3 +24,14 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
 export function indent(text: string): string {
   return text.replaceAll(/^(?=.)/gm, '  ')
 }
+
+/** On a terminal the line stands there for as long as it takes. */
+export async function told<T>(json: true | undefined, line: string, work: Promise<T>): Promise<T> {
+  const isTold = !json && process.stderr.isTTY
+  if (isTold) process.stderr.write(line)
+  try {
+    return await work
+  } finally {
+    if (isTold) process.stderr.write('\r\u001b[K')
+  }
+}

@@ -21,14 +21,18 @@ function layerRow(prefix: string, layer: LayerView, owner: SnapshotView | undefi
   if (owner !== undefined) return snapshotRow(prefix, owner, nowMs)
   const size = formatBytes(layer.allocatedBytes)
   if (layer.head) return [`${prefix}* head`, size, '-', 'written to', '', '']
+  const state = layer.base ? 'base' : layer.removed ? 'removed' : 'unfinished'
+  const why = layer.removed && layer.clones.length > 0 ? `not merged before: ${layer.clones.join(', ')}` : ''
   // What is neither is about to be finished or deleted.
-  return [`${prefix}(${layer.name})`, size, '-', layer.removed ? 'removed' : 'unfinished', '', '']
+  return [`${prefix}(${layer.name})`, size, '-', state, '', why]
 }
 
 function snapshotRow(prefix: string, snapshot: SnapshotView, nowMs: number): string[] {
-  const { name, allocatedBytes, createdAt, state, labels, message } = snapshot
+  const { name, allocatedBytes, createdAt, state, labels, clones } = snapshot
   const size = allocatedBytes === null ? '-' : formatBytes(allocatedBytes)
   const pairs = Object.entries(labels).map(([key, value]) => `${key}=${value}`)
+  const cloned = clones.length === 0 ? '' : `cloned: ${clones.join(', ')}`
+  const message = [snapshot.message, cloned].filter((part) => part !== '').join('; ')
   return [`${prefix}${name}`, size, ageText(nowMs - Date.parse(createdAt)), state, pairs.join(','), message]
 }
 

@@ -3,18 +3,22 @@ import type { RevertView, SnapshotDeletionView, SnapshotList, SnapshotView } fro
 import { formatBytes } from '../manager/volume-spec.js'
 import { Client } from './client.js'
 import { aCommand, timeoutOption, type Shared, type Waiting } from './command.js'
-import { print, printJson } from './output.js'
+import { print, printJson, told } from './output.js'
+import { cloneCommand } from './snapshot-clone.js'
 import { snapshotText } from './snapshot-tree.js'
 import { diffCommand } from './snapshot-diff.js'
 import { parseLabel } from './values.js'
 
 export function snapshotCommand(): Command {
-  const snapshot = new Command('snapshot').description('Take, list, compare and delete snapshots, and revert to them')
+  const snapshot = new Command('snapshot').description(
+    'Take, list, compare, clone and delete snapshots, and revert to them',
+  )
   snapshot.addCommand(createCommand())
   snapshot.addCommand(listCommand())
   snapshot.addCommand(deleteCommand())
   snapshot.addCommand(diffCommand())
   snapshot.addCommand(revertCommand())
+  snapshot.addCommand(cloneCommand())
   return snapshot
 }
 
@@ -120,17 +124,6 @@ function deletionText({ volume, name, deleted, message, allocatedBytes }: Snapsh
       : `\nIt takes up ${formatBytes(allocatedBytes)} at each replica now. What of that neither the volume nor another ` +
         'snapshot needs comes back in the background.'
   return `Snapshot ${name} of volume ${volume} is deleted.${space}`
-}
-
-/** On a terminal the line stands there for as long as it takes. */
-async function told<T>(json: true | undefined, line: string, work: Promise<T>): Promise<T> {
-  const isTold = !json && process.stderr.isTTY
-  if (isTold) process.stderr.write(line)
-  try {
-    return await work
-  } finally {
-    if (isTold) process.stderr.write('\r\u001b[K')
-  }
 }
 
 function pathOf(volume: string): string {

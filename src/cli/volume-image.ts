@@ -1,18 +1,10 @@
 // Volumes from images, and images of volumes. The command copies by itself, from or to the volume's NBD server: so it is
 // given where that can be reached and where the file is.
-import { randomBytes } from 'node:crypto'
 import { stat } from 'node:fs/promises'
 import { setTimeout as sleep } from 'node:timers/promises'
 import { Option, type Command } from 'commander'
-import { AnkoleError, messageOf } from '../api/errors.js'
-import type {
-  ActivityView,
-  AttachmentView,
-  DeletionView,
-  ReadableSnapshotView,
-  SnapshotView,
-  VolumeView,
-} from '../api/index.js'
+import { AnkoleError } from '../api/errors.js'
+import type { ActivityView, ReadableSnapshotView, SnapshotView, VolumeView } from '../api/index.js'
 import {
   copyIn,
   copyOut,
@@ -29,7 +21,8 @@ import { aCommand, timeoutOption, volumePath, type Waiting } from './command.js'
 import { addCreationOptions, creationBody, printHowToAttach, printMade, type CreationOptions } from './creation.js'
 import { interruptible } from './interrupt.js'
 import { print } from './output.js'
-import { durationText, reportProgress, type ProgressReport } from './progress.js'
+import { durationText, reportProgress } from './progress.js'
+import { everyLook, filled, lookMs, snapshotPath, whileAttached } from './transfers.js'
 
 interface ExportOptions extends Waiting {
   format?: ImageFormat
@@ -43,8 +36,6 @@ interface ImportOptions extends CreationOptions {
   size?: string
 }
 
-/** How often is looked whether it was written to, and what it waits for. */
-const lookMs = 1000
 /** An engine on a busy machine may be late with its answer. */
 const activityTries = 5
 
@@ -167,38 +158,6 @@ async function copiedSnapshot(client: Client, path: string, signal: AbortSignal,
   return { sizeBytes, notes: [] }
 }
 
-function snapshotPath(volume: string, snapshot: string): string {
-  return `${volumePath(volume)}/snapshots/${encodeURIComponent(snapshot)}`
-}
-
-interface Attaching {
-  client: Client
-  name: string
-  timeout: number
-  signal: AbortSignal
-  progress: ProgressReport
-}
-
-/** A volume that was detached is so again after it, unless somebody attached it meanwhile. */
-async function whileAttached<T>(
-  { client, name, timeout: timeoutSeconds, signal, progress }: Attaching,
-  work: (attachment: AttachmentView) => Promise<T>,
-): Promise<T> {
-  const transfer = newTransfer()
-  const body = { transfer, timeoutSeconds }
-  return await withUndo(
-    async () => {
-      progress.stage(`Attaching volume ${name}`)
-      const attachment = await client.post<AttachmentView>(`${volumePath(name)}/attach`, body)
-      signal.throwIfAborted()
-      return await work(attachment)
-    },
-    `Volume ${name} may still be attached`,
-    () => client.post<VolumeView>(`${volumePath(name)}/detach`, body),
-    'always',
-  )
-}
-
 /** Tells whether the content of a volume was changed since. */
 class ChangeGuard {
   readonly notes: string[] = []
@@ -283,7 +242,8 @@ async function importVolume(file: string, name: string, options: ImportOptions, 
     const image = await openImage(file, format, signal)
     try {
       const size = sizeFor(image, options.size)
-      const volume = await imported({ client, name, image, progress, signal, body: { ...body, size } })
+      const copy = (uri: string) => copyIn(image, uri, { signal, onProgress: (now) => progress.update(now) })
+      const volume = await filled({ client, name, progress, signal, body: { ...body, size }, copy })
       const seconds = progress.seconds()
       progress.end()
       const notes = [...image.notes, ...roundingNotes(image, volume, options.size)]
@@ -317,100 +277,4 @@ function sizeFor({ path, virtualBytes }: Image, wanted: string | undefined): num
 function roundingNotes({ virtualBytes }: Image, { sizeBytes }: VolumeView, wanted: string | undefined): string[] {
   if (wanted !== undefined || sizeBytes === virtualBytes) return []
   return [`the disk in the image has ${virtualBytes} bytes, and the volume ${sizeBytes}: the rest reads as zeros`]
-}
-
-interface Importing {
-  client: Client
-  name: string
-  image: Image
-  progress: ProgressReport
-  signal: AbortSignal
-  body: ReturnType<typeof creationBody> & { size: number }
-}
-
-async function imported({ client, name, image, progress, signal, body }: Importing): Promise<VolumeView> {
-  const path = volumePath(name)
-  const transfer = newTransfer()
-  const { timeoutSeconds } = body
-  const waiting = { transfer, timeoutSeconds }
-  return await withUndo(
-    async () => {
-      signal.throwIfAborted()
-      progress.stage(`Creating volume ${name}`)
-      await client.post<VolumeView>('/v1/volumes', { ...body, name, transfer })
-      signal.throwIfAborted()
-      const { nbd } = await client.post<AttachmentView>(`${path}/attach`, waiting)
-      const done = new AbortController()
-      void everyLook(done.signal, async () => {
-        const { waitsFor, message } = await client.get<VolumeView>(path)
-        progress.waits(waitsFor === '' ? '' : message)
-      })
-      try {
-        await copyIn(image, nbd.uri, { signal, onProgress: (now) => progress.update(now) })
-      } finally {
-        done.abort()
-      }
-      progress.stage(`Detaching volume ${name}`)
-      await client.post<VolumeView>(`${path}/detach`, waiting)
-      signal.throwIfAborted()
-      return await client.post<VolumeView>(`${path}/end-import`, { transfer })
-    },
-    `What was made of volume ${name} may still be there, and cannot be attached: ankole volume delete ${name}`,
-    async () => {
-      progress.stage(`Deleting what was made of volume ${name}`)
-      await deleteMade(client, `${path}?transfer=${transfer}&force=true&timeoutSeconds=${timeoutSeconds}`)
-    },
-    'after failure',
-  )
-}
-
-/** Only what was made for this import: a volume that had the name before is not it. */
-async function deleteMade(client: Client, path: string): Promise<void> {
-  try {
-    await client.delete<DeletionView>(path)
-  } catch (error) {
-    if (!(error instanceof AnkoleError && error.code === 'not-found')) throw error
-  }
-}
-
-// ---------------------------------------------------------------------------------------------------- both
-
-function newTransfer(): string {
-  return randomBytes(8).toString('hex')
-}
-
-/** What `work` failed of is told; what `undo` failed of, beside that. */
-async function withUndo<T>(
-  work: () => Promise<T>,
-  left: string,
-  undo: () => Promise<unknown>,
-  when: 'always' | 'after failure',
-): Promise<T> {
-  let result: T
-  try {
-    result = await work()
-  } catch (error) {
-    try {
-      await undo()
-    } catch (second) {
-      if (error instanceof AnkoleError) {
-        throw new AnkoleError(error.code, `${error.message} ${left} (${messageOf(second)})`, { cause: error })
-      }
-    }
-    throw error
-  }
-  if (when === 'always') await undo()
-  return result
-}
-
-/** What it looks at may be away for a while: that is not what it is for. */
-async function everyLook(signal: AbortSignal, look: () => Promise<void>): Promise<void> {
-  for (;;) {
-    try {
-      await sleep(lookMs, undefined, { signal })
-      await look()
-    } catch {
-      if (signal.aborted) return
-    }
-  }
 }

@@ -319,7 +319,7 @@ function deleteCommand(): Command {
 
 /** All that a person may want to know of it. */
 export function volumeText(volume: VolumeView): string {
-  const { name, iscsi, nbd, resyncBandwidth, scrub, replicas, warnings } = volume
+  const { name, iscsi, nbd, resyncBandwidth, scrub, replicas, warnings, clonedFrom } = volume
   const message = volume.message === '' ? '' : `: ${volume.message}`
   const bandwidth = resyncBandwidth === null ? 'as its node says' : rateText(resyncBandwidth)
   const every = scrub.periodSeconds === 0 ? 'off' : `every ${periodText(scrub.periodSeconds)}`
@@ -331,6 +331,14 @@ export function volumeText(volume: VolumeView): string {
     ...(volume.readOnly
       ? [['access', 'read-only: adopted, until "ankole volume update --read-write"'] as [string, string]]
       : []),
+    ...(clonedFrom === null
+      ? []
+      : [
+          [
+            'cloned from',
+            `snapshot ${clonedFrom.snapshot} of ${clonedFrom.volume}, ${clonedFrom.linked ? 'linked' : 'in full'}`,
+          ] as [string, string],
+        ]),
     ['settings', `cache ${volume.cache}, checksums ${volume.checksums ? 'on' : 'off'}, resync ${bandwidth}`],
     ['scrub', `${every} at ${rateText(scrub.bandwidth)}, the next one ${next}`],
     ['last scrub', scrub.last === null ? 'none has ended yet' : `${scrub.last.endedAt}: ${foundText(scrub.last)}`],

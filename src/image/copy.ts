@@ -5,7 +5,7 @@ import { examineImage, readImageBytes, type ImageFacts, type ImageFormat } from 
 import { NbdClient, type NbdAddress } from './nbd-client.js'
 import { checkQcow2, qcow2ToVolume, volumeToQcow2 } from './qemu-img.js'
 import { checkNotTruncated } from './qcow2.js'
-import { rawToVolume, volumeToRaw } from './raw.js'
+import { rawToVolume, volumeToRaw, volumeToVolume } from './raw.js'
 
 export interface Image extends SourceFile, ImageFacts {}
 
@@ -66,6 +66,19 @@ export async function copyOut(
     if (format === 'qcow2') await volumeToQcow2(uri, target, shares(sizeBytes, options))
     else await volumeToRaw(volume, target, counting(sizeBytes, options))
     return { sizeBytes }
+  })
+}
+
+/** From what does not change, as a snapshot, onto a new volume, which reads as zeros; on stable storage when it resolves. */
+export async function copyAcross(from: string, to: string, options: CopyOptions): Promise<void> {
+  await withVolume(from, options.signal, async (source) => {
+    await withVolume(to, options.signal, async (target) => {
+      if (target.sizeBytes < source.sizeBytes) {
+        throw new AnkoleError('invalid-size', `The volume at ${to} has ${target.sizeBytes} bytes, less than ${from}.`)
+      }
+      await volumeToVolume(source, target, counting(source.sizeBytes, options))
+      await target.flush()
+    })
   })
 }
 

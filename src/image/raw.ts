@@ -40,6 +40,19 @@ async function readWhole(
   }
 }
 
+/** Onto a volume that reads as zeros, and is no smaller. */
+export async function volumeToVolume(
+  from: BlockClient,
+  to: BlockClient,
+  { signal, onBytes }: CopyOptions,
+): Promise<void> {
+  await inLanes(dataOf(from, onBytes), signal, async ({ offsetBytes, lengthBytes }, buffer) => {
+    await from.read(offsetBytes, buffer)
+    for (const { at, part } of dataIn(buffer)) await to.write(offsetBytes + at, part)
+    onBytes(lengthBytes)
+  })
+}
+
 /** Into a file that is empty. */
 export async function volumeToRaw(
   volume: BlockClient,

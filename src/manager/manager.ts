@@ -30,6 +30,18 @@ import {
   type AdoptionRequest,
 } from './adoption.js'
 import { checkChap } from './chap.js'
+import {
+  checkCloneable,
+  cloneSources,
+  draftLinked,
+  isBeingMade,
+  linkedClonesOf,
+  refuseCloned,
+  refuseWhileCloned,
+  settleClone,
+  type CloneRequest,
+  type LinkedClone,
+} from './clones.js'
 import { nodePlan, type PlanOptions } from './node-plan.js'
 import { clusterNodes, engineEnded, isReady, observeEngine, observeReplicas } from './observation.js'
 import { count, growthObstacle, place, type Placement } from './placement.js'
@@ -90,6 +102,14 @@ export interface VolumeRequest {
   transfer?: string | undefined
   /** Its one replica is made of that directory. */
   adopt?: AdoptionRequest | undefined
+  /** It is to hold what that snapshot does, which who imports it sees to. */
+  copyOf?: { volume: string; snapshot: string } | undefined
+}
+
+/** Of a linked clone: what is not here is as its source has it. */
+export interface CloneVolume {
+  name: string
+  chap?: Chap | undefined
 }
 
 /** Who uses an attached volume, and whether it was changed meanwhile: where two looks say the same, it was not. */
@@ -185,6 +205,46 @@ export class Manager {
   }
 
   /**
+   * A new volume with what a snapshot holds, on the disks of the volume's replicas: placed and stored when it resolves;
+   * its replicas are made after that.
+   */
+  cloneSnapshot(volume: string, snapshot: string, { name, chap }: CloneVolume): Promise<Volume> {
+    return this.#inTurn(async () => {
+      const { spec, ...source } = this.volume(volume)
+      refuseReadOnly(this.volume(volume), `Snapshot ${snapshot} cannot be cloned by links, which needs its files`)
+      const { sizeBytes } = this.snapshot(volume, snapshot)
+      const linked = this.#linked({ volume, snapshot, linked: true })
+      const { cache, checksums = true, physicalBlockBytes } = spec
+      const { length: numberOfReplicas } = linked.replicas
+      const request = { name, sizeBytes, numberOfReplicas, cache, checksums, physicalBlockBytes }
+      const login = chap ?? source.chap
+      return await this.#create({ ...request, ...(login === undefined ? {} : { chap: login }) }, linked)
+    })
+  }
+
+  #linked({ volume: name, snapshot: wanted }: CloneRequest): LinkedClone {
+    const volume = this.volume(name)
+    const snapshot = this.snapshot(name, wanted)
+    const layer = checkCloneable(volume, snapshot)
+    const sources = cloneSources(volume, this.engine(volume)?.members, (node, disk) => this.#isDiskReady(node, disk))
+    const cluster = clusterNodes(this.#nodes.values(), this.#volumes.values(), this.#reports())
+    const obstacle = growthObstacle(cluster, sources, snapshot.sizeBytes)
+    if (obstacle !== null) {
+      throw new AnkoleError('cannot-place', `Snapshot ${wanted} of volume ${name} cannot be cloned: ${obstacle}.`)
+    }
+    return draftLinked(volume, snapshot, layer, sources, () => randomBytes(8).toString('hex'))
+  }
+
+  #isDiskReady(node: string, disk: string): boolean {
+    return isReady(this.report(node)?.disks.find(({ id }) => id === disk))
+  }
+
+  /** Names of the volumes that are linked clones of it. */
+  clonesOf(snapshot: Snapshot): string[] {
+    return linkedClonesOf(snapshot, this.#volumes.values())
+  }
+
+  /**
    * Asks for the volume to be attached to the node; without one to where it is, or to the only node. With the id of a
    * transfer for that alone, unless it is attached already.
    */
@@ -267,15 +327,17 @@ export class Manager {
   async delete(name: string, force: boolean, transfer?: string): Promise<Volume> {
     const volume = this.volume(name)
     if (!force && volume.status.state === 'attached') await this.#refuseWithClients(volume)
-    return this.#change(name, (volume) => {
+    const change = (volume: Volume): boolean => {
       if (transfer !== undefined && !isFor(volume, transfer)) {
         throw new AnkoleError('not-found', `Volume ${name} is not being imported by who wants it deleted.`)
       }
       if (volume.metadata.deletionTimestamp !== undefined) return false
+      refuseWhileCloned(volume, this.#volumes.values())
       volume.metadata.deletionTimestamp = new Date().toISOString()
       volume.spec.nodeID = null
       return true
-    })
+    }
+    return await this.#inTurn(() => this.#change(name, change))
   }
 
   /**
@@ -315,26 +377,20 @@ export class Manager {
     return done
   }
 
-  async #create({
-    name,
-    sizeBytes,
-    numberOfReplicas,
-    cache,
-    checksums = true,
-    chap,
-    ...request
-  }: VolumeRequest): Promise<Volume> {
+  async #create(
+    { name, sizeBytes, numberOfReplicas, cache, checksums = true, ...request }: VolumeRequest,
+    linked?: LinkedClone,
+  ): Promise<Volume> {
     checkName(name)
     const transfer = request.transfer === undefined ? undefined : beginTransfer('import', request.transfer)
     checkReplicas(numberOfReplicas)
     const physicalBlockBytes = checkPhysicalBlock(request.physicalBlockBytes ?? physicalBlockBytesDefault)
+    const clonedFrom = linked?.clonedFrom ?? this.#copyOf(request.copyOf, sizeBytes, transfer)
+    const chap = request.chap ?? (clonedFrom === undefined ? undefined : this.volume(clonedFrom.volume).chap)
     if (chap !== undefined) checkChap(chap)
     if (this.#volumes.get(name)?.metadata.deletionTimestamp !== undefined) throw deleting(name, 'created')
     if (this.#volumes.has(name)) throw new AnkoleError('already-exists', `Volume ${name} exists already.`)
-    const placement = this.#place(sizeBytes, numberOfReplicas, request.adopt)
-    if (!placement.placed) {
-      throw new AnkoleError('cannot-place', `Volume ${name} cannot be created: ${placement.reason}.`)
-    }
+    const replicas = linked?.replicas ?? this.#replicasFor(name, sizeBytes, numberOfReplicas, request.adopt)
     const { nbdHost, iscsi } = this.#options.plan
     const taken = this.#portsTaken()
     const nbdPort = await freePort(nbdHost, nbdPortFirst, taken)
@@ -348,11 +404,12 @@ export class Manager {
       ...(chap === undefined ? {} : { chap }),
       ...(transfer === undefined ? {} : { transfer }),
       ...(request.adopt === undefined ? {} : { adoption: adoptionOf(request.adopt) }),
-      replicas: placement.replicas.map((where) => ({ id: randomBytes(8).toString('hex'), ...where })),
+      ...(clonedFrom === undefined ? {} : { clonedFrom }),
+      replicas,
       membership: {
         attachment: 0,
         node: null,
-        record: { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' },
+        record: linked?.record ?? { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' },
         ...(this.#options.plan.storeId === undefined ? {} : { storeId: this.#options.plan.storeId }),
       },
       status: { state: 'creating', robustness: 'unknown', message: '', replicas: [] },
@@ -368,6 +425,37 @@ export class Manager {
     return volume
   }
 
+  /** Throws invalid-argument and invalid-size. */
+  #copyOf(of: VolumeRequest['copyOf'], sizeBytes: number, transfer: Volume['transfer']): Volume['clonedFrom'] {
+    if (of === undefined) return undefined
+    if (transfer === undefined) {
+      throw new AnkoleError('invalid-argument', 'A copy of a snapshot is made by who has the id of an import.')
+    }
+    const source = this.volume(of.volume)
+    const snapshot = this.snapshot(of.volume, of.snapshot)
+    checkCloneable(source, snapshot)
+    if (sizeBytes < snapshot.sizeBytes) {
+      throw new AnkoleError(
+        'invalid-size',
+        `Snapshot ${of.snapshot} of volume ${of.volume} has ${formatBytes(snapshot.sizeBytes)} (${snapshot.sizeBytes} ` +
+          `bytes): a volume of ${formatBytes(sizeBytes)} does not hold it.`,
+      )
+    }
+    return { volume: of.volume, volumeUid: source.metadata.uid, snapshot: of.snapshot, linked: false }
+  }
+
+  /** Throws cannot-place. */
+  #replicasFor(
+    name: string,
+    sizeBytes: number,
+    numberOfReplicas: number,
+    adopt: AdoptionRequest | undefined,
+  ): Volume['replicas'] {
+    const placement = this.#place(sizeBytes, numberOfReplicas, adopt)
+    if (placement.placed) return placement.replicas.map((where) => ({ id: randomBytes(8).toString('hex'), ...where }))
+    throw new AnkoleError('cannot-place', `Volume ${name} cannot be created: ${placement.reason}.`)
+  }
+
   #place(sizeBytes: number, numberOfReplicas: number, adopt: AdoptionRequest | undefined): Placement {
     const reports = this.#reports()
     if (adopt === undefined) {
@@ -376,8 +464,7 @@ export class Manager {
     if (numberOfReplicas !== 1) {
       throw new AnkoleError('invalid-argument', `A directory becomes one replica, and not ${numberOfReplicas}.`)
     }
-    const isDiskReady = (node: string, disk: string): boolean =>
-      isReady(reports.get(node)?.disks.find(({ id }) => id === disk))
+    const isDiskReady = (node: string, disk: string): boolean => this.#isDiskReady(node, disk)
     return { placed: true, replicas: [placeOf(adopt, this.#nodes.values(), isDiskReady)] }
   }
 
@@ -446,12 +533,16 @@ export class Manager {
 
   /**
    * Wants it gone: its layer once the volume is attached, the space that it takes up in the background. Throws
-   * snapshot-in-use.
+   * snapshot-in-use and snapshot-has-clones.
    */
   async deleteSnapshot(volume: string, name: string): Promise<Snapshot> {
     refuseReadOnly(this.volume(volume), `Snapshot ${name} cannot be deleted`)
     await refuseInUse(this.volume(volume), this.snapshot(volume, name), this.#askerOf(volume))
-    return await this.#snapshots.remove(this.volume(volume), name)
+    // In turn with clones of it that are being asked for.
+    return await this.#inTurn(async () => {
+      refuseCloned(this.snapshot(volume, name), this.#volumes.values())
+      return await this.#snapshots.remove(this.volume(volume), name)
+    })
   }
 
   /** Throws unless the volume can be taken back to it now. */
@@ -643,7 +734,9 @@ export class Manager {
       const engine = observeEngine(volume, reports)
       const replicas = observeReplicas(volume, reports)
       const assessed = assessExpansion(volume, engine)
-      const expanded = { ...assessed, volume: settleAdoption(assessed.volume, replicas) }
+      const settled = settleClone(settleAdoption(assessed.volume, replicas), replicas, Date.now())
+      const expanded = { ...assessed, volume: settled }
+      if (isBeingMade(settled)) this.#lookLater()
       // An order that is over is not what the status tells of.
       const assessment = assess(expanded.volume, {
         replicas,

@@ -2,6 +2,7 @@ import type { DiskPlan, EnginePlan, NodePlan, PortalPlan, ScrubPlan } from '../a
 import type { HostPort } from '../native/index.js'
 import type { Node, Scrub, Snapshot, Volume } from '../store/index.js'
 import { isReadOnly } from './adoption.js'
+import { cloneSource } from './clones.js'
 import { formatHostPort, iqnOf } from './addresses.js'
 import { servedBytes } from './expansion.js'
 import { scrubSettings } from './scrub.js'
@@ -52,7 +53,9 @@ export function nodePlan(
       if (on !== name) continue
       const { metadata, secret } = volume
       const adopt = volume.adoption === undefined ? {} : { adopt: volume.adoption }
-      const replica = { volume: metadata.name, id, sizeBytes, secret, cache, checksums, ...adopt, desired } as const
+      const source = cloneSource(volume, id)
+      const made = source === undefined ? adopt : { ...adopt, clone: source }
+      const replica = { volume: metadata.name, id, sizeBytes, secret, cache, checksums, ...made, desired } as const
       disks.get(disk)?.replicas.push(replica)
     }
     const { iscsiPort } = volume // There is one before there is an attachment.

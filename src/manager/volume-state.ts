@@ -7,6 +7,7 @@
 
 import type { EngineReport, ReplicaReport } from '../agent/index.js'
 import { replicaStates, type ReplicaState, type Robustness, type Volume, type VolumeState } from '../store/index.js'
+import { isBeingMade } from './clones.js'
 import { expansionMessage } from './expansion.js'
 import { count } from './placement.js'
 
@@ -97,7 +98,7 @@ function removing(volume: Volume, { replicas }: Observed): Decision {
 
 function resting(volume: Volume, observed: Observed): Decision {
   const wanted = volume.spec.nodeID !== null
-  const isNew = volume.membership.record.generation === 0
+  const isNew = volume.membership.record.generation === 0 || isBeingMade(volume)
   const seen = volume.replicas.map(({ id, disk }) => ({ disk, replica: observed.replicas.get(id) }))
   const failed = seen.filter(({ replica }) => replica?.state === 'failed' || replica?.state === 'disk-failed')
   const pending = seen.filter(

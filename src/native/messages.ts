@@ -447,6 +447,16 @@ export interface Adoption {
   readOnly: boolean
 }
 
+/** What a replica is made of: of a snapshot that another one on the same disk has, by second names of its files. */
+export interface CloneSource {
+  volume: string
+  replica: string
+  /** Of the snapshot. */
+  layer: string
+  /** All replicas that are made so, this one too: what each of them notes as the volume's first record. */
+  members: string[]
+}
+
 export interface DiskHostRequests {
   'create-replica': {
     parameters: {
@@ -457,6 +467,7 @@ export interface DiskHostRequests {
       cache: CacheMode
       checksums: boolean
       adopt?: Adoption
+      clone?: CloneSource
     }
     result: { directory: string; readOnly: boolean }
   }

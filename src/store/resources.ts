@@ -163,6 +163,24 @@ const Adoption = Type.Object({
 })
 export type Adoption = Static<typeof Adoption>
 
+/** As replicas name it: 1 to 63 letters, digits, dots, hyphens and underscores. */
+const LayerName = Type.String({ pattern: '^[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}$' })
+
+/** The snapshot that the volume held when it was made. Whatever becomes of that, what is said here stays. */
+const ClonedFrom = Type.Object({
+  volume: Type.String({ minLength: 1 }),
+  /** Of that very volume: one of the same name made later is another one. */
+  volumeUid: Type.String({ minLength: 1 }),
+  snapshot: Type.String({ minLength: 1 }),
+  /** Of replicas on the same disks, by second names of their files; else everything was copied. */
+  linked: Type.Boolean(),
+  /** Of a linked one: what replicas call the snapshot. */
+  layer: Type.Optional(LayerName),
+  /** Replicas that are yet to be made of it, each of another volume's; absent: none. */
+  making: Type.Optional(Type.Array(Type.Object({ id: Id, source: Id }))),
+})
+export type ClonedFrom = Static<typeof ClonedFrom>
+
 export const Volume = Type.Object({
   metadata: Metadata,
   spec: Type.Object({
@@ -223,6 +241,7 @@ export const Volume = Type.Object({
   ),
   transfer: Type.Optional(Transfer),
   adoption: Type.Optional(Adoption),
+  clonedFrom: Type.Optional(ClonedFrom),
   /** Starts against the rules that its owner asked for, the latest last; at most ten are kept. */
   salvages: Type.Optional(Type.Array(Salvage)),
   status: Type.Object({
@@ -250,9 +269,6 @@ export type SnapshotState = (typeof snapshotStates)[number]
 
 /** `unknown`: it was not answered; the volume's engine may have carried it out all the same. */
 export const revertStates = ['asked', 'done', 'failed', 'unknown'] as const
-
-/** As replicas name it: 1 to 63 letters, digits, dots, hyphens and underscores. */
-const LayerName = Type.String({ pattern: '^[A-Za-z0-9_-][A-Za-z0-9._-]{0,62}$' })
 
 /** What a volume held at one instant. Its metadata's name is VOLUME.NAME. */
 export const Snapshot = Type.Object({

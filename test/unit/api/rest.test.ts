@@ -377,6 +377,7 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}/snapshots',
     '/v1/volumes/{name}/snapshots/{snapshot}',
     '/v1/volumes/{name}/snapshots/{snapshot}/changes',
+    '/v1/volumes/{name}/snapshots/{snapshot}/clone',
     '/v1/volumes/{name}/snapshots/{snapshot}/read',
     '/v1/volumes/{name}/snapshots/{snapshot}/revert',
   ])

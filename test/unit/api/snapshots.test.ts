@@ -125,6 +125,7 @@ void t.test('what cannot be deleted before the volume serves again is kept, and 
     body: { deleted: false, message: `volume demo is ${state}: it is deleted when that is attached next` },
   })
   agent.engineState = 'refused'
+  agent.deleting = 'nobody serves it'
   agent.changed()
   await untilState('demo', 'faulted')
   t.match(await call('DELETE', `${url}/monday?timeoutSeconds=5`), kept('faulted'))

@@ -9,7 +9,13 @@ function layersOf(...lines: string[]): LayerView[] {
     const head = name === '*'
     return {
       ...{ name: head ? 'volume-head' : name, head, snapshot: head || name.startsWith('-') ? null : name, parent },
-      ...{ children: [], allocatedBytes: 1024, removed: name.startsWith('-') },
+      ...{
+        children: [],
+        allocatedBytes: 1024,
+        removed: name.startsWith('-'),
+        base: name.startsWith('-base'),
+        clones: [],
+      },
     }
   })
 }
@@ -40,7 +46,7 @@ function aView(name: string, parts: Partial<SnapshotView> = {}): SnapshotView {
   return {
     ...{ volume: 'data', name, state: 'ready', message: '', labels: {}, userCreated: true, sizeBytes: 1 },
     ...{ createdAt: '2026-01-01T00:00:00.000Z', pauseMs: 1, layer: name, parent: null, children: [] },
-    allocatedBytes: 3 * 1024 ** 2,
+    ...{ allocatedBytes: 3 * 1024 ** 2, clones: [] },
     ...parts,
   }
 }
@@ -59,6 +65,17 @@ t.test('what people read', (t) => {
     'tuesday   3 MiB  2 h  ready',
     '* head    1 KiB  -    written to',
     'late      -      7 d  creating                  the members change',
+  ])
+  const shared = layersOf('-base', 'one under -base', '-old under one', '* under -old').map((layer) => {
+    return layer.name === '-old' ? { ...layer, clones: ['copy', 'other'] } : layer
+  })
+  const cloned = [aView('one', { clones: ['copy'] })]
+  t.same(snapshotText({ volume: 'data', snapshots: cloned, layers: shared, message: '' }, now).split('\n'), [
+    'SNAPSHOT  SIZE   AGE  STATE       LABELS  MESSAGE',
+    '(-base)   1 KiB  -    base',
+    'one       3 MiB  7 d  ready               cloned: copy',
+    '(-old)    1 KiB  -    removed             not merged before: copy, other',
+    '* head    1 KiB  -    written to',
   ])
   const message = 'its engine does not answer now'
   const unknown = snapshotText({ volume: 'data', snapshots: snapshots.slice(0, 1), layers: null, message }, now)
