@@ -20,6 +20,8 @@ import type {
   ScrubProgress,
   RevertRequest,
   TakeSnapshot,
+  TrimProgress,
+  TrimRequest,
   WaitCause,
 } from '../native/index.js'
 
@@ -76,6 +78,8 @@ export interface EnginePlan {
   resyncBandwidth?: number
   /** What the engine is to be at; absent: none. */
   scrub?: ScrubPlan
+  /** Likewise; its id is another one for each. */
+  trim?: TrimRequest
   snapshots?: SnapshotsPlan
 }
 
@@ -159,6 +163,8 @@ export interface EngineReport {
   expansion?: ExpansionProgress
   /** The scrub that it is or was at, as it last said; absent: none. */
   scrub?: ScrubProgress
+  /** Likewise the trim. */
+  trim?: TrimProgress
   snapshots?: SnapshotsReport
 }
 

@@ -19,6 +19,8 @@ import {
   SalvageVolume,
   ScrubView,
   ScrubVolume,
+  TrimView,
+  TrimVolume,
   UpdateVolume,
   VolumeList,
   VolumeName,
@@ -26,7 +28,16 @@ import {
 } from './schemas.js'
 import type { Server } from './server.js'
 import { addSnapshotRoutes } from './snapshot-routes.js'
-import { attachmentView, nodeViews, processViews, scrubView, volumeView, type Faces, type Reports } from './views.js'
+import {
+  attachmentView,
+  nodeViews,
+  processViews,
+  scrubView,
+  trimView,
+  volumeView,
+  type Faces,
+  type Reports,
+} from './views.js'
 import { explained, milliseconds, type Waited } from './waiting.js'
 
 export interface RouteOptions {
@@ -40,6 +51,7 @@ export interface RouteOptions {
 const errors = { '4xx': ErrorView, '5xx': ErrorView }
 const replicasDefault = 3
 const scrubBandwidthDefault = 64 * 1024 ** 2
+const trimBandwidthDefault = 64 * 1024 ** 2
 
 export function addRoutes(server: Server, { manager: current, node, faces }: RouteOptions): void {
   const reports = (): Reports =>
@@ -251,6 +263,33 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
     '/v1/volumes/:name/scrub',
     { schema: { ...scrubSchema, summary: 'Stop the scrub of a volume' } },
     async ({ params: { name } }) => scrubView(await current().stopScrub(name)),
+  )
+
+  const trimSchema = { tags: ['volumes'], params: VolumeName, response: { 200: TrimView, ...errors } }
+  server.post(
+    '/v1/volumes/:name/trim',
+    {
+      schema: {
+        ...trimSchema,
+        summary:
+          'Start to give back what takes up space in an attached volume and holds nothing but zeros; does not wait',
+        body: TrimVolume,
+      },
+    },
+    async ({ params: { name }, body }) => trimView(await current().trim(name, body.bandwidth ?? trimBandwidthDefault)),
+  )
+  server.get(
+    '/v1/volumes/:name/trim',
+    { schema: { ...trimSchema, summary: 'How far the trim of a volume is, or what became of the last one' } },
+    async ({ params: { name } }) => {
+      const { volume, progress } = await current().trimProgress(name)
+      return trimView(volume, progress)
+    },
+  )
+  server.delete(
+    '/v1/volumes/:name/trim',
+    { schema: { ...trimSchema, summary: 'Stop the trim of a volume; what it gave back stays so' } },
+    async ({ params: { name } }) => trimView(await current().stopTrim(name)),
   )
 
   server.post(

@@ -9,6 +9,7 @@ import { addCreationOptions, creationBody, printHowToAttach, printMade, type Cre
 import { print, printJson, table } from './output.js'
 import { parseBandwidth, parseBandwidthOrDefault, parseReplicaIds, parseScrubPeriod } from './values.js'
 import { exportCommand, importCommand } from './volume-image.js'
+import { lastTrimText, trimCommand } from './volume-trim.js'
 
 interface CreateOptions extends CreationOptions {
   size: string
@@ -16,7 +17,7 @@ interface CreateOptions extends CreationOptions {
 
 export function volumeCommand(): Command {
   const volume = new Command('volume').description(
-    'Create, list, change, expand, attach, detach, import, export, scrub, salvage and delete volumes',
+    'Create, list, change, expand, attach, detach, import, export, scrub, trim, salvage and delete volumes',
   )
   volume.addCommand(createCommand())
   volume.addCommand(listCommand())
@@ -29,6 +30,7 @@ export function volumeCommand(): Command {
   volume.addCommand(exportCommand())
   volume.addCommand(salvageCommand())
   volume.addCommand(scrubCommand())
+  volume.addCommand(trimCommand())
   volume.addCommand(deleteCommand())
   return volume
 }
@@ -71,7 +73,7 @@ function listCommand(): Command {
 }
 
 function showCommand(): Command {
-  return aCommand('show', 'Show one volume: its state, replicas, settings, and what the last scrub found')
+  return aCommand('show', 'Show one volume: its state, replicas, settings, and what the last scrub and trim found')
     .argument('<name>')
     .action(async (name: string, _: object, command: Command) => {
       const { url, json } = command.optsWithGlobals<Shared>()
@@ -334,6 +336,7 @@ export function volumeText(volume: VolumeView): string {
     ['settings', `cache ${volume.cache}, checksums ${volume.checksums ? 'on' : 'off'}, resync ${bandwidth}`],
     ['scrub', `${every} at ${rateText(scrub.bandwidth)}, the next one ${next}`],
     ['last scrub', scrub.last === null ? 'none has ended yet' : `${scrub.last.endedAt}: ${foundText(scrub.last)}`],
+    ['last trim', lastTrimText(volume.trim)],
     ...replicas.map(({ id, node, disk, state, message }): [string, string] => [
       'replica',
       `${id} on ${node}/${disk}, ${state}${message === '' ? '' : `: ${message}`}`,

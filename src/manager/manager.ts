@@ -16,6 +16,8 @@ import {
   type ScrubState,
   type Snapshot,
   type Store,
+  type TrimCounts,
+  type TrimState,
   type Volume,
   type WatchEvent,
 } from '../store/index.js'
@@ -39,7 +41,7 @@ import { planSalvage, type SalvagePlan } from './salvage.js'
 import { assessScrub, beginScrub, endScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
 import { changesOf, readableSnapshot, refuseInUse, type Changes, type SnapshotAsker } from './snapshot-contents.js'
 import { SnapshotKeeper, type SnapshotRequest } from './snapshot-keeper.js'
-import { logScrub, logTransition } from './transitions.js'
+import { logScrub, logTransition, logTrim } from './transitions.js'
 import {
   checkBandwidth,
   checkName,
@@ -48,6 +50,7 @@ import {
   formatBytes,
   physicalBlockBytesDefault,
 } from './volume-spec.js'
+import { assessTrim, beginTrim, endTrim } from './trim.js'
 import { attachedBy, beginTransfer, checkMayAttach, endImport, isFor, letGo } from './transfer.js'
 import { checkSettings, withSettings, type VolumeSettings } from './volume-settings.js'
 import { assess, type Assessment } from './volume-state.js'
@@ -437,6 +440,45 @@ export class Manager {
     return { volume, progress: engine !== undefined && engine.id === current?.begunAt ? engine : current }
   }
 
+  /** Wants what takes up space in an attached volume and holds nothing but zeros given back. Throws busy: it is already. */
+  async trim(name: string, bandwidth: number): Promise<Volume> {
+    const { status } = this.volume(name)
+    refuseReadOnly(this.volume(name), 'It cannot be trimmed')
+    if (status.state !== 'attached') {
+      throw new AnkoleError('volume-not-attached', `Volume ${name} cannot be trimmed: it is ${status.state}.`)
+    }
+    checkBandwidth(bandwidth, 'a trim')
+    const volume = await this.#change(name, (volume) => {
+      volume.trim = beginTrim(volume, Date.now(), bandwidth)
+      return true
+    })
+    this.#options.log.info({ volume: name, bandwidth }, 'trim is begun')
+    return volume
+  }
+
+  /** Ends the one that is under way; what it gave back stays so. Where there is none, nothing happens. */
+  async stopTrim(name: string): Promise<Volume> {
+    const before = this.volume(name).trim?.last
+    const volume = await this.#change(name, (volume) => {
+      if (volume.trim?.current === undefined) return false
+      volume.trim = endTrim(volume.trim.current, 'stopped', Date.now())
+      return true
+    })
+    logTrim(this.#options.log, volume, before?.endedAt)
+    return volume
+  }
+
+  /** How far it is: as the engine says, where that answers, and else as it was kept. */
+  async trimProgress(name: string): Promise<{ volume: Volume; progress: TrimCounts | undefined }> {
+    const { membership, trim } = this.volume(name)
+    if (trim?.current === undefined) return { volume: this.volume(name), progress: undefined }
+    const counters = await this.#options.agents.get(membership.node ?? '')?.counters()
+    const engine = counters?.engines.find(({ volume }) => volume === name)?.trim
+    const volume = this.volume(name)
+    const { current } = volume.trim ?? {}
+    return { volume, progress: engine !== undefined && engine.id === current?.begunAt ? engine : current }
+  }
+
   createSnapshot(volume: string, request: SnapshotRequest): Promise<Snapshot> {
     return this.#inTurn(() => {
       refuseReadOnly(this.volume(volume), 'No snapshot can be taken')
@@ -652,8 +694,9 @@ export class Manager {
         waitedMs: this.#waitedMs(volume),
       })
       const scrub = assessScrub(volume, engine, Date.now(), mayScrub)
+      const trim = assessTrim(volume, engine, Date.now())
       if (expanded.refused) this.#noteRefused(name, expanded.refused)
-      await this.#carryOut(volume, expanded.volume, assessment, scrub)
+      await this.#carryOut(volume, expanded.volume, assessment, { scrub, trim })
       if (assessment.step === 'forget') return
       const isUnplanned = (layer: string): boolean => this.#isUnplanned(volume, layer, reports)
       if (await this.#snapshots.bringNearer(volume, engine, isUnplanned)) this.#lookLater()
@@ -706,12 +749,16 @@ export class Manager {
     volume: Volume,
     expanded: Volume,
     { status, step }: Assessment,
-    scrub: ScrubState | undefined,
+    { scrub, trim }: { scrub: ScrubState | undefined; trim: TrimState | undefined },
   ): Promise<void> {
     const { store, log } = this.#options
     const { name, resourceVersion } = volume.metadata
     const node = volume.spec.nodeID
-    let next: Volume = { ...expanded, status, ...(scrub === undefined ? {} : { scrub }) }
+    let next: Volume = {
+      ...{ ...expanded, status },
+      ...(scrub === undefined ? {} : { scrub }),
+      ...(trim === undefined ? {} : { trim }),
+    }
     switch (step) {
       case 'none':
         break
@@ -734,6 +781,7 @@ export class Manager {
       log.info({ volume: name, sizeBytes: next.spec.sizeBytes }, `volume has ${formatBytes(next.spec.sizeBytes)}`)
     }
     logScrub(log, next, volume.scrub?.last?.endedAt)
+    logTrim(log, next, volume.trim?.last?.endedAt)
   }
 
   #writePlans(): void {

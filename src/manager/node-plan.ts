@@ -1,11 +1,12 @@
 import type { DiskPlan, EnginePlan, NodePlan, PortalPlan, ScrubPlan } from '../agent/index.js'
-import type { HostPort } from '../native/index.js'
-import type { Node, Scrub, Snapshot, Volume } from '../store/index.js'
+import type { HostPort, TrimRequest } from '../native/index.js'
+import type { Node, Scrub, Snapshot, Trim, Volume } from '../store/index.js'
 import { isReadOnly } from './adoption.js'
 import { formatHostPort, iqnOf } from './addresses.js'
 import { servedBytes } from './expansion.js'
 import { scrubSettings } from './scrub.js'
 import { snapshotsPlan } from './snapshots.js'
+import { trimCounts } from './trim.js'
 import { physicalBlockBytesDefault } from './volume-spec.js'
 import { wantsEngine, wantsReplicasGone } from './volume-state.js'
 
@@ -115,11 +116,16 @@ function enginePlan(
     lateMs: options.lateMs,
     ...(resyncBandwidth === undefined ? {} : { resyncBandwidth }),
     ...(volume.scrub?.current === undefined ? {} : { scrub: scrubPlan(volume, volume.scrub.current) }),
+    ...(volume.trim?.current === undefined ? {} : { trim: trimPlan(volume.trim.current) }),
   }
 }
 
 function scrubPlan(volume: Volume, { begunAt: id, bandwidth, ...before }: Scrub): ScrubPlan {
   return { id, bytesPerSecond: bandwidth ?? scrubSettings(volume).bandwidth, ...before }
+}
+
+function trimPlan(trim: Trim): TrimRequest {
+  return { id: trim.begunAt, bytesPerSecond: trim.bandwidth, ...trimCounts(trim) }
 }
 
 /** Known before the disk host runs and the same after each restart, so that an engine finds its replicas again. */

@@ -309,6 +309,7 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
   }
   addResync(shown, engine, labels)
   addScrub(shown, labels, engine.scrub)
+  addTrim(shown, labels, engine)
   addSnapshotCounters(shown, labels, engine)
   for (const { id, inFlight, resync, operations } of engine.replicas) {
     const of = { volume, replica: id, ...places.get(id) }
@@ -356,6 +357,17 @@ function addScrub(shown: Exposition, labels: Labels, scrub: ScrubProgress): void
   shown.gauge('ankole_volume_scrub_corrupt_blocks', corrupt, labels, scrub.corruptBlocks)
   const differing = 'Blocks that the scrub found not to be the same at all members.'
   shown.gauge('ankole_volume_scrub_differing_blocks', differing, labels, scrub.differingBlocks)
+}
+
+/** Of the trim that is under way, or of the last one. */
+function addTrim(shown: Exposition, labels: Labels, { trim, trimmedBytes }: EngineCounters): void {
+  shown.gauge('ankole_volume_trim_running', 'Whether a trim is under way.', labels, trim.running ? 1 : 0)
+  const whole = 'What the trim, or the last one, goes through.'
+  shown.gauge('ankole_volume_trim_bytes', whole, labels, trim.bytes)
+  shown.gauge('ankole_volume_trim_done_bytes', 'Of that, what it has looked at.', labels, trim.bytesDone)
+  shown.gauge('ankole_volume_trim_failed_bytes', 'Of that, what it could not look at.', labels, trim.failedBytes)
+  const unmapped = 'Zeros that took up space and that trims unmapped.'
+  shown.counter('ankole_volume_trimmed_bytes_total', unmapped, labels, trimmedBytes)
 }
 
 /** Operations are summed over the replicas of a disk: theirs are told apart as their engines see them. */

@@ -226,6 +226,12 @@ export interface ScrubEvent {
   progress: ScrubProgress
 }
 
+/** A trim ended, or went on for a while. */
+export interface TrimEvent {
+  event: 'trim'
+  progress: TrimProgress
+}
+
 /** Before `serving`, and when either has changed. */
 export interface SizeEvent {
   event: 'size'
@@ -274,6 +280,7 @@ export type EngineEvent =
   | ServingEvent
   | ReplicaStateEvent
   | ScrubEvent
+  | TrimEvent
   | SizeEvent
   | StoppedEvent
 
@@ -328,6 +335,12 @@ export interface EngineRequests {
   /** Makes the volume larger, while clients are at work. Answered at once; `size` events say what becomes of it. */
   expand: { parameters: ExpansionRequest; result: object }
   'stop-scrub': { parameters: object; result: ScrubProgress }
+  /**
+   * Gives back what takes up space at any member and holds nothing but zeros, behind what is done by what it is given. One
+   * of the same id that is under way goes on with the new rate; one of another id ends.
+   */
+  trim: { parameters: TrimRequest; result: TrimProgress }
+  'stop-trim': { parameters: object; result: TrimProgress }
   /**
    * Those about snapshots are served one after the other, in their order. What is not answered with success may be there
    * all the same until `list-layers` says otherwise.
@@ -436,6 +449,32 @@ export interface ScrubFindings {
   differingBlocks: number
 }
 
+export interface TrimRequest extends TrimFindings {
+  id: string
+  /** That are read; 0: no bound. */
+  bytesPerSecond: number
+}
+
+/** Of the trim that is under way, or of the last one since the engine's process started. */
+export interface TrimProgress extends TrimFindings {
+  /** As it was asked for; empty: there was none. */
+  id: string
+  running: boolean
+  /** It came to its end. */
+  finished: boolean
+  /** That it goes through. */
+  bytes: number
+}
+
+export interface TrimFindings {
+  /** All before it is done. */
+  bytesDone: number
+  /** Took up space and held zeros: given back, or masked where a snapshot has it. */
+  unmappedBytes: number
+  /** Could not be read or unmapped. */
+  failedBytes: number
+}
+
 /** A directory of Longhorn's that becomes the replica, instead of one that is made empty. */
 export interface Adoption {
   directory: string
@@ -509,6 +548,9 @@ export interface EngineCounters {
   resyncedBytes: number
   repairedBlocks: number
   scrub: ScrubProgress
+  trim: TrimProgress
+  /** By trims, since the process started. */
+  trimmedBytes: number
   /** Taken and failed since the process started, and for how long each held up I/O. */
   snapshots: { taken: number; failed: number; pause: { sumSeconds: number; buckets: number[] } }
   replicas: ReplicaCounters[]

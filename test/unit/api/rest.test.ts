@@ -194,6 +194,37 @@ void t.test('what the last scrub found is kept, and shown with the volume', asyn
   t.match(await call('GET', '/v1/volumes/demo/scrub'), { status: 200, body: ended })
 })
 
+void t.test('a trim is started, watched and stopped, one at a time', async (t) => {
+  const { call, agent, until } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  const detached = { status: 409, body: { error: { code: 'volume-not-attached', message: /demo cannot be trimmed/ } } }
+  t.match(await call('POST', '/v1/volumes/demo/trim'), detached)
+  t.match(await call('GET', '/v1/volumes/demo'), { body: { trim: { running: false, last: null } } })
+  await call('POST', '/v1/volumes/demo/attach')
+  for (const bandwidth of [-1, 1000, 'fast']) {
+    t.match(await call('POST', '/v1/volumes/demo/trim', { bandwidth }), { status: 400 }, String(bandwidth))
+  }
+  t.match(await call('POST', '/v1/volumes/other/trim'), { status: 404 })
+  t.match(await call('GET', '/v1/volumes/demo/trim'), { status: 200, body: { running: false, last: null } })
+  t.match(await call('POST', '/v1/volumes/demo/trim'), { status: 200, body: { running: true, bytes: 2 ** 30 } })
+  t.match(await call('POST', '/v1/volumes/demo/trim', {}), { status: 409, body: { error: { code: 'busy' } } })
+  await until('demo', () => agent.plan?.engines[0]?.trim?.bytesPerSecond === 64 * 1024 ** 2)
+  agent.trims({ bytesDone: 2 ** 29, unmappedBytes: 8192 })
+  const half = { running: true, bytesDone: 2 ** 29, unmappedBytes: 8192, failedBytes: 0 }
+  t.match(await call('GET', '/v1/volumes/demo/trim'), { status: 200, body: half })
+  await until('demo', ({ trim }) => trim?.current?.bytesDone === 2 ** 29)
+  const stopped = { running: false, unmappedBytes: 8192, last: { outcome: 'stopped', bytesDone: 2 ** 29 } }
+  t.match(await call('DELETE', '/v1/volumes/demo/trim'), { status: 200, body: stopped })
+  t.match(await call('DELETE', '/v1/volumes/demo/trim'), { status: 200, body: stopped }, 'there is none')
+  await until('demo', () => agent.plan?.engines[0]?.trim === undefined)
+  await call('POST', '/v1/volumes/demo/trim', { bandwidth: 0 })
+  await until('demo', () => agent.plan?.engines[0]?.trim?.bytesPerSecond === 0)
+  agent.trims({ running: false, finished: true, bytesDone: 2 ** 30, unmappedBytes: 4096, failedBytes: 4096 })
+  await until('demo', ({ trim }) => trim?.last?.outcome === 'done')
+  const last = { outcome: 'done', endedAt: /^\d{4}-/, bytesDone: 2 ** 30, unmappedBytes: 4096, failedBytes: 4096 }
+  t.match(await call('GET', '/v1/volumes/demo'), { body: { trim: { running: false, last } } })
+})
+
 void t.test('settings change while the volume is attached, and go back to what holds without them', async (t) => {
   const { call, agent, until } = await anApi(t)
   await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
@@ -374,6 +405,7 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}/expand',
     '/v1/volumes/{name}/salvage',
     '/v1/volumes/{name}/scrub',
+    '/v1/volumes/{name}/trim',
     '/v1/volumes/{name}/snapshots',
     '/v1/volumes/{name}/snapshots/{snapshot}',
     '/v1/volumes/{name}/snapshots/{snapshot}/changes',

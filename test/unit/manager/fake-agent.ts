@@ -18,6 +18,7 @@ import {
   type EngineState,
   type Layer,
   type ScrubProgress,
+  type TrimProgress,
   type SnapshotChanges,
   type TakeSnapshot,
 } from '../../../src/native/index.js'
@@ -213,6 +214,17 @@ export class FakeAgent implements NodeAgent {
     this.changed()
   }
 
+  /** Likewise of their trims. */
+  trimming: TrimProgress = {
+    ...{ id: '', running: false, finished: false, bytes: 0, bytesDone: 0, unmappedBytes: 0, failedBytes: 0 },
+  }
+
+  trims(progress: Partial<TrimProgress>): void {
+    const id = this.plan?.engines[0]?.trim?.id ?? ''
+    this.trimming = { ...this.trimming, id, running: true, bytes: GiB, ...progress }
+    this.changed()
+  }
+
   report(): NodeReport {
     return {
       version: this.plan?.version ?? 0,
@@ -239,6 +251,7 @@ export class FakeAgent implements NodeAgent {
       ...{ waitsFor: '' as const, faults: {} as EngineCounters['faults'] },
       ...{ iscsiSessions: this.iscsiSessions, bucketBoundsSeconds: [], operations, replicas: [] },
       ...{ dirtyRegions: 0, unequalRegions: 0, resyncedBytes: 0, repairedBlocks: 0, scrub: this.scrubbing },
+      ...{ trim: this.trimming, trimmedBytes: 0 },
       snapshots: { taken: 0, failed: 0, pause: { sumSeconds: 0, buckets: [] } },
     }))
     return Promise.resolve({ engines, disks: [] })
@@ -284,6 +297,7 @@ export class FakeAgent implements NodeAgent {
       ...{ state: isWanted ? this.engineState : 'stopping', message: this.engineMessage, waitsFor: '' },
       ...(this.cannotStart === undefined ? {} : { cannotStart: this.cannotStart }),
       ...(this.scrubbing.id === '' ? {} : { scrub: this.scrubbing }),
+      ...(this.trimming.id === '' ? {} : { trim: this.trimming }),
       ...this.#sizeOf(engine),
       snapshots: this.#snapshotsReport(engine),
       replicas: replicas.map(({ id }) => {

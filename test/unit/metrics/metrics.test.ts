@@ -23,6 +23,11 @@ function engineCounters(volume: string, replica: string): EngineCounters {
       ...{ id: 'one', running: true, finished: false, regions: 256, regionsDone: 64, regionsFailed: 0 },
       ...{ repairedBlocks: 3, corruptBlocks: 1, differingBlocks: 2 },
     },
+    trim: {
+      ...{ id: 'one', running: true, finished: false, bytes: 1000, bytesDone: 400, unmappedBytes: 300 },
+      failedBytes: 20,
+    },
+    trimmedBytes: 500,
     ...{ dirtyRegions: 5, unequalRegions: 1, resyncedBytes: 4096, repairedBlocks: 2 },
     snapshots: { taken: 4, failed: 1, pause: { sumSeconds: 0.25, buckets: [3, 1, 0] } },
     replicas: [{ id: replica, state: 'member', inFlight: 1, resync: null, operations: operations(6) }],
@@ -96,6 +101,11 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_volume_scrub_regions_done{volume="demo"} 64')
   has('ankole_volume_scrub_corrupt_blocks{volume="demo"} 1')
   has('ankole_volume_scrub_differing_blocks{volume="demo"} 2')
+  has('ankole_volume_trim_running{volume="demo"} 1')
+  has('ankole_volume_trim_bytes{volume="demo"} 1000')
+  has('ankole_volume_trim_done_bytes{volume="demo"} 400')
+  has('ankole_volume_trim_failed_bytes{volume="demo"} 20')
+  has('ankole_volume_trimmed_bytes_total{volume="demo"} 500')
   has('ankole_volume_scrub_period_seconds{volume="demo"} 604800')
   has('ankole_volume_snapshots{volume="demo",state="ready"} 1')
   has('ankole_volume_snapshots{volume="demo",state="failed"} 0')
