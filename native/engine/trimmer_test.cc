@@ -31,6 +31,13 @@ bool WaitForEnd(Bench& bench) {
       [&] { return bench.engine->TrimJson().Bool("finished", false).Take(); });
 }
 
+bool WriteZeros(Bench& bench, uint32_t mebibytes) {
+  for (uint64_t at = 0; at < mebibytes * kMiB; at += kMiB) {
+    if (bench.Write(at, kMiB32, 0) != ErrorCode::kOk) return false;
+  }
+  return true;
+}
+
 // Members that tell which blocks take up space, and ask a verdict of the reads of the trim alone.
 template <size_t kCount>
 struct Thin : Scripted<kCount> {
@@ -182,7 +189,7 @@ TEST(engine_trim, AMemberThatIsAwayGetsItWhenItIsBack) {
 TEST(engine_trim, WhatCannotBeReadOrUnmappedIsLeftAndCounted) {
   Thin<1> one;
   ASSERT(one.started);
-  ASSERT(one.bench.Write(0, 4 * kMiB32, 0) == ErrorCode::kOk);
+  ASSERT(WriteZeros(one.bench, 4));
   one.bench.On([&] {
     one[0].verdict = [](const wire::Header& header) {
       const bool reads = header.opcode == wire::Opcode::kRead && header.offset_bytes < kMiB;
@@ -216,7 +223,7 @@ TEST(engine_trim, OneThatWasBrokenOffGoesOnBehindWhatIsDoneAndCountsOn) {
 TEST(engine_trim, ItsRateChangesWhileItRunsAndStoppingEndsIt) {
   Thin<2> two;
   ASSERT(two.started);
-  ASSERT(two.bench.Write(0, 3 * kMiB32, 0) == ErrorCode::kOk);
+  ASSERT(WriteZeros(two.bench, 3));
   Begin(two.bench, "one", 1000);  // a chunk in 17 minutes
   ASSERT(two.bench.Until([&] { return two.bench.engine->CountersJson()
                                           .Integer("trimmedBytes", 0, kSize).Take() == kMiB; }));
@@ -235,7 +242,7 @@ TEST(engine_trim, ItsRateChangesWhileItRunsAndStoppingEndsIt) {
 TEST(engine_trim, TheEngineStopsCleanInTheMiddleOfOne) {
   Thin<2> two;
   ASSERT(two.started);
-  ASSERT(two.bench.Write(0, 3 * kMiB32, 0) == ErrorCode::kOk);
+  ASSERT(WriteZeros(two.bench, 3));
   two.HoldEach(wire::Opcode::kUnmap);
   Begin(two.bench, "one");
   ASSERT(two.Holds());
@@ -250,7 +257,7 @@ TEST(engine_trim, TheEngineStopsCleanInTheMiddleOfOne) {
 TEST(engine_trim, ItEndsWithAnEngineThatIsFenced) {
   Thin<3> three;
   ASSERT(three.started);
-  ASSERT(three.bench.Write(0, 3 * kMiB32, 0) == ErrorCode::kOk);
+  ASSERT(WriteZeros(three.bench, 3));
   three.HoldEach(wire::Opcode::kUnmap);
   Begin(three.bench, "one");
   ASSERT(three.Holds());
@@ -265,10 +272,6 @@ TEST(engine_trim, ItIsRefusedWhereNothingMayChange) {
   bench.On([&] {
     EXPECT_EQ(bench.engine->Trim("one", 0, {}).code(), ErrorCode::kReadOnly);
     EXPECT(!bench.engine->TrimJson().Bool("running", true).Take());
-  });
-  ASSERT(bench.Stop());
-  bench.On([&] {
-    EXPECT_EQ(bench.engine->Trim("one", 0, {}).code(), ErrorCode::kUnavailable);
   });
 }
 
@@ -327,7 +330,7 @@ TEST(engine_trim, NothingThatIsWrittenMeanwhileIsLost) {
   std::array<Request*, 8> writes = {};
   uint64_t random = 11;
   int trims = 0;
-  for (int round = 0; round < 400; ++round) {
+  for (int round = 0; round < 120; ++round) {
     bench.On([&] {
       if (!bench.engine->TrimJson().Bool("running", false).Take()) {
         EXPECT(bench.engine->Trim(std::to_string(++trims), 0, {}).ok());
@@ -347,8 +350,14 @@ TEST(engine_trim, NothingThatIsWrittenMeanwhileIsLost) {
   }
   EXPECT(trims > 1);
   ASSERT(WaitForEnd(bench));
-  for (uint32_t block = 0; block < kBlocks; ++block) {
-    EXPECT(bench.Reads(uint64_t{block} * 4096, 4096, holds[block]));
+  for (uint32_t first = 0; first < kBlocks; first += 256) {
+    Request* read = bench.Submit(BlockOperation::kRead, uint64_t{first} * 4096, kMiB32);
+    ASSERT(bench.Wait(read));
+    for (uint32_t block = 0; block < 256; ++block) {
+      const std::byte* data = read->data + block * 4096;
+      EXPECT(data[0] == std::byte{holds[first + block]} &&
+             std::memcmp(data, data + 1, 4095) == 0);
+    }
   }
 }
 

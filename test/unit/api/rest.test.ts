@@ -405,12 +405,12 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}/expand',
     '/v1/volumes/{name}/salvage',
     '/v1/volumes/{name}/scrub',
-    '/v1/volumes/{name}/trim',
     '/v1/volumes/{name}/snapshots',
     '/v1/volumes/{name}/snapshots/{snapshot}',
     '/v1/volumes/{name}/snapshots/{snapshot}/changes',
     '/v1/volumes/{name}/snapshots/{snapshot}/read',
     '/v1/volumes/{name}/snapshots/{snapshot}/revert',
+    '/v1/volumes/{name}/trim',
   ])
 })
 
