@@ -34,7 +34,7 @@ export function trimCommand(): Command {
       'after',
       `
 Clients go on meanwhile. Without --no-wait, Ctrl-C ends the waiting, not the trim.
-With --json it prints a line of progress each second, and the outcome as the last document.
+With --json it prints a line of progress each second, and the outcome as the last line.
 
 Examples:
   ankole volume trim data
@@ -52,8 +52,9 @@ Examples:
       }
       let view = await client.post<TrimView>(path, bandwidth === undefined ? {} : { bandwidth })
       if (wait) view = await untilEnd(client, path, name, json)
-      if (json) printJson(view)
-      else print(trimLine(view))
+      if (!json) print(trimLine(view))
+      else if (wait) print(JSON.stringify({ event: 'done', ...view }))
+      else printJson(view)
       if (wait && view.last?.outcome !== 'done') process.exitCode = 1
     })
 }
