@@ -44,7 +44,11 @@ void t.test('zeros come back as space, those of a snapshot are masked, and what 
   await client.flush()
   for (const of of await allocated(node)) t.equal(of['volume-head-000.img'], 16 * MiB)
   t.match(await trimmed(node), { running: false, unmappedBytes: 8 * MiB + 4 * 65536, last: { outcome: 'done' } })
-  for (const of of await allocated(node)) t.equal(of['volume-head-000.img'], 8 * MiB - 4 * 65536)
+  for (const of of await allocated(node)) {
+    // A file with many extents has a block of the file system's own for them.
+    const over = of['volume-head-000.img']! - (8 * MiB - 4 * 65536)
+    t.ok(over >= 0 && over <= 4096, `${over} bytes more than its data`)
+  }
   t.ok((await client.read(0, 16 * MiB)).equals(content))
 
   // What a snapshot holds stays there.
