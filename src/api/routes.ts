@@ -28,6 +28,8 @@ import {
 } from './schemas.js'
 import type { Server } from './server.js'
 import { addSnapshotRoutes } from './snapshot-routes.js'
+import { SpaceView, VolumeSpaceView } from './space-schemas.js'
+import { diskSpaces, volumeSpace } from './space-views.js'
 import {
   attachmentView,
   nodeViews,
@@ -313,6 +315,44 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
           return membership.node === null && status.state !== 'detaching' && status.state !== 'attaching'
         }),
       )
+    },
+  )
+
+  server.get(
+    '/v1/volumes/:name/space',
+    {
+      schema: {
+        summary: 'What each replica of a volume takes up, layer by layer, as its files are now',
+        tags: ['volumes'],
+        params: VolumeName,
+        response: { 200: VolumeSpaceView, ...errors },
+      },
+    },
+    async ({ params: { name } }) => {
+      const manager = current()
+      manager.volume(name) // Before anybody is asked.
+      const usage = await manager.usage()
+      return volumeSpace(manager.volume(name), manager.snapshots(name), usage)
+    },
+  )
+
+  server.get(
+    '/v1/space',
+    {
+      schema: {
+        summary: 'What every disk has, and what every volume takes up, as their files are now',
+        tags: ['nodes'],
+        response: { 200: SpaceView, ...errors },
+      },
+    },
+    async () => {
+      const manager = current()
+      const usage = await manager.usage()
+      const nodes = manager.nodes().map(({ node }) => node)
+      return {
+        disks: diskSpaces(nodes, manager.volumes(), reports(), usage),
+        volumes: manager.volumes().map((volume) => volumeSpace(volume, manager.snapshots(volume.metadata.name), usage)),
+      }
     },
   )
 

@@ -2,7 +2,7 @@
 // store. One pass looks at every volume; passes follow each other, never overlap, and run whenever something changed.
 import { randomBytes } from 'node:crypto'
 import type { EngineReport, NodeCounters, NodePlan, NodeReport } from '../agent/index.js'
-import type { Layer } from '../native/index.js'
+import type { DiskUsage, Layer } from '../native/index.js'
 import { AnkoleError, messageOf } from '../api/errors.js'
 import {
   giveAttachment,
@@ -62,8 +62,16 @@ export interface NodeAgent extends SnapshotAsker {
   onChange(listener: (report: NodeReport) => void): () => void
   /** Leaves out who does not answer in time. */
   counters(): Promise<NodeCounters>
+  /** What the replicas of each disk take up now. Leaves out disks that do not answer in time. */
+  usage(): Promise<DiskUsage[]>
   /** Of one volume, as its engine lists them now; undefined: none serves it. */
   layers(volume: string): Promise<Layer[] | undefined>
+}
+
+/** What the disks of a node said of their files. */
+export interface NodeUsage {
+  node: string
+  disks: DiskUsage[]
 }
 
 export interface Logger {
@@ -529,6 +537,14 @@ export class Manager {
   /** From now on NBD clients can read it, where the volume is served. */
   async readSnapshot(volume: string, name: string): Promise<{ export: string; sizeBytes: number }> {
     return await readableSnapshot(this.volume(volume), this.snapshot(volume, name), this.#askerOf(volume))
+  }
+
+  /** What the replicas on all disks take up now; a node that does not say is left out. */
+  async usage(): Promise<NodeUsage[]> {
+    const answers = [...this.#options.agents].map(async ([node, agent]) => ({ node, disks: await agent.usage() }))
+    return (await Promise.allSettled(answers)).flatMap((answer) =>
+      answer.status === 'fulfilled' ? [answer.value] : [],
+    )
   }
 
   #askerOf(volume: string): SnapshotAsker | undefined {

@@ -7,6 +7,7 @@ import {
   replicaFaults,
   waitCauses,
   type DiskCounters,
+  type DiskUsage,
   type EngineCounters,
   type OperationCounters,
   type OperationTable,
@@ -33,6 +34,7 @@ export interface MetricsSource {
 
 export interface CountersSource {
   counters(): Promise<NodeCounters>
+  usage(): Promise<DiskUsage[]>
 }
 
 export interface MetricsOptions {
@@ -69,7 +71,11 @@ async function collect({ source, agents, node, version }: MetricsOptions): Promi
     if (report.portal) addPortal(shown, node.metadata.name, report.portal.state)
   }
   const places = placesOf(cluster?.volumes() ?? [])
-  const answers = await Promise.all([...agents].map(([node, agent]) => countersOf(node, agent)))
+  const asked = [...agents]
+  const [answers, usages] = await Promise.all([
+    Promise.all(asked.map(([node, agent]) => countersOf(node, agent))),
+    Promise.all(asked.map(([node, agent]) => usageOf(node, agent))),
+  ])
   for (const { node, counters } of answers) {
     shown.gauge(
       'ankole_node_counters_up',
@@ -81,19 +87,31 @@ async function collect({ source, agents, node, version }: MetricsOptions): Promi
     for (const disk of counters?.disks ?? []) addDiskCounters(shown, node, disk)
     if (counters?.portal) addPortalCounters(shown, node, counters.portal)
   }
+  for (const { node, disks } of usages) {
+    for (const disk of disks) addUsage(shown, node, disk)
+  }
   await addProcesses(shown, node, nodes)
   return shown.text()
 }
 
+async function usageOf(node: string, agent: CountersSource): Promise<{ node: string; disks: DiskUsage[] }> {
+  return { node, disks: (await inTime(agent.usage())) ?? [] }
+}
+
 async function countersOf(node: string, agent: CountersSource) {
+  return { node, counters: await inTime(agent.counters()) }
+}
+
+/** Undefined: it does not say. */
+async function inTime<T>(answer: Promise<T>): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<undefined>((resolve) => {
     timer = setTimeout(resolve, countersWaitMs, undefined)
   })
   try {
-    return { node, counters: await Promise.race([agent.counters(), late]) }
+    return await Promise.race([answer, late])
   } catch {
-    return { node, counters: undefined }
+    return undefined
   } finally {
     clearTimeout(timer)
   }
@@ -368,6 +386,22 @@ function addTrim(shown: Exposition, labels: Labels, { trim, trimmedBytes }: Engi
   shown.gauge('ankole_volume_trim_failed_bytes', 'Of that, what it could not look at.', labels, trim.failedBytes)
   const unmapped = 'Zeros that took up space and that trims unmapped.'
   shown.counter('ankole_volume_trimmed_bytes_total', unmapped, labels, trimmedBytes)
+}
+
+/** Layers by what they are: there may be very many snapshots. */
+function addUsage(shown: Exposition, node: string, { disk, replicas }: DiskUsage): void {
+  let total = 0
+  for (const { volume, id, layers, metadataBytes } of replicas) {
+    const bytes = { head: 0, snapshots: 0, metadata: metadataBytes }
+    for (const { name, allocatedBytes } of layers) bytes[name === '' ? 'head' : 'snapshots'] += allocatedBytes
+    for (const [part, allocated] of Object.entries(bytes)) {
+      const what = 'What the files of the replica take up, by what they hold.'
+      shown.gauge('ankole_replica_allocated_bytes', what, { volume, replica: id, node, disk, part }, allocated)
+      total += allocated
+    }
+  }
+  const all = 'What the files of the replicas on the disk take up.'
+  shown.gauge('ankole_disk_replicas_allocated_bytes', all, { node, disk }, total)
 }
 
 /** Operations are summed over the replicas of a disk: theirs are told apart as their engines see them. */

@@ -502,8 +502,27 @@ export interface DiskHostRequests {
   'remove-replica': { parameters: { volume: string; id: string }; result: object }
   'list-replicas': { parameters: object; result: { replicas: DiskReplica[] } }
   space: { parameters: object; result: { totalBytes: number; freeBytes: number } }
+  /** As it is now: files are looked at. */
+  usage: { parameters: object; result: DiskUsage }
   counters: { parameters: object; result: DiskCounters }
   stop: { parameters: object; result: object }
+}
+
+/** Of the file system that the disk is on, and what the files of its replicas take up there. */
+export interface DiskUsage {
+  disk: string
+  totalBytes: number
+  freeBytes: number
+  replicas: ReplicaUsage[]
+}
+
+export interface ReplicaUsage {
+  volume: string
+  id: string
+  /** Empty name: the head. */
+  layers: { name: string; allocatedBytes: number }[]
+  /** Everything else in its directory: maps, checksums, records. */
+  metadataBytes: number
 }
 
 export interface PortalRequests {

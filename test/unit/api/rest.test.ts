@@ -194,6 +194,28 @@ void t.test('what the last scrub found is kept, and shown with the volume', asyn
   t.match(await call('GET', '/v1/volumes/demo/scrub'), { status: 200, body: ended })
 })
 
+void t.test('what disks, volumes, replicas and layers take up is told', async (t) => {
+  const { call, agent, until } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB', numberOfReplicas: 2 })
+  await call('POST', '/v1/volumes/demo/attach')
+  await call('POST', '/v1/volumes/demo/snapshots', { name: 'monday' })
+  const layer = agent.plan?.engines[0]?.snapshots?.take[0]?.layer ?? ''
+  agent.taken.layers.push({ name: layer, allocatedBytes: 4096 })
+  const layers = [{ name: 'volume-head', snapshot: null, allocatedBytes: 8192 }, { snapshot: 'monday' }]
+  const replica = { allocatedBytes: 16_384, dataBytes: 12_288, metadataBytes: 4096, layers }
+  const volume = { sizeBytes: 2 ** 30, allocatedBytes: 32_768, snapshotBytes: 8192, replicas: [replica, replica] }
+  t.match(await call('GET', '/v1/volumes/demo/space'), { status: 200, body: { volume: 'demo', ...volume } })
+  const disk = { totalBytes: 100 * 2 ** 30, freeBytes: 50 * 2 ** 30, replicasBytes: 16_384 }
+  const disks = [{ ...disk, otherBytes: 50 * 2 ** 30 - 16_384, scheduledBytes: 2 ** 30 }]
+  t.match(await call('GET', '/v1/space'), { status: 200, body: { volumes: [volume], disks } })
+  t.match(await call('GET', '/v1/volumes/other/space'), { status: 404 })
+  agent.usage = () => Promise.reject(new Error('it does not say'))
+  const unknown = { allocatedBytes: null, snapshotBytes: null, replicas: [{ allocatedBytes: null, layers: [] }] }
+  t.match(await call('GET', '/v1/volumes/demo/space'), { status: 200, body: unknown })
+  t.match(await call('GET', '/v1/space'), { body: { disks: [{ replicasBytes: null, otherBytes: null }] } })
+  await until('demo', () => true)
+})
+
 void t.test('a trim is started, watched and stopped, one at a time', async (t) => {
   const { call, agent, until } = await anApi(t)
   await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
@@ -396,6 +418,7 @@ void t.test('the document describes every route', async (t) => {
     '/healthz',
     '/v1/nodes',
     '/v1/processes',
+    '/v1/space',
     '/v1/volumes',
     '/v1/volumes/{name}',
     '/v1/volumes/{name}/activity',
@@ -410,6 +433,7 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}/snapshots/{snapshot}/changes',
     '/v1/volumes/{name}/snapshots/{snapshot}/read',
     '/v1/volumes/{name}/snapshots/{snapshot}/revert',
+    '/v1/volumes/{name}/space',
     '/v1/volumes/{name}/trim',
   ])
 })

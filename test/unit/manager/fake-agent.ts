@@ -17,6 +17,7 @@ import {
   type EngineRequests,
   type EngineState,
   type Layer,
+  type DiskUsage,
   type ScrubProgress,
   type TrimProgress,
   type SnapshotChanges,
@@ -255,6 +256,19 @@ export class FakeAgent implements NodeAgent {
       snapshots: { taken: 0, failed: 0, pause: { sumSeconds: 0, buckets: [] } },
     }))
     return Promise.resolve({ engines, disks: [] })
+  }
+
+  /** What disk hosts say that replicas take up; each of its replicas is given the same. */
+  taken = { layers: [{ name: '', allocatedBytes: 8192 }], metadataBytes: 4096 }
+
+  usage(): Promise<DiskUsage[]> {
+    const disks = this.plan?.disks ?? []
+    return Promise.resolve(
+      disks.map(({ id: disk, replicas }) => ({
+        ...{ disk, totalBytes: 100 * GiB, freeBytes: 50 * GiB },
+        replicas: replicas.map(({ volume, id }) => ({ volume, id, ...this.taken })),
+      })),
+    )
   }
 
   #diskReport({ id, directory, listen, replicas }: DiskPlan): NodeReport['disks'][number] {

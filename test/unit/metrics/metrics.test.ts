@@ -34,6 +34,10 @@ function engineCounters(volume: string, replica: string): EngineCounters {
   }
 }
 
+const nothing = () => Promise.resolve([])
+const silence = () => new Promise<never>(() => undefined)
+const gone = () => Promise.reject<never>(new Error('the node is gone'))
+
 const checksums = { errors: 3, pagesDamaged: 1, pagesDropped: 1 }
 
 void t.test('a scrape shows volumes, replicas, disks and processes', async (t) => {
@@ -66,7 +70,16 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
     ],
   }
   const portal = { connections: 1, logins: 9, redirects: 5, discoveries: 3, refused: 2 }
-  const agents = new Map([['node-1', { counters: () => Promise.resolve({ ...counters, portal }) }]])
+  const layers = [
+    { name: '', allocatedBytes: 100 },
+    { name: 'monday-1', allocatedBytes: 20 },
+    { name: 'tuesday-1', allocatedBytes: 3 },
+  ]
+  const usage = () =>
+    Promise.resolve([
+      { disk: 'disk-1', totalBytes: 10, freeBytes: 1, replicas: [{ volume: 'a', id, layers, metadataBytes: 7 }] },
+    ])
+  const agents = new Map([['node-1', { counters: () => Promise.resolve({ ...counters, portal }), usage }]])
   const metrics = createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1.2.3' })
   const lines = (await metrics.text()).split('\n')
   const has = (line: string): void => void t.ok(lines.includes(line), line)
@@ -101,6 +114,11 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_volume_scrub_regions_done{volume="demo"} 64')
   has('ankole_volume_scrub_corrupt_blocks{volume="demo"} 1')
   has('ankole_volume_scrub_differing_blocks{volume="demo"} 2')
+  const of = `volume="a",replica="${id}",node="node-1",disk="disk-1"`
+  has(`ankole_replica_allocated_bytes{${of},part="head"} 100`)
+  has(`ankole_replica_allocated_bytes{${of},part="snapshots"} 23`)
+  has(`ankole_replica_allocated_bytes{${of},part="metadata"} 7`)
+  has('ankole_disk_replicas_allocated_bytes{node="node-1",disk="disk-1"} 130')
   has('ankole_volume_trim_running{volume="demo"} 1')
   has('ankole_volume_trim_bytes{volume="demo"} 1000')
   has('ankole_volume_trim_done_bytes{volume="demo"} 400')
@@ -145,7 +163,7 @@ void t.test('every family is announced once, and its samples stand together', as
   const cluster = await aCluster(t)
   await cluster.manager.createVolume(aRequest({ name: 'a' }))
   await cluster.manager.createVolume(aRequest({ name: 'b' }))
-  const agents = new Map([['node-1', { counters: () => Promise.resolve({ engines: [], disks: [] }) }]])
+  const agents = new Map([['node-1', { counters: () => Promise.resolve({ engines: [], disks: [] }), usage: nothing }]])
   const text = await createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1' }).text()
   const types = [...text.matchAll(/^# TYPE (\S+) /gm)].map(([, name]) => name)
   t.equal(new Set(types).size, types.length)
@@ -159,7 +177,7 @@ void t.test('a scrape gathers what nodes report once, however many volumes there
     await cluster.manager.attach(name)
     await cluster.untilState(name, 'attached')
   }
-  const agents = new Map([['node-1', { counters: () => Promise.resolve({ engines: [], disks: [] }) }]])
+  const agents = new Map([['node-1', { counters: () => Promise.resolve({ engines: [], disks: [] }), usage: nothing }]])
   const metrics = createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1' })
   await new Promise((resolve) => setTimeout(resolve, 50)) // The manager has nothing left to look at.
   const report = cluster.agent.report.bind(cluster.agent)
@@ -176,8 +194,8 @@ void t.test('a scrape gathers what nodes report once, however many volumes there
 void t.test('a child that stays silent does not hang the scrape', async (t) => {
   const cluster = await aCluster(t)
   const agents = new Map([
-    ['node-1', { counters: () => new Promise<never>(() => undefined) }],
-    ['node-2', { counters: () => Promise.reject(new Error('the node is gone')) }],
+    ['node-1', { counters: silence, usage: silence }],
+    ['node-2', { counters: gone, usage: gone }],
   ])
   const metrics = createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1' })
   const started = performance.now()
