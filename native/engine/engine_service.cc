@@ -175,12 +175,39 @@ void EngineService::StartTrim(int64_t request, const Json& message) {
   events_.Emit(status.ok() ? ReplyTo(request, engine_->TrimJson()) : ReplyTo(request, status));
 }
 
+// Of the fullest disk that a replica lies on: initiators are told of it.
+Status EngineService::SetSpace(const Json& space) {
+  if (!space.is_object()) return {ErrorCode::kInvalidArgument, "it is not an object"};
+  const Result<int64_t> total = space.Integer("totalBytes", 1, kIntegerMax);
+  const Result<int64_t> free = space.Integer("freeBytes", 0, kIntegerMax);
+  const Result<int64_t> soft = space.Integer("softBytes", 0, kIntegerMax);
+  const Result<bool> low = space.Bool("low", false);
+  if (!total.ok()) return total.status();
+  if (!free.ok()) return free.status();
+  if (!soft.ok()) return soft.status();
+  if (!low.ok()) return low.status();
+  if (free.value() > total.value()) {
+    return {ErrorCode::kInvalidArgument, "freeBytes is more than totalBytes"};
+  }
+  if (unit_ != nullptr) {
+    unit_->SetResources({static_cast<uint64_t>(total.value()), static_cast<uint64_t>(free.value()),
+                         static_cast<uint64_t>(soft.value()), low.value()});
+  }
+  return Status::Ok();
+}
+
 // What may change while it runs; what is not named stays.
 void EngineService::OnSet(int64_t request, const Json& message) {
   const Result<int64_t> bandwidth = message.Integer("resyncBandwidth", 0, kIntegerMax, -1);
   if (!bandwidth.ok()) {
     events_.Emit(ReplyTo(request, bandwidth.status()));
     return;
+  }
+  if (const Json* space = message.Find("space"); space != nullptr) {
+    if (const Status status = SetSpace(*space); !status.ok()) {
+      events_.Emit(ReplyTo(request, status.Within("space")));
+      return;
+    }
   }
   if (bandwidth.value() >= 0) {
     engine_->SetResyncBandwidth(static_cast<uint64_t>(bandwidth.value()));

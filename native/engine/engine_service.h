@@ -63,6 +63,7 @@ class EngineService final : public Service, Engine::Observer {
   void OnRequest(int64_t request, const std::string& name, const Json& message);
   void StartScrub(int64_t request, const Json& message);
   void StartTrim(int64_t request, const Json& message);
+  Status SetSpace(const Json& space);
   void OnSet(int64_t request, const Json& message);
   void Expand(int64_t request, const Json& message);
   // A request about snapshots that the engine has not answered yet.
