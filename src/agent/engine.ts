@@ -7,6 +7,7 @@ import {
   type EngineEvent,
   type EngineRequests,
   type CompleteEvent,
+  type EngineSpace,
   type EngineState,
   type ExpansionRequest,
   type IoBackend,
@@ -86,7 +87,7 @@ export class EngineController {
   #hint: MembershipRecord | undefined
   #hinting = false
   /** What the present process was told of what may change while it runs. */
-  #told: { resyncBandwidth?: number; scrub?: ToldWalk; trim?: ToldWalk; expansion?: string } = {}
+  #told: { resyncBandwidth?: number; space?: EngineSpace; scrub?: ToldWalk; trim?: ToldWalk; expansion?: string } = {}
   /** An expansion that failed, and is to be tried once more. */
   #expandAgain: string | undefined
   #steering = false
@@ -308,13 +309,19 @@ export class EngineController {
 
   /** The next of what it has to be told. */
   #wish(): (() => Promise<void>) | undefined {
-    const { resyncBandwidth, expansion } = this.#plan
+    const { resyncBandwidth, expansion, space } = this.#plan
     if (this.#servingPid() === undefined) return undefined
     const told = this.#told
     if (resyncBandwidth !== undefined && resyncBandwidth !== told.resyncBandwidth) {
       return async () => {
         await this.requests.send('set', { resyncBandwidth }, steerLimitMs)
         told.resyncBandwidth = resyncBandwidth
+      }
+    }
+    if (space !== undefined && JSON.stringify(space) !== JSON.stringify(told.space)) {
+      return async () => {
+        await this.requests.send('set', { space }, steerLimitMs)
+        told.space = space
       }
     }
     if (expansion !== undefined && !this.#knowsExpansion(expansion)) {

@@ -7,6 +7,7 @@ import type {
   CacheMode,
   CannotStartEvent,
   ChosenIoBackend,
+  EngineSpace,
   EngineState,
   ExpansionProgress,
   ExpansionRequest,
@@ -76,6 +77,8 @@ export interface EnginePlan {
   readOnly?: true
   lateMs: number
   resyncBandwidth?: number
+  /** What initiators are told of the space that there is; absent: nothing. */
+  space?: EngineSpace
   /** What the engine is to be at; absent: none. */
   scrub?: ScrubPlan
   /** Likewise; its id is another one for each. */

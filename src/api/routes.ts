@@ -350,7 +350,10 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
       const usage = await manager.usage()
       const nodes = manager.nodes().map(({ node }) => node)
       return {
-        disks: diskSpaces(nodes, manager.volumes(), reports(), usage),
+        disks: diskSpaces(nodes, manager.volumes(), reports(), usage, {
+          diskThresholds: manager.diskThresholds,
+          levelOf: (node, disk) => manager.diskLevel(node, disk),
+        }),
         volumes: manager.volumes().map((volume) => volumeSpace(volume, manager.snapshots(volume.metadata.name), usage)),
       }
     },

@@ -1,5 +1,6 @@
 // What goes through REST about the space that things take up.
 import { Type, type Static } from 'typebox'
+import { diskLevels } from '../manager/index.js'
 import { nullable } from './schema-parts.js'
 
 const taken = 'Blocks of the file system that are allocated to files, as stat(2) counts them'
@@ -43,6 +44,10 @@ export const DiskSpaceView = Type.Object({
   id: Type.String(),
   totalBytes: Type.Integer({ description: 'Of its file system; 0: not known' }),
   freeBytes: Type.Integer({ description: 'Of that, what may still be written' }),
+  usedPercent: Type.Number({ description: 'Of its file system, whoever takes it up' }),
+  level: Type.Enum(diskLevels, { description: 'As it was last looked at, each 30 s; it ends 2 % below its threshold' }),
+  warningPercent: Type.Number(),
+  criticalPercent: Type.Number(),
   replicasBytes: nullable(Type.Integer({ description: 'What the replicas on it take up; null: it does not say' })),
   otherBytes: nullable(
     Type.Integer({ description: 'And all else on that file system, with what that keeps for itself' }),

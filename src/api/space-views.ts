@@ -1,5 +1,12 @@
 // From what disk hosts say of their files to what REST shows.
-import { clusterNodes, shownBytes, type NodeUsage } from '../manager/index.js'
+import {
+  clusterNodes,
+  shownBytes,
+  usedPercent,
+  type DiskLevel,
+  type DiskThresholds,
+  type NodeUsage,
+} from '../manager/index.js'
 import type { ReplicaUsage } from '../native/index.js'
 import type { Node, Snapshot, Volume } from '../store/index.js'
 import type { DiskSpaceView, VolumeSpaceView } from './space-schemas.js'
@@ -50,6 +57,7 @@ export function diskSpaces(
   volumes: readonly Volume[],
   reports: Reports,
   usage: readonly NodeUsage[],
+  { diskThresholds, levelOf }: { diskThresholds: DiskThresholds; levelOf: (node: string, disk: string) => DiskLevel },
 ): DiskSpaceView[] {
   return clusterNodes(nodes, volumes, reports).flatMap(({ name: node, disks }) =>
     disks.map(({ id, scheduledBytes, ...reported }) => {
@@ -57,7 +65,11 @@ export function diskSpaces(
       const { totalBytes, freeBytes } = said ?? reported
       const replicasBytes = said === undefined ? null : replicasOf(said.replicas)
       const otherBytes = replicasBytes === null ? null : Math.max(0, totalBytes - freeBytes - replicasBytes)
-      return { node, id, totalBytes, freeBytes, replicasBytes, otherBytes, scheduledBytes }
+      return {
+        ...{ node, id, totalBytes, freeBytes },
+        ...{ usedPercent: usedPercent({ totalBytes, freeBytes }), level: levelOf(node, id), ...diskThresholds },
+        ...{ replicasBytes, otherBytes, scheduledBytes },
+      }
     }),
   )
 }

@@ -49,6 +49,13 @@ export function statusText({ url, nodes, volumes, processes, space }: Status): s
   ]
   if (volumes.length > 0) sections.push('Replicas', indent(replicaTable(volumes, space)))
   sections.push('Processes', indent(processTable(processes)))
+  for (const { node, id, level, usedPercent, ...limits } of space.disks) {
+    if (level === 'ok') continue
+    const percent = level === 'critical' ? limits.criticalPercent : limits.warningPercent
+    sections.push(
+      `Note: disk ${id} of ${node} is ${level}: ${Math.floor(usedPercent)} % is taken, the threshold is ${percent} %.`,
+    )
+  }
   for (const { name, warnings } of volumes) for (const warning of warnings) sections.push(`Note: ${name}: ${warning}.`)
   return sections.join('\n')
 }
@@ -70,13 +77,25 @@ function diskTable(nodes: readonly NodeView[], space: SpaceView): string {
       const now = space.disks.find((disk) => disk.node === name && disk.id === id)
       const { freeBytes, totalBytes } = now ?? reported
       return [
-        ...[name, id, state, `${formatBytes(freeBytes)} of ${formatBytes(totalBytes)}`],
+        ...[name, id, state, `${formatBytes(freeBytes)} of ${formatBytes(totalBytes)}`, now?.level ?? '-'],
         ...[sizeOrDash(now?.replicasBytes), sizeOrDash(now?.otherBytes), formatBytes(scheduledBytes)],
         ...[ioBackend ?? '-', directory, message],
       ]
     }),
   )
-  const head = ['NODE', 'DISK', 'STATE', 'FREE', 'REPLICAS', 'OTHERS', 'SCHEDULED', 'IO', 'DIRECTORY', 'MESSAGE']
+  const head = [
+    'NODE',
+    'DISK',
+    'STATE',
+    'FREE',
+    'SPACE',
+    'REPLICAS',
+    'OTHERS',
+    'SCHEDULED',
+    'IO',
+    'DIRECTORY',
+    'MESSAGE',
+  ]
   return table(head, rows)
 }
 

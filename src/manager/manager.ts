@@ -2,7 +2,7 @@
 // store. One pass looks at every volume; passes follow each other, never overlap, and run whenever something changed.
 import { randomBytes } from 'node:crypto'
 import type { EngineReport, NodeCounters, NodePlan, NodeReport } from '../agent/index.js'
-import type { DiskUsage, Layer } from '../native/index.js'
+import type { DiskUsage, EngineSpace, Layer } from '../native/index.js'
 import { AnkoleError, messageOf } from '../api/errors.js'
 import {
   giveAttachment,
@@ -41,6 +41,14 @@ import { planSalvage, type SalvagePlan } from './salvage.js'
 import { assessScrub, beginScrub, endScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
 import { changesOf, readableSnapshot, refuseInUse, type Changes, type SnapshotAsker } from './snapshot-contents.js'
 import { SnapshotKeeper, type SnapshotRequest } from './snapshot-keeper.js'
+import {
+  diskThresholdsDefault,
+  engineSpace,
+  levelOf,
+  usedPercent,
+  type DiskLevel,
+  type DiskThresholds,
+} from './thresholds.js'
 import { logScrub, logTransition, logTrim } from './transitions.js'
 import {
   checkBandwidth,
@@ -128,6 +136,8 @@ export class Manager {
   readonly #waitingSince = new Map<string, number>()
   /** The last one of each volume, for who waits for it. */
   readonly #refusedExpansions = new Map<string, ExpansionRefusal>()
+  /** How full each disk was last seen, by node and disk. */
+  readonly #diskLevels = new Map<string, DiskLevel>()
   readonly #listeners = new Set<() => void>()
   readonly #endings: (() => void)[] = []
   #dirty = false
@@ -678,6 +688,7 @@ export class Manager {
     while (this.#dirty && !this.#stopped) {
       this.#dirty = false
       const reports = this.#reports()
+      this.#assessDisks(reports)
       const scrubs = scrubsToBegin([...this.#volumes.values()], Date.now())
       for (const name of [...this.#volumes.keys()]) {
         const volume = this.#volumes.get(name) // as it is now: it may have changed while others were looked at
@@ -800,12 +811,45 @@ export class Manager {
     logTrim(log, next, volume.trim?.last?.endedAt)
   }
 
+  /** Says so where a disk has become full, or is not any more. */
+  #assessDisks(reports: ReadonlyMap<string, NodeReport>): void {
+    for (const [node, { disks }] of reports) {
+      for (const { id: disk, totalBytes, freeBytes } of disks) {
+        const before = this.diskLevel(node, disk)
+        const level = levelOf({ totalBytes, freeBytes }, before, this.diskThresholds)
+        if (level === before) continue
+        this.#diskLevels.set(`${node}/${disk}`, level)
+        const { warningPercent, criticalPercent } = this.diskThresholds
+        const limit = level === 'critical' ? criticalPercent : warningPercent
+        const used = Math.floor(usedPercent({ totalBytes, freeBytes }))
+        const is = level === 'ok' ? 'is full no more' : `is ${level === 'critical' ? 'nearly full' : 'low on space'}`
+        this.#options.log[level === 'ok' ? 'info' : level === 'critical' ? 'error' : 'warn'](
+          { node, disk, level, totalBytes, freeBytes },
+          `disk ${disk} ${is}: ${used} % of its file system is taken, the threshold is ${limit} %`,
+        )
+      }
+    }
+  }
+
+  get diskThresholds(): DiskThresholds {
+    return this.#options.plan.diskThresholds ?? diskThresholdsDefault
+  }
+
+  /** As it was last seen, and `ok` before that. */
+  diskLevel(node: string, disk: string): DiskLevel {
+    return this.#diskLevels.get(`${node}/${disk}`) ?? 'ok'
+  }
+
   #writePlans(): void {
+    const reports = this.#reports()
+    const level = (node: string, disk: string): DiskLevel => this.diskLevel(node, disk)
+    const spaceOf = (volume: Volume): EngineSpace | undefined =>
+      engineSpace(volume, reports, level, this.diskThresholds)
     for (const [name, agent] of this.#options.agents) {
       const node = this.#nodes.get(name)
       if (!node) continue
       const before = this.#plans.get(name)
-      const wanted = nodePlan(node, this.volumes(), this.#options.plan, (volume) => this.#snapshots.of(volume))
+      const wanted = nodePlan(node, this.volumes(), this.#options.plan, (volume) => this.#snapshots.of(volume), spaceOf)
       if (before && JSON.stringify({ ...wanted, version: before.version }) === JSON.stringify(before)) continue
       const plan = { ...wanted, version: (before?.version ?? 0) + 1 }
       this.#plans.set(name, plan)

@@ -1,7 +1,7 @@
 // What /metrics shows, gathered at the scrape. Names follow Prometheus' conventions: base units, _total, and labels of
 // bounded size: volumes, replicas, disks and nodes by name, no process numbers.
 import type { EngineReport, NodeCounters, NodeReport } from '../agent/index.js'
-import { observeEngine, scrubSettings, shownBytes } from '../manager/index.js'
+import { observeEngine, scrubSettings, shownBytes, type DiskLevel, type DiskThresholds } from '../manager/index.js'
 import {
   operationNames,
   replicaFaults,
@@ -30,6 +30,8 @@ export interface MetricsSource {
   volumes(): Volume[]
   snapshots(volume: string): readonly Snapshot[]
   nodes(): { node: Node; report: NodeReport | undefined }[]
+  diskLevel(node: string, disk: string): DiskLevel
+  diskThresholds: DiskThresholds
 }
 
 export interface CountersSource {
@@ -67,6 +69,7 @@ async function collect({ source, agents, node, version }: MetricsOptions): Promi
   for (const { node, report } of nodes) {
     if (!report) continue
     addDisks(shown, node.metadata.name, report)
+    if (cluster) addThresholds(shown, node.metadata.name, report, cluster)
     addIoBackends(shown, node.metadata.name, report)
     if (report.portal) addPortal(shown, node.metadata.name, report.portal.state)
   }
@@ -217,6 +220,23 @@ function addDisks(shown: Exposition, node: string, report: NodeReport): void {
     )
     shown.gauge('ankole_disk_size_bytes', 'Size of the file system that the disk is on.', labels, totalBytes)
     shown.gauge('ankole_disk_free_bytes', 'Free space of the file system that the disk is on.', labels, freeBytes)
+  }
+}
+
+function addThresholds(shown: Exposition, node: string, { disks }: NodeReport, source: MetricsSource): void {
+  const { warningPercent, criticalPercent } = source.diskThresholds
+  for (const { id: disk } of disks) {
+    const level = source.diskLevel(node, disk)
+    for (const [name, percent, reached] of [
+      ['warning', warningPercent, level !== 'ok'],
+      ['critical', criticalPercent, level === 'critical'],
+    ] as const) {
+      const of = { node, disk, level: name }
+      const where = 'The share of its file system that is taken when the disk is said to be low on space.'
+      shown.gauge('ankole_disk_threshold_ratio', where, of, percent / 100)
+      const whether = 'Whether the threshold was reached; it ends 2 % below it.'
+      shown.gauge('ankole_disk_threshold_reached', whether, of, reached ? 1 : 0)
+    }
   }
 }
 

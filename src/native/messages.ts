@@ -419,6 +419,17 @@ export interface Layer {
 /** What may change while an engine runs; what is absent stays. */
 export interface EngineSettings {
   resyncBandwidth?: number
+  space?: EngineSpace
+}
+
+/** Of the fullest disk that a replica lies on: SCSI initiators are told. */
+export interface EngineSpace {
+  totalBytes: number
+  freeBytes: number
+  /** What is free where the soft threshold lies. */
+  softBytes: number
+  /** It was crossed: with each change to true all initiators get a unit attention. */
+  low: boolean
 }
 
 export interface ScrubRequest extends ScrubFindings {

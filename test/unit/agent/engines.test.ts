@@ -272,6 +272,32 @@ t.test('a scrub that the plan has no more is stopped', async (t) => {
   t.equal(supervisor.posted('stop-scrub').length, 1)
 })
 
+t.test(
+  'an engine is told of the space that there is, and again when that changed or it was started anew',
+  async (t) => {
+    const { agent, supervisor } = aNode(t)
+    supervisor.answers = { set: () => ({ result: {} }) }
+    const space = { totalBytes: 100, freeBytes: 50, softBytes: 20, low: false }
+    const sent = (): unknown[] => supervisor.posted('set').map((request) => request['space'])
+    const planned = (change: object = {}): void =>
+      agent.apply(aPlan({ engines: [anEnginePlan({ space: { ...space, ...change } })] }))
+    planned()
+    supervisor.say(engine, serves)
+    await settled()
+    planned()
+    await settled()
+    t.same(sent(), [space])
+    planned({ freeBytes: 10, low: true })
+    await settled()
+    t.same(sent().slice(1), [{ ...space, freeBytes: 10, low: true }])
+    supervisor.end(engine, 'was ended by SIGKILL', 0)
+    supervisor.run(engine)
+    supervisor.say(engine, serves)
+    await settled()
+    t.equal(sent().length, 3)
+  },
+)
+
 t.test('the trim of the plan is begun, goes on after the engine died, and is stopped with the plan', async (t) => {
   const { agent, supervisor } = aNode(t)
   supervisor.answers = { trim: () => ({ result: {} }), 'stop-trim': () => ({ result: {} }) }

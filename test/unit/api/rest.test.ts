@@ -205,7 +205,8 @@ void t.test('what disks, volumes, replicas and layers take up is told', async (t
   const replica = { allocatedBytes: 16_384, dataBytes: 12_288, metadataBytes: 4096, layers }
   const volume = { sizeBytes: 2 ** 30, allocatedBytes: 32_768, snapshotBytes: 8192, replicas: [replica, replica] }
   t.match(await call('GET', '/v1/volumes/demo/space'), { status: 200, body: { volume: 'demo', ...volume } })
-  const disk = { totalBytes: 100 * 2 ** 30, freeBytes: 50 * 2 ** 30, replicasBytes: 16_384 }
+  const level = { usedPercent: 50, level: 'ok', warningPercent: 80, criticalPercent: 90 }
+  const disk = { totalBytes: 100 * 2 ** 30, freeBytes: 50 * 2 ** 30, replicasBytes: 16_384, ...level }
   const disks = [{ ...disk, otherBytes: 50 * 2 ** 30 - 16_384, scheduledBytes: 2 ** 30 }]
   t.match(await call('GET', '/v1/space'), { status: 200, body: { volumes: [volume], disks } })
   t.match(await call('GET', '/v1/volumes/other/space'), { status: 404 })

@@ -258,6 +258,9 @@ export class FakeAgent implements NodeAgent {
     return Promise.resolve({ engines, disks: [] })
   }
 
+  /** By disk; 50 GiB of 100 where there is none. */
+  readonly freeBytes = new Map<string, number>()
+
   /** What disk hosts say that replicas take up; each of its replicas is given the same. */
   taken = { layers: [{ name: '', allocatedBytes: 8192 }], metadataBytes: 4096 }
 
@@ -275,7 +278,7 @@ export class FakeAgent implements NodeAgent {
     const state = this.diskStates.get(id) ?? 'ready'
     return {
       ...{ id, state, message: state === 'failed' ? 'it is broken' : '', ioBackend: 'epoll', addresses: listen },
-      ...{ totalBytes: 100 * GiB, freeBytes: 50 * GiB },
+      ...{ totalBytes: 100 * GiB, freeBytes: this.freeBytes.get(id) ?? 50 * GiB },
       replicas: replicas.map(({ volume, id: replica, desired, adopt }) => {
         const failure = this.replicaFailures.get(id)
         const good = desired === 'present' ? ('ready' as const) : ('removed' as const)

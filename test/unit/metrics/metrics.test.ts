@@ -114,6 +114,9 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_volume_scrub_regions_done{volume="demo"} 64')
   has('ankole_volume_scrub_corrupt_blocks{volume="demo"} 1')
   has('ankole_volume_scrub_differing_blocks{volume="demo"} 2')
+  has('ankole_disk_threshold_ratio{node="node-1",disk="disk-1",level="warning"} 0.8')
+  has('ankole_disk_threshold_ratio{node="node-1",disk="disk-1",level="critical"} 0.9')
+  has('ankole_disk_threshold_reached{node="node-1",disk="disk-1",level="warning"} 0')
   const of = `volume="a",replica="${id}",node="node-1",disk="disk-1"`
   has(`ankole_replica_allocated_bytes{${of},part="head"} 100`)
   has(`ankole_replica_allocated_bytes{${of},part="snapshots"} 23`)
