@@ -59,8 +59,8 @@ inline constexpr size_t kSnapshotReadersMax = 4;
 inline constexpr size_t kSnapshotReadsMax = 8;
 // Extents in one answer about what changed between snapshots: 1 MiB as JSON.
 inline constexpr size_t kChangedExtentsMax = 10'000;
-// Chunks of kDataBytesMax that a trim looks at at a time, each with a buffer of a reserve of its own
-// and one hold; and what it unmaps within a hold at a time, as clients wait for that.
+// Chunks of kDataBytesMax that a trim looks at at a time, each with a buffer of a reserve of its
+// own and one hold; and what it unmaps within a hold at a time, as clients wait for that.
 inline constexpr size_t kTrimLanesMax = 2;
 inline constexpr size_t kTrimUnmapsMax = 4;
 // Operations of the engine itself: flushes, regions to be cleaned, a trim.

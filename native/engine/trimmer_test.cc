@@ -27,8 +27,7 @@ void Begin(Bench& bench, const std::string& id, uint64_t bytes_per_second = 0,
 }
 
 bool WaitForEnd(Bench& bench) {
-  return bench.Until(
-      [&] { return bench.engine->TrimJson().Bool("finished", false).Take(); });
+  return bench.Until([&] { return bench.engine->TrimJson().Bool("finished", false).Take(); });
 }
 
 bool WriteZeros(Bench& bench, uint32_t mebibytes) {
@@ -56,8 +55,8 @@ struct Thin : Scripted<kCount> {
     this->bench.On([&] {
       for (ScriptedReplica* replica : this->replicas) {
         replica->verdict = [opcode](const wire::Header& header) {
-          const bool reads = opcode != wire::Opcode::kRead ||
-                             (header.flags & wire::kFlagDisablePageOut) != 0;
+          const bool reads =
+              opcode != wire::Opcode::kRead || (header.flags & wire::kFlagDisablePageOut) != 0;
           return testing::Hold(header.opcode == opcode && reads);
         };
       }
@@ -193,8 +192,8 @@ TEST(engine_trim, WhatCannotBeReadOrUnmappedIsLeftAndCounted) {
   one.bench.On([&] {
     one[0].verdict = [](const wire::Header& header) {
       const bool reads = header.opcode == wire::Opcode::kRead && header.offset_bytes < kMiB;
-      const bool unmaps = header.opcode == wire::Opcode::kUnmap &&
-                          header.offset_bytes >= kMiB && header.offset_bytes < 2 * kMiB;
+      const bool unmaps = header.opcode == wire::Opcode::kUnmap && header.offset_bytes >= kMiB &&
+                          header.offset_bytes < 2 * kMiB;
       return FailWith(reads || unmaps, ErrorCode::kIoError);
     };
   });
@@ -225,8 +224,9 @@ TEST(engine_trim, ItsRateChangesWhileItRunsAndStoppingEndsIt) {
   ASSERT(two.started);
   ASSERT(WriteZeros(two.bench, 3));
   Begin(two.bench, "one", 1000);  // a chunk in 17 minutes
-  ASSERT(two.bench.Until([&] { return two.bench.engine->CountersJson()
-                                          .Integer("trimmedBytes", 0, kSize).Take() == kMiB; }));
+  ASSERT(two.bench.Until([&] {
+    return two.bench.engine->CountersJson().Integer("trimmedBytes", 0, kSize).Take() == kMiB;
+  }));
   EXPECT(Trim(two.bench).Bool("running", false).Take());
   EXPECT_EQ(Number(Trim(two.bench), "bytesDone"), int64_t{kMiB});
   two.bench.On([&] { two.bench.engine->StopTrim(); });
@@ -339,8 +339,8 @@ TEST(engine_trim, NothingThatIsWrittenMeanwhileIsLost) {
         random = random * 6364136223846793005 + 1442695040888963407;
         const uint32_t block = static_cast<uint32_t>((random >> 33) % (kBlocks / 8) * 8 + i);
         holds[block] = (random >> 62) % 2 == 0 ? 0 : static_cast<uint8_t>(1 + (random >> 50) % 255);
-        writes[i] = bench.SubmitHere(BlockOperation::kWrite, uint64_t{block} * 4096, 4096,
-                                     holds[block]);
+        writes[i] =
+            bench.SubmitHere(BlockOperation::kWrite, uint64_t{block} * 4096, 4096, holds[block]);
       }
     });
     for (Request* write : writes) {
@@ -355,8 +355,7 @@ TEST(engine_trim, NothingThatIsWrittenMeanwhileIsLost) {
     ASSERT(bench.Wait(read));
     for (uint32_t block = 0; block < 256; ++block) {
       const std::byte* data = read->data + block * 4096;
-      EXPECT(data[0] == std::byte{holds[first + block]} &&
-             std::memcmp(data, data + 1, 4095) == 0);
+      EXPECT(data[0] == std::byte{holds[first + block]} && std::memcmp(data, data + 1, 4095) == 0);
     }
   }
 }

@@ -78,13 +78,13 @@ struct Command {
 
   bool force_unit_access = false;
   ByteCheck byte_check = ByteCheck::kMedium;
-  bool unmap = false;                 // WRITE SAME: blocks may be unmapped
-  bool no_data_out = false;           // WRITE SAME: zeros, and no Data-Out
-  bool vital_data = false;            // INQUIRY: the page and not the standard data
-  bool descriptor = false;            // REQUEST SENSE: in that format
-  uint8_t page = 0;                   // INQUIRY, MODE SENSE, LOG SENSE; READ DEFECT DATA: lists and format
-  uint8_t subpage = 0;                // MODE SENSE, LOG SENSE
-  uint8_t page_control = 0;           // MODE SENSE: current, changeable, default, saved
+  bool unmap = false;        // WRITE SAME: blocks may be unmapped
+  bool no_data_out = false;  // WRITE SAME: zeros, and no Data-Out
+  bool vital_data = false;   // INQUIRY: the page and not the standard data
+  bool descriptor = false;   // REQUEST SENSE: in that format
+  uint8_t page = 0;          // INQUIRY, MODE SENSE, LOG SENSE; READ DEFECT DATA: lists and format
+  uint8_t subpage = 0;       // MODE SENSE, LOG SENSE
+  uint8_t page_control = 0;  // MODE SENSE: current, changeable, default, saved
   bool no_block_descriptors = false;  // MODE SENSE
   bool long_addresses = false;        // MODE SENSE: the block descriptor of 16 bytes will do
   uint8_t select = 0;                 // REPORT LUNS; REPORT SUPPORTED OPERATION CODES: options

@@ -4,9 +4,7 @@
 namespace ankole::scsi {
 namespace {
 
-Resources Of(uint64_t free_bytes, bool low) {
-  return {100 * kGiB, free_bytes, 20 * kGiB, low};
-}
+Resources Of(uint64_t free_bytes, bool low) { return {100 * kGiB, free_bytes, 20 * kGiB, low}; }
 
 bool IsReached(const Flight& flight) {
   return flight.Is(SenseKey::kUnitAttention, SenseCode::kThinProvisioningSoftThreshold);
@@ -66,9 +64,7 @@ TEST(scsi_resources, the_mode_page_tells_where_the_threshold_lies) {
   // What it says may be said back, and nothing else.
   Bytes list = known;
   list[0] = list[2] = std::byte{0};
-  const auto select = [&] {
-    return MakeCdb({0x15, 0x10, 0, 0, static_cast<int>(list.size())});
-  };
+  const auto select = [&] { return MakeCdb({0x15, 0x10, 0, 0, static_cast<int>(list.size())}); };
   EXPECT_GOOD(bench.Run(select(), list));
   list[24] = std::byte{1};
   EXPECT(bench.Run(select(), list).Illegal(SenseCode::kInvalidFieldInParameterList));

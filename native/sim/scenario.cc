@@ -90,7 +90,8 @@ class Scenario {
                        std::to_string(options_.size_bytes / kMiB) + " MiB, " +
                        expansions_->Describe() + (options_.direct ? "direct, " : "") +
                        std::to_string(rounds_) + " rounds, " + snapshots_->Describe() +
-                       snapshot_users_->Describe() + trims_->Describe() + ", faults: " + nemesis_->Describe();
+                       snapshot_users_->Describe() + trims_->Describe() +
+                       ", faults: " + nemesis_->Describe();
     if (world_.tracing()) world_.Trace("seed", outcome.settings);
     if (cluster_->MakeReplicas()) {
       AttachAnywhere();

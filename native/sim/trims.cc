@@ -43,8 +43,8 @@ void Trims::Begin(EngineProcess* engine, uint64_t bytes_per_second) {
   if (trims_ == 0 || random_.Chance(2, 3)) ++trims_;
   const std::string id = "trim-" + std::to_string(trims_);
   if (cluster_.world.tracing()) {
-    cluster_.world.Trace("operator", id + " at " + std::to_string(bytes_per_second / kKiB) +
-                                         " KiB/s");
+    cluster_.world.Trace("operator",
+                         id + " at " + std::to_string(bytes_per_second / kKiB) + " KiB/s");
   }
   engine->reactor.Inside([engine, id, bytes_per_second] {
     (void)engine->engine().Trim(id, bytes_per_second, {}).ok();

@@ -36,7 +36,7 @@ function engineCounters(volume: string, replica: string): EngineCounters {
 
 const nothing = () => Promise.resolve([])
 const silence = () => new Promise<never>(() => undefined)
-const gone = () => Promise.reject<never>(new Error('the node is gone'))
+const gone = () => Promise.reject(new Error('the node is gone'))
 
 const checksums = { errors: 3, pagesDamaged: 1, pagesDropped: 1 }
 
