@@ -50,16 +50,21 @@ inline constexpr size_t kDirtyRegionsMax = 4096;
 // four for each of what goes on in the background (making equal, joining, scrubbing), and as many
 // for what clients wait for. Their buffers are a reserve of their own in the engine's pool.
 inline constexpr size_t kCopiesMax = 16;
-// The requests that these, who asks for maps, and who reads snapshots have at replicas at a time.
-inline constexpr size_t kErrandsMax = 320;
+// The requests that these, who asks for maps, who reads snapshots, and a trim have at replicas at a
+// time.
+inline constexpr size_t kErrandsMax = 328;
 // Snapshots that an engine serves to be read at a time, and what each has at replicas: with 1 MiB
 // each a fast disk is kept busy, and of the views that a replica keeps open most stay free.
 inline constexpr size_t kSnapshotReadersMax = 4;
 inline constexpr size_t kSnapshotReadsMax = 8;
 // Extents in one answer about what changed between snapshots: 1 MiB as JSON.
 inline constexpr size_t kChangedExtentsMax = 10'000;
-// Operations of the engine itself: flushes, regions to be cleaned.
-inline constexpr size_t kEngineOwnSlots = 8;
+// Chunks of kDataBytesMax that a trim looks at at a time, each with a buffer of a reserve of its
+// own and one hold; and what it unmaps within a hold at a time, as clients wait for that.
+inline constexpr size_t kTrimLanesMax = 2;
+inline constexpr size_t kTrimUnmapsMax = 4;
+// Operations of the engine itself: flushes, regions to be cleaned, a trim.
+inline constexpr size_t kEngineOwnSlots = 8 + kTrimLanesMax * (1 + kTrimUnmapsMax);
 // Connections to one disk host; each costs an inbox chunk. 8 nodes × 128 volumes.
 inline constexpr size_t kDiskHostSessionsMax = 1024;
 // Layers of a replica: 16-bit index of the block map, less the reserved values.

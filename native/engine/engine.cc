@@ -32,6 +32,7 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       snapshotter_(*this, *this),
       changes_(*this),
       readers_(*this),
+      trimmer_(*this),
       complete_(options_.record) {
   CHECK(options_.replicas.size() <= kReplicasMax);
   tick_.owner = answer_task_.owner = this;
@@ -293,6 +294,10 @@ void Engine::SendPart(Operation* operation, size_t index, bool alone) {
   const bool last = targets().count - leaving_.count == 1 && whole_.count == 0;
   if (operation->kind == BlockOperation::kRead && IsStaying(index) && (operation->anyway || last)) {
     header.flags |= wire::kFlagAnyway;
+  }
+  // What is read for this is not to stay in the page cache.
+  if (operation->own && operation->kind == BlockOperation::kRead) {
+    header.flags |= wire::kFlagDisablePageOut;
   }
   header.tag = operation->tag;
   header.slot = operation->slot;

@@ -27,6 +27,7 @@
 #include "engine/snapshot_changes.h"
 #include "engine/snapshot_reader.h"
 #include "engine/snapshotter.h"
+#include "engine/trimmer.h"
 #include "io/reactor.h"
 
 namespace ankole::engine {
@@ -128,6 +129,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
     virtual void OnProbeStore(uint64_t question) = 0;
     // A scrub ended, or went on for a while: as in the counters.
     virtual void OnScrub(const Json& /*progress*/) {}
+    // Likewise a trim.
+    virtual void OnTrim(const Json& /*progress*/) {}
     // Before OnReady, and when either changed. `size_bytes`: from now on requests may go up to
     // there.
     virtual void OnSize(uint64_t /*size_bytes*/, const Expansion& /*expansion*/) {}
@@ -167,6 +170,11 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   // The whole volume; as Scrubber::Start.
   void ScrubAll(const std::string& id, uint64_t bytes_per_second, const ScrubProgress& before);
   void StopScrub() { scrubber_.Stop(); }
+  // Gives back what takes up space and holds nothing but zeros; as Trimmer::Start. kUnavailable,
+  // kReadOnly: nothing was begun.
+  Status Trim(const std::string& id, uint64_t bytes_per_second, const TrimProgress& before);
+  void StopTrim() { trimmer_.Stop(); }
+  Json TrimJson() const { return trimmer_.ToJson(); }
   // Makes the volume larger, while clients are at work; OnSize says what became of it. The same
   // again, also for an order of another id, joins what is under way. kInvalidArgument, kBusy,
   // kUnavailable: nothing was begun. Waits for a snapshot that is being taken, for a while.
@@ -498,6 +506,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   Snapshotter snapshotter_;
   SnapshotChanges changes_;
   SnapshotReaders readers_;
+  Trimmer trimmer_;
   // They wait until all members have switched to the next head.
   IntrusiveList<Operation, &Operation::queue_node> flushes_;
   IntrusiveList<Operation, &Operation::queue_node> admission_;  // they wait for regions

@@ -122,6 +122,8 @@ Json Engine::CountersJson() const {
       .Set("resyncedBytes", copier_.copied_bytes())
       .Set("repairedBlocks", equalizer_.repaired_blocks() + scrubber_.repaired_blocks())
       .Set("scrub", scrubber_.ToJson())
+      .Set("trim", trimmer_.ToJson())
+      .Set("trimmedBytes", trimmer_.unmapped_bytes())
       .Set("snapshots", snapshotter_.CountersJson())
       .Set("bucketBoundsSeconds", LatencyHistogram::BoundsSeconds())
       .Set("operations", counters_.ToJson())

@@ -93,12 +93,15 @@ bool Engine::SubmitOwn(OwnRequest* request) {
   operation->table_bytes = 0;
   operation->flush_ticket = 0;
   operation->pinned = operation->refused = operation->partly = false;
-  operation->repair = operation->repaired = false;
+  operation->repair = operation->repaired = operation->anyway = false;
   operation->own = true;
+  active_ = true;
   if (operation->kind == BlockOperation::kFlush) {
     DispatchFlush(operation);
-  } else {
+  } else if (operation->kind == BlockOperation::kClean || IsState(operation->kind)) {
     Lock(operation);
+  } else {
+    Admit(operation);
   }
   return true;
 }
@@ -320,6 +323,7 @@ void Engine::MembersChanged() {
   snapshotter_.OnMembers();
   changes_.Pump();
   readers_.Pump();
+  trimmer_.Pump();
 }
 
 void Engine::LookAtResync(uint64_t now_ns) {
@@ -329,13 +333,16 @@ void Engine::LookAtResync(uint64_t now_ns) {
   equalizer_.Pump();
   scrubber_.Pump();
   if (scrubber_.TakeNews(now_ns)) observer_.OnScrub(scrubber_.ToJson());
+  trimmer_.Pump();
+  if (trimmer_.TakeNews(now_ns)) observer_.OnTrim(trimmer_.ToJson());
   joiner_.OnQuiet(CompleteTag());
   snapshotter_.Look(now_ns);
   joiner_.Look(now_ns);
   changes_.Pump();
   readers_.Look();
   const bool idle = ElapsedNs(client_ns_, now_ns) >= options_.idle_ns && admission_.empty() &&
-                    joiner_.link() == nullptr && equalizer_.AllEqual() && !scrubber_.running();
+                    joiner_.link() == nullptr && equalizer_.AllEqual() && !scrubber_.running() &&
+                    !trimmer_.running();
   cleaner_.Look(!admission_.empty(), idle, joiner_.copied_since_flush());
   AdmitWaiting();
   ClearSuspects();
@@ -391,6 +398,7 @@ void Engine::StopResync() {
   joiner_.Stop();
   equalizer_.Stop();
   scrubber_.Stop();
+  trimmer_.Stop();
   const bool fenced = mode_ == Mode::kRefused;
   const Status why(fenced ? ErrorCode::kFenced : ErrorCode::kUnavailable,
                    fenced ? "a newer engine took the volume over" : "the engine stops");
@@ -404,7 +412,7 @@ void Engine::StopResync() {
 bool Engine::ResyncIdle() const {
   return errands_.in_flight() == 0 && copier_.idle() && joiner_.idle() && equalizer_.idle() &&
          cleaner_.idle() && scrubber_.idle() && expander_.idle() && snapshotter_.idle() &&
-         changes_.idle() && readers_.idle();
+         changes_.idle() && readers_.idle() && trimmer_.idle();
 }
 
 void Engine::SetResyncBandwidth(uint64_t bytes_per_second) {
@@ -420,6 +428,16 @@ void Engine::Scrub(uint64_t offset_bytes, uint64_t length_bytes, uint64_t bytes_
 void Engine::ScrubAll(const std::string& id, uint64_t bytes_per_second,
                       const ScrubProgress& before) {
   scrubber_.Start(id, RegionsOf(0, size_bytes_), bytes_per_second, before);
+}
+
+Status Engine::Trim(const std::string& id, uint64_t bytes_per_second, const TrimProgress& before) {
+  if (mode_ != Mode::kServing && mode_ != Mode::kChanging) {
+    return {ErrorCode::kUnavailable, "the engine does not serve"};
+  }
+  if (options_.read_only) return {ErrorCode::kReadOnly, "the volume is read-only"};
+  ArmTick(true);
+  trimmer_.Start(id, bytes_per_second, before);
+  return Status::Ok();
 }
 
 Json Engine::ResyncJson(const Link& link) const {

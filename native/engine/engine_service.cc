@@ -71,10 +71,10 @@ Result<std::unique_ptr<Service>> EngineService::Make(io::Reactor& reactor, const
   const size_t large = kConnectionsMax * (kConnectionBufferBytesMax / BufferPool::kLargeBytes);
   const size_t small_of_iscsi =
       with_iscsi ? kConnectionsMax * chunks_of_a_session + iscsi::kLoginsMax : 0;
-  // Chunks that are copied between replicas have a reserve of their own.
+  // Chunks that are copied between replicas, or trimmed, have a reserve of their own.
   Result<std::unique_ptr<BufferPool>> buffers =
       BufferPool::Create("ankole-buffers", small + small_of_iscsi, (with_iscsi ? 2 : 1) * medium,
-                         (with_iscsi ? 2 : 1) * large + kCopiesMax);
+                         (with_iscsi ? 2 : 1) * large + kCopiesMax + kTrimLanesMax);
   if (!buffers.ok()) return buffers.status();
   std::unique_ptr<EngineService> service(new EngineService(reactor, events));
   service->nbd_address_ = nbd_address.Take();
@@ -158,12 +158,56 @@ void EngineService::StartScrub(int64_t request, const Json& message) {
   events_.Emit(ReplyTo(request, engine_->ScrubJson()));
 }
 
+void EngineService::StartTrim(int64_t request, const Json& message) {
+  const Result<std::string> id = message.String("id", "");
+  Status status = id.status();
+  const auto number = [&](const char* name, const Result<int64_t>& got) {
+    if (!got.ok()) status = got.status().Within(name);
+    return got.ok() ? static_cast<uint64_t>(got.value()) : 0;
+  };
+  const auto before = [&](const char* name) {
+    return number(name, message.Integer(name, 0, kIntegerMax, 0));
+  };
+  const TrimProgress progress = {before("bytesDone"), before("unmappedBytes"),
+                                 before("failedBytes")};
+  const uint64_t rate = number("bytesPerSecond", message.Integer("bytesPerSecond", 0, kIntegerMax));
+  if (status.ok()) status = engine_->Trim(id.value(), rate, progress);
+  events_.Emit(status.ok() ? ReplyTo(request, engine_->TrimJson()) : ReplyTo(request, status));
+}
+
+// Of the fullest disk that a replica lies on: initiators are told of it.
+Status EngineService::SetSpace(const Json& space) {
+  if (!space.is_object()) return {ErrorCode::kInvalidArgument, "it is not an object"};
+  const Result<int64_t> total = space.Integer("totalBytes", 1, kIntegerMax);
+  const Result<int64_t> free = space.Integer("freeBytes", 0, kIntegerMax);
+  const Result<int64_t> soft = space.Integer("softBytes", 0, kIntegerMax);
+  const Result<bool> low = space.Bool("low", false);
+  if (!total.ok()) return total.status();
+  if (!free.ok()) return free.status();
+  if (!soft.ok()) return soft.status();
+  if (!low.ok()) return low.status();
+  if (free.value() > total.value()) {
+    return {ErrorCode::kInvalidArgument, "freeBytes is more than totalBytes"};
+  }
+  if (unit_ != nullptr) {
+    unit_->SetResources({static_cast<uint64_t>(total.value()), static_cast<uint64_t>(free.value()),
+                         static_cast<uint64_t>(soft.value()), low.value()});
+  }
+  return Status::Ok();
+}
+
 // What may change while it runs; what is not named stays.
 void EngineService::OnSet(int64_t request, const Json& message) {
   const Result<int64_t> bandwidth = message.Integer("resyncBandwidth", 0, kIntegerMax, -1);
   if (!bandwidth.ok()) {
     events_.Emit(ReplyTo(request, bandwidth.status()));
     return;
+  }
+  if (const Json* space = message.Find("space"); space != nullptr) {
+    if (const Status status = SetSpace(*space); !status.ok()) {
+      events_.Emit(ReplyTo(request, status.Within("space")));
+      return;
+    }
   }
   if (bandwidth.value() >= 0) {
     engine_->SetResyncBandwidth(static_cast<uint64_t>(bandwidth.value()));
@@ -197,6 +241,11 @@ void EngineService::OnRequest(int64_t request, const std::string& name, const Js
                                       .Set("record", RecordToJson(report.record))));
   } else if (name == "scrub") {
     StartScrub(request, message);
+  } else if (name == "trim") {
+    StartTrim(request, message);
+  } else if (name == "stop-trim") {
+    engine_->StopTrim();
+    events_.Emit(ReplyTo(request, engine_->TrimJson()));
   } else if (name == "expand") {
     Expand(request, message);
   } else if (name == "set") {
@@ -288,6 +337,10 @@ void EngineService::OnAskStore(uint64_t question, const wire::Record& record) {
 
 void EngineService::OnScrub(const Json& progress) {
   events_.Emit(EventOf("scrub").Set("progress", progress));
+}
+
+void EngineService::OnTrim(const Json& progress) {
+  events_.Emit(EventOf("trim").Set("progress", progress));
 }
 
 void EngineService::OnSize(uint64_t size_bytes, const Expansion& expansion) {

@@ -50,6 +50,7 @@ class EngineService final : public Service, Engine::Observer {
   void OnAskStore(uint64_t question, const wire::Record& record) override;
   void OnProbeStore(uint64_t question) override;
   void OnScrub(const Json& progress) override;
+  void OnTrim(const Json& progress) override;
   void OnSize(uint64_t size_bytes, const Expansion& expansion) override;
   void OnReady() override;
   void OnStopped(bool clean) override;
@@ -61,6 +62,8 @@ class EngineService final : public Service, Engine::Observer {
   void FrontEndStopped();
   void OnRequest(int64_t request, const std::string& name, const Json& message);
   void StartScrub(int64_t request, const Json& message);
+  void StartTrim(int64_t request, const Json& message);
+  Status SetSpace(const Json& space);
   void OnSet(int64_t request, const Json& message);
   void Expand(int64_t request, const Json& message);
   // A request about snapshots that the engine has not answered yet.

@@ -281,6 +281,12 @@ TEST(engine_service, SettingsAndScrubsAreAskedForWhileItRuns) {
   EXPECT(x.Ask("set", 2, Json::Object().Set("resyncBandwidth", 1 << 20)).is_object());
   EXPECT(x.Ask("set", 3, Json::Object()).is_object());
   EXPECT(!x.Ask("set", 4, Json::Object().Set("resyncBandwidth", -2)).is_object());
+  const auto space = [](int64_t free) {
+    return Json::Object().Set(
+        "space", Json::Object().Set("totalBytes", 100).Set("freeBytes", free).Set("softBytes", 20));
+  };
+  EXPECT(x.Ask("set", 9, space(50)).is_object());
+  EXPECT(!x.Ask("set", 10, space(101)).is_object());
   EXPECT(!x.Ask("scrub", 5, Json::Object().Set("id", "a")).is_object());  // no rate
   const Json slow = Json::Object().Set("id", "a").Set("bytesPerSecond", 1000);
   EXPECT(x.Ask("scrub", 6, slow).Bool("running", false).Take());

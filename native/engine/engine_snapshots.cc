@@ -81,6 +81,7 @@ void Engine::FlushesGoOn() {
   while (Operation* operation = flushes_.PopFront()) Dispatch(operation);
   changes_.Pump();
   readers_.Pump();
+  trimmer_.Pump();
 }
 
 void Engine::LetJoinerGo() {

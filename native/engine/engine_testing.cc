@@ -468,6 +468,8 @@ void Bench::OnComplete(const wire::Record& record) {
 
 void Bench::OnScrub(const Json& progress) { scrubs.push_back(progress); }
 
+void Bench::OnTrim(const Json& progress) { trims.push_back(progress); }
+
 void Bench::OnSize(uint64_t size_bytes, const Expansion& of) {
   expansion = of;
   static constexpr const char* kNames[] = {"none", "running", "done", "failed"};

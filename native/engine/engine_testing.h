@@ -184,6 +184,7 @@ class Bench final : public Engine::Observer, public LogSink {
   std::vector<wire::Record> proposals;
   std::vector<std::string> events;
   std::vector<Json> scrubs;
+  std::vector<Json> trims;
   Expansion expansion;
   std::vector<std::string> log;
   bool ready = false;
@@ -204,6 +205,7 @@ class Bench final : public Engine::Observer, public LogSink {
 
  public:
   void OnScrub(const Json& progress) override;
+  void OnTrim(const Json& progress) override;
   void OnSize(uint64_t size_bytes, const Expansion& of) override;
   void OnProbeStore(uint64_t question) override;
 

@@ -64,8 +64,11 @@ class ResyncHost {
   // All with this tag and below are done.
   virtual uint64_t CompleteTag() const = 0;
   virtual void SendErrand(Errand* errand) = 0;
-  // A request of the engine's own: kFlush, kClean, kLoadState, kStoreState. False: no slot is free.
+  // A request of the engine's own, of any kind but kWrite, kZero and kStatus. It is counted as no
+  // client's. False: no slot is free, or the engine does not serve.
   virtual bool SubmitOwn(OwnRequest* request) = 0;
+  // As BlockDevice::Release, of an own kHold.
+  virtual void Release(BlockRequest* hold) = 0;
   // Regions were cleaned: writes that waited for that may go on.
   virtual void RegionsCleaned() = 0;
   // A member failed at something that the engine asked of it; it leaves unless it is the last one.

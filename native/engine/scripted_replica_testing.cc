@@ -167,6 +167,22 @@ bool ScriptedReplica::OnFrame(Peer& peer, const wire::Header& header, const std:
   return true;
 }
 
+std::vector<std::byte> ScriptedReplica::Extents(const wire::Header& header) const {
+  std::vector<BlockExtent> extents;
+  const uint64_t end = header.offset_bytes + header.length_bytes;
+  for (uint64_t at = header.offset_bytes; at < end; at += kBlockBytes) {
+    const bool hole = tells_holes && !written.contains(at / kBlockBytes);
+    if (extents.empty() || extents.back().hole != hole) extents.push_back({0, hole, hole});
+    extents.back().length_bytes += std::min<uint64_t>(kBlockBytes, end - at);
+  }
+  extents.resize(std::min<size_t>(extents.size(), wire::kStatusExtentsMax));
+  std::vector<std::byte> encoded(extents.size() * wire::kEncodedExtentBytes);
+  for (size_t i = 0; i < extents.size(); ++i) {
+    wire::EncodeExtent(extents[i], encoded.data() + i * wire::kEncodedExtentBytes);
+  }
+  return encoded;
+}
+
 void ScriptedReplica::Serve(Peer& peer, const wire::Header& header,
                             const std::vector<std::byte>& payload, const Verdict& verdict_of) {
   using What = Verdict::What;
@@ -261,9 +277,7 @@ void ScriptedReplica::Serve(Peer& peer, const wire::Header& header,
       }
       break;
     case wire::Opcode::kStatus: {
-      std::vector<std::byte> extent(wire::kEncodedExtentBytes);
-      wire::EncodeExtent({header.length_bytes, false, false}, extent.data());
-      Answer(peer, header, ErrorCode::kOk, std::move(extent), {});
+      Answer(peer, header, ErrorCode::kOk, Extents(header), {});
       return;
     }
     case wire::Opcode::kStoreState:

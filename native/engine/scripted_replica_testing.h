@@ -110,6 +110,7 @@ class ScriptedReplica {
   std::string Layers() const;
   std::set<uint64_t> bad;      // blocks that do not match their checksums
   std::set<uint64_t> written;  // blocks; all others are holes
+  bool tells_holes = false;    // by STATUS; else all counts as data
   uint64_t written_bytes = 0;  // by WRITE
   uint64_t summed_bytes = 0;
 
@@ -120,6 +121,7 @@ class ScriptedReplica {
 
   void OnAccepted();
 
+  std::vector<std::byte> Extents(const wire::Header& header) const;
   bool OnFrame(Peer& peer, const wire::Header& header, const std::byte* payload, std::byte* bytes);
 
   void Serve(Peer& peer, const wire::Header& header, const std::vector<std::byte>& payload,

@@ -11,8 +11,6 @@ namespace {
 // redundancy is missed, and clients' requests stand behind its syncs much rather.
 constexpr size_t kCopies = 4;
 constexpr size_t kCopiesWhileBusy = 2;
-// What a walk that was held up may make up for at once.
-constexpr uint64_t kBurstNs = 250 * kNsPerMs;
 
 }  // namespace
 
@@ -39,33 +37,16 @@ bool Walker::idle() const {
 }
 
 void Walker::SetRate(uint64_t bytes_per_second) {
-  rate_ = bytes_per_second;
-  budget_bytes_ = 0;
-  budget_ns_ = host_.reactor().NowNs();
+  pace_.Set(bytes_per_second, host_.reactor().NowNs());
   Pump();
 }
 
 bool Walker::MayStart() {
-  if (rate_ == 0) return true;
   const uint64_t now_ns = host_.reactor().NowNs();
-  const double earned =
-      static_cast<double>(now_ns - budget_ns_) / kNsPerSecond * static_cast<double>(rate_);
-  if (earned >= 1) {
-    const double burst = std::max(static_cast<double>(rate_) * kBurstNs / kNsPerSecond, 1.0);
-    budget_bytes_ =
-        static_cast<int64_t>(std::min(static_cast<double>(budget_bytes_) + earned, burst));
-    budget_ns_ = now_ns;
-  }
-  if (budget_bytes_ > 0) return true;
-  const double lacking = static_cast<double>(1 - budget_bytes_) / static_cast<double>(rate_);
-  host_.reactor().Arm(
-      &timer_,
-      now_ns + std::max<uint64_t>(static_cast<uint64_t>(lacking * kNsPerSecond), kNsPerMs));
+  const uint64_t wait_ns = pace_.WaitNs(now_ns);
+  if (wait_ns == 0) return true;
+  host_.reactor().Arm(&timer_, now_ns + wait_ns);
   return false;
-}
-
-void Walker::Spend(uint64_t bytes) {
-  if (rate_ != 0) budget_bytes_ -= static_cast<int64_t>(bytes);
 }
 
 // The one that has chunks left to start; else the next region's.
@@ -136,7 +117,7 @@ void Walker::Pump() {
     Skip(job);
     ++job->copies;
     ++copies_;
-    if (kind_ == CopyKind::kScrub) Spend(copy->length_bytes);
+    if (kind_ == CopyKind::kScrub) pace_.Spend(copy->length_bytes);
     copier_.Start(copy);
   }
   pumping_ = false;
@@ -150,7 +131,7 @@ void Walker::OnCopy(Copy* copy) {
   job->totals.corrupt_blocks += copy->corrupt_blocks;
   job->totals.differing_blocks += copy->differing_blocks;
   const uint32_t copied_bytes = copy->copied_bytes;
-  if (kind_ != CopyKind::kScrub) Spend(copied_bytes);
+  if (kind_ != CopyKind::kScrub) pace_.Spend(copied_bytes);
   copier_.Release(copy);
   --job->copies;
   --copies_;

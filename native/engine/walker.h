@@ -6,6 +6,7 @@
 
 #include "engine/copier.h"
 #include "engine/lack_set.h"
+#include "engine/pace.h"
 
 namespace ankole::engine {
 
@@ -74,7 +75,6 @@ class Walker {
   static uint32_t ChunkBytes(const Job& job);
   size_t CopiesMax() const;
   bool MayStart();
-  void Spend(uint64_t bytes);
   void OnCopy(Copy* copy);
 
   ResyncHost& host_;
@@ -84,9 +84,7 @@ class Walker {
   std::array<Job, kJobs> jobs_;
   size_t copies_ = 0;
   bool pumping_ = false;
-  uint64_t rate_ = 0;
-  int64_t budget_bytes_ = 0;  // what may be spent now; below 0: it has to wait
-  uint64_t budget_ns_ = 0;    // when it was filled up last
+  Pace pace_;
   io::Timer timer_;
 };
 

@@ -313,6 +313,10 @@ Status DiskHost::OnRequest(int64_t request, const std::string& op, const Json& m
     AnswerSpace(request);
     return Status::Ok();
   }
+  if (op == "usage") {
+    AnswerUsage(request);
+    return Status::Ok();
+  }
   if (op == "counters") {
     events_.Emit(ReplyTo(request, CountersJson()));
     return Status::Ok();

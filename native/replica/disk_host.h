@@ -97,6 +97,7 @@ class DiskHost final : public Service, private SessionHost {
   void FinishChange(int64_t request, const Status& status, Json result);
   void ListReplicas(int64_t request);
   void AnswerSpace(int64_t request);
+  void AnswerUsage(int64_t request);  // usage.cc
   Json CountersJson() const;
   // A job that the stop waits for.
   void RunJob(std::function<void()> work, std::function<void()> then);

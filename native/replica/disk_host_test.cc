@@ -303,6 +303,16 @@ TEST(disk_host, ListsStatesSpaceAndCounters) {
   const int64_t free = space.Find("result")->Integer("freeBytes", 0, INT64_MAX).Take();
   EXPECT(total > 0 && free > 0 && free <= total);
 
+  const Json usage = host.Request(OpOf("usage"));
+  const Json& used = usage.Find("result")->Find("replicas")->items()[0];
+  const Json& head = used.Find("layers")->items()[0];
+  EXPECT_EQ(used.String("volume").Take(), "demo");
+  EXPECT_EQ(used.Find("layers")->items().size(), size_t{1});
+  EXPECT_EQ(head.String("name").Take(), "");
+  EXPECT_EQ(head.Integer("allocatedBytes", 0, INT64_MAX).Take(), int64_t{kMiB});
+  EXPECT(used.Integer("metadataBytes", 0, INT64_MAX).Take() > 0);
+  EXPECT_EQ(usage.Find("result")->Integer("totalBytes", 0, INT64_MAX).Take(), total);
+
   const Json reply = host.Request(OpOf("counters"));
   const Json& counters = *reply.Find("result");
   EXPECT_EQ(counters.String("disk").Take(), "disk-1");

@@ -34,6 +34,7 @@ class LogicalUnit::Body {
   Nexus* AddNexus(const std::string& initiator_port);
   void RemoveNexus(Nexus* nexus);
   void CapacityChanged();
+  void SetResources(const Resources& resources);
   Needs Prepare(Task* task);
   void Execute(Task* task);
   void Abort(Task* task);
@@ -178,6 +179,7 @@ class LogicalUnit::Body {
 
   std::vector<std::unique_ptr<Nexus>> nexuses_;
   ModeState mode_;
+  Resources resources_;
   bool stopped_ = false;          // START STOP UNIT
   Nexus* reserved_by_ = nullptr;  // RESERVE (SPC-2)
 

@@ -141,6 +141,19 @@ Refusal DecodeModeSense(const Cdb& cdb, Command* to) {
   return {};
 }
 
+Refusal DecodeLogSense(const Cdb& cdb, Command* to) {
+  // Nothing is saved (SP), and PPC is of SPC-3.
+  if ((cdb[1] & 0x01) != 0) return InvalidFieldInCdb(1, 0);
+  if ((cdb[1] & 0x02) != 0) return InvalidFieldInCdb(1, 1);
+  // Current cumulative values: there are no thresholds to be asked for here.
+  if (cdb[2] >> 6 != 1) return InvalidFieldInCdb(2, 7);
+  to->page = cdb[2] & 0x3f;
+  to->subpage = cdb[3];
+  if (LoadBig16(&cdb[5]) != 0) return InvalidFieldInCdb(5);
+  to->allocation_bytes = LoadBig16(&cdb[7]);
+  return {};
+}
+
 Refusal DecodeModeSelect(const Cdb& cdb, Command* to) {
   // PF: pages are in the format of the standard, of which there is no other here; SP: nothing is
   // saved.
@@ -218,6 +231,8 @@ Refusal DecodeFields(const Cdb& cdb, uint64_t capacity_blocks, Command* to) {
       return DecodeModeSense(cdb, to);
     case Kind::kModeSelect:
       return DecodeModeSelect(cdb, to);
+    case Kind::kLogSense:
+      return DecodeLogSense(cdb, to);
     case Kind::kStartStopUnit:
       return DecodeStartStop(cdb, to);
     case Kind::kPreventAllow:

@@ -20,6 +20,7 @@ enum class Kind : uint8_t {
   kReportLuns,
   kModeSense,
   kModeSelect,
+  kLogSense,
   kStartStopUnit,
   kPreventAllow,
   kReserve,
@@ -46,7 +47,7 @@ enum class Kind : uint8_t {
   kCopyStatus,
   kCopyParameters,
 };
-inline constexpr int kKinds = 31;
+inline constexpr int kKinds = 32;
 
 // What a reservation of somebody else leaves allowed (SPC-4, table 66; SBC-3, table 13).
 enum class Access : uint8_t {
@@ -77,13 +78,13 @@ struct Command {
 
   bool force_unit_access = false;
   ByteCheck byte_check = ByteCheck::kMedium;
-  bool unmap = false;                 // WRITE SAME: blocks may be unmapped
-  bool no_data_out = false;           // WRITE SAME: zeros, and no Data-Out
-  bool vital_data = false;            // INQUIRY: the page and not the standard data
-  bool descriptor = false;            // REQUEST SENSE: in that format
-  uint8_t page = 0;                   // INQUIRY, MODE SENSE; READ DEFECT DATA: lists and format
-  uint8_t subpage = 0;                // MODE SENSE
-  uint8_t page_control = 0;           // MODE SENSE: current, changeable, default, saved
+  bool unmap = false;        // WRITE SAME: blocks may be unmapped
+  bool no_data_out = false;  // WRITE SAME: zeros, and no Data-Out
+  bool vital_data = false;   // INQUIRY: the page and not the standard data
+  bool descriptor = false;   // REQUEST SENSE: in that format
+  uint8_t page = 0;          // INQUIRY, MODE SENSE, LOG SENSE; READ DEFECT DATA: lists and format
+  uint8_t subpage = 0;       // MODE SENSE, LOG SENSE
+  uint8_t page_control = 0;  // MODE SENSE: current, changeable, default, saved
   bool no_block_descriptors = false;  // MODE SENSE
   bool long_addresses = false;        // MODE SENSE: the block descriptor of 16 bytes will do
   uint8_t select = 0;                 // REPORT LUNS; REPORT SUPPORTED OPERATION CODES: options

@@ -120,6 +120,7 @@ TEST(scsi_command, usage_data_is_what_decode_looks_at) {
     plain[1] = supported.service_action;
     if (supported.kind == Kind::kWriteSame) plain[supported.cdb_bytes == 10 ? 8 : 13] = 1;
     if (supported.kind == Kind::kModeSelect) plain[1] = 0x10;
+    if (supported.kind == Kind::kLogSense) plain[2] = 0x40;
     if (supported.kind == Kind::kPersistentOut) plain[8] = 24;
     Command before;
     ASSERT(!Decode(plain, kLarge, &before));

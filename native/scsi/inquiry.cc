@@ -4,6 +4,7 @@
 
 #include "base/sha256.h"
 #include "scsi/limits.h"
+#include "scsi/resources.h"
 
 namespace ankole::scsi {
 
@@ -103,7 +104,7 @@ void BuildCharacteristics(Answer* to) {
 }
 
 void BuildProvisioning(Answer* to) {
-  to->U8(0);     // no threshold
+  to->U8(kThresholdExponent);
   to->U8(0xe4);  // LBPU, LBPWS, LBPWS10; LBPRZ: what is unmapped reads as zeros
   to->U8(0x02);  // thin
   to->U8(0);

@@ -69,6 +69,7 @@ Nexus* LogicalUnit::AddNexus(const std::string& initiator_port) {
 }
 void LogicalUnit::RemoveNexus(Nexus* nexus) { body_->RemoveNexus(nexus); }
 void LogicalUnit::CapacityChanged() { body_->CapacityChanged(); }
+void LogicalUnit::SetResources(const Resources& resources) { body_->SetResources(resources); }
 Needs LogicalUnit::Prepare(Task* task) { return body_->Prepare(task); }
 void LogicalUnit::Execute(Task* task) { body_->Execute(task); }
 void LogicalUnit::Abort(Task* task) { body_->Abort(task); }
@@ -125,6 +126,12 @@ void LogicalUnit::Body::CapacityChanged() {
   if (blocks == capacity_blocks_) return;
   capacity_blocks_ = blocks;
   RaiseAll(SenseCode::kCapacityDataHasChanged, nullptr);
+}
+
+void LogicalUnit::Body::SetResources(const Resources& resources) {
+  const bool reached = resources.low && !resources_.low;
+  resources_ = resources;
+  if (reached) RaiseAll(SenseCode::kThinProvisioningSoftThreshold, nullptr);
 }
 
 void LogicalUnit::Body::RaiseAll(SenseCode code, const Nexus* except) {

@@ -9,6 +9,7 @@
 #include "base/result.h"
 #include "io/reactor.h"
 #include "scsi/inquiry.h"
+#include "scsi/resources.h"
 #include "scsi/task.h"
 
 namespace ankole::scsi {
@@ -53,6 +54,10 @@ class LogicalUnit {
   // The device has become larger: commands from now on may go up to there, and each nexus is told
   // by a unit attention (SBC-3, 4.11: capacity data has changed).
   void CapacityChanged();
+
+  // What is free where the members lie. Each time that it becomes low each nexus is told by a unit
+  // attention (SBC-4, 4.7.3.7.6: thin provisioning soft threshold reached).
+  void SetResources(const Resources& resources);
 
   // Decodes the CDB. What cannot be executed (unknown, malformed, out of range, for another LUN) is
   // noted, needs nothing, and is answered by Execute all the same. Pure but for the task.

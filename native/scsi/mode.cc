@@ -6,8 +6,12 @@ namespace ankole::scsi {
 
 namespace {
 
+constexpr uint8_t kRecoveryPage = 0x01;
 constexpr uint8_t kCachingPage = 0x08;
 constexpr uint8_t kControlPage = 0x0a;
+constexpr uint8_t kProvisioningPage = 0x1c;
+constexpr uint8_t kProvisioningSubpage = 0x02;
+constexpr uint8_t kSubpageFormatBit = 0x40;  // SPF, byte 0 of a page
 constexpr uint8_t kAllPages = 0x3f;
 constexpr uint8_t kAllSubpages = 0xff;
 constexpr uint8_t kDescriptorSenseBit = 0x04;       // D_SENSE, byte 2 of the control page
@@ -15,6 +19,8 @@ constexpr uint8_t kSoftwareWriteProtectBit = 0x08;  // SWP, byte 4 of the contro
 
 enum class PageControl : uint8_t { kCurrent, kChangeable, kDefault, kSaved };
 
+using RecoveryPage = std::array<uint8_t, 12>;
+using ProvisioningPage = std::array<uint8_t, 24>;
 using CachingPage = std::array<uint8_t, 20>;
 using ControlPage = std::array<uint8_t, 12>;
 
@@ -22,6 +28,56 @@ CachingPage Caching(PageControl control) {
   CachingPage page = {kCachingPage, sizeof(CachingPage) - 2};
   if (control != PageControl::kChangeable) page[2] = 0x04;  // WCE
   return page;
+}
+
+// AWRE, ARRE: what a disk damaged is written anew. LBPERE: thresholds are told of.
+RecoveryPage Recovery(PageControl control) {
+  RecoveryPage page = {kRecoveryPage, sizeof(RecoveryPage) - 2};
+  if (control == PageControl::kChangeable) return page;
+  page[2] = 0xc0;
+  page[7] = 0x80;
+  return page;
+}
+
+// One threshold descriptor: what is free, as it becomes less. Every initiator is told (SITUA = 0).
+// Whoever runs the cluster sets it, and nobody by MODE SELECT.
+ProvisioningPage Provisioning(PageControl control, const Resources& resources) {
+  ProvisioningPage page = {kProvisioningPage | kSubpageFormatBit, kProvisioningSubpage, 0,
+                           sizeof(ProvisioningPage) - 4};
+  if (control == PageControl::kChangeable) return page;
+  page[16] = resources.known() ? 0x80 : 0;  // ENABLED; a soft threshold, armed by a decrease
+  page[17] = 0x01;                          // of the available resource, as the log page has it
+  const uint32_t sets = ThresholdSets(resources.soft_bytes);
+  for (size_t i = 0; i < 4; ++i) page[20 + i] = static_cast<uint8_t>(sets >> (24 - 8 * i));
+  return page;
+}
+
+// Which pages a MODE SENSE is for.
+struct Wanted {
+  bool recovery;
+  bool caching;
+  bool control;
+  bool provisioning;
+};
+std::optional<Sense> FindPages(const Command& command, Wanted* to) {
+  const bool all = command.page == kAllPages;
+  const bool any_subpage = command.subpage == kAllSubpages;
+  const bool plain = command.subpage == 0 || any_subpage;
+  to->recovery = plain && (all || command.page == kRecoveryPage);
+  to->caching = plain && (all || command.page == kCachingPage);
+  to->control = plain && (all || command.page == kControlPage);
+  const bool has_it = any_subpage || (!all && command.subpage == kProvisioningSubpage);
+  to->provisioning = has_it && (all || command.page == kProvisioningPage);
+  if (to->recovery || to->caching || to->control || to->provisioning) return {};
+  const bool known = all || command.page == kRecoveryPage || command.page == kCachingPage ||
+                     command.page == kControlPage;
+  if (known || command.page == kProvisioningPage) return InvalidFieldInCdb(3);
+  return InvalidFieldInCdb(2, 5);
+}
+
+template <typename Page>
+void Append(bool wanted, const Page& page, Answer* to) {
+  if (wanted) to->Bytes(page.data(), page.size());
 }
 
 ControlPage Control(PageControl control, const ModeState& current) {
@@ -110,19 +166,15 @@ std::optional<Sense> CheckPage(std::span<const uint8_t> current,
 
 }  // namespace
 
-std::optional<Sense> BuildModeSense(const Command& command, const ModeState& state, bool read_only,
-                                    uint64_t capacity_blocks, Answer* to) {
+std::optional<Sense> BuildModeSense(const Command& command, const ModeView& view, Answer* to) {
   const auto control = static_cast<PageControl>(command.page_control);
   if (control == PageControl::kSaved) return IllegalRequest(SenseCode::kSavingNotSupported);
-  const bool all = command.page == kAllPages;
-  if (!all && command.page != kCachingPage && command.page != kControlPage) {
-    return InvalidFieldInCdb(2, 5);
-  }
-  if (command.subpage != 0 && command.subpage != kAllSubpages) return InvalidFieldInCdb(3);
+  Wanted wanted;
+  if (std::optional<Sense> refused = FindPages(command, &wanted)) return refused;
 
   const bool short_form = command.cdb_bytes == 6;
   const bool descriptor = !command.no_block_descriptors;
-  const bool write_protect = read_only || state.software_write_protect;
+  const bool write_protect = view.read_only || view.state.software_write_protect;
   const uint8_t specific = (write_protect ? 0x80 : 0) | 0x10;  // WP, DPOFUA
   if (short_form) {
     to->U8(0);
@@ -137,15 +189,11 @@ std::optional<Sense> BuildModeSense(const Command& command, const ModeState& sta
     to->U8(0);
     to->U16(descriptor ? (command.long_addresses ? 16 : 8) : 0);
   }
-  if (descriptor) AppendBlockDescriptor(command.long_addresses, capacity_blocks, to);
-  if (all || command.page == kCachingPage) {
-    const CachingPage page = Caching(control);
-    to->Bytes(page.data(), page.size());
-  }
-  if (all || command.page == kControlPage) {
-    const ControlPage page = Control(control, state);
-    to->Bytes(page.data(), page.size());
-  }
+  if (descriptor) AppendBlockDescriptor(command.long_addresses, view.capacity_blocks, to);
+  Append(wanted.recovery, Recovery(control), to);
+  Append(wanted.caching, Caching(control), to);
+  Append(wanted.control, Control(control, view.state), to);
+  Append(wanted.provisioning, Provisioning(control, view.resources), to);
   // Not counting itself.
   if (short_form) {
     to->PatchU8(0, static_cast<uint8_t>(to->bytes() - 1));
@@ -156,7 +204,8 @@ std::optional<Sense> BuildModeSense(const Command& command, const ModeState& sta
 }
 
 std::optional<Sense> ApplyModeSelect(const Command& command, std::span<const std::byte> list,
-                                     uint64_t capacity_blocks, ModeState* state) {
+                                     uint64_t capacity_blocks, const Resources& resources,
+                                     ModeState* state) {
   if (list.empty() && command.parameter_bytes == 0) return {};
   const std::optional<Header> header = DecodeHeader(command.cdb_bytes == 6, list);
   if (!header) return IllegalRequest(SenseCode::kParameterListLengthError);
@@ -168,7 +217,7 @@ std::optional<Sense> ApplyModeSelect(const Command& command, std::span<const std
   while (at < list.size()) {
     const std::span<const std::byte> given = list.subspan(at);
     if (given.size() < 2) return IllegalRequest(SenseCode::kParameterListLengthError);
-    // PS is reserved here. SPF: there are no pages with subpages.
+    // PS is reserved here.
     const auto code = static_cast<uint8_t>(given[0]) & 0x7f;
     if (code == kCachingPage) {
       const CachingPage current = Caching(PageControl::kCurrent);
@@ -182,6 +231,16 @@ std::optional<Sense> ApplyModeSelect(const Command& command, std::span<const std
       next.descriptor_sense = (static_cast<uint8_t>(given[2]) & kDescriptorSenseBit) != 0;
       next.software_write_protect =
           (static_cast<uint8_t>(given[4]) & kSoftwareWriteProtectBit) != 0;
+      at += current.size();
+    } else if (code == kRecoveryPage) {
+      const RecoveryPage current = Recovery(PageControl::kCurrent);
+      const RecoveryPage changeable = Recovery(PageControl::kChangeable);
+      if (std::optional<Sense> refused = CheckPage(current, changeable, given, at)) return refused;
+      at += current.size();
+    } else if (code == (kProvisioningPage | kSubpageFormatBit)) {
+      const ProvisioningPage current = Provisioning(PageControl::kCurrent, resources);
+      const ProvisioningPage changeable = Provisioning(PageControl::kChangeable, resources);
+      if (std::optional<Sense> refused = CheckPage(current, changeable, given, at)) return refused;
       at += current.size();
     } else {
       return InvalidFieldInParameterList(static_cast<uint16_t>(at), 5);

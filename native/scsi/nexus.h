@@ -35,7 +35,7 @@ class UnitAttentions {
 
  private:
   // As many as there are codes of unit attentions in SenseCode.
-  std::array<SenseCode, 8> codes_ = {};
+  std::array<SenseCode, 9> codes_ = {};
   size_t count_ = 0;
 };
 

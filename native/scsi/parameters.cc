@@ -1,6 +1,7 @@
 #include "scsi/body.h"
 #include "scsi/copy_results.h"
 #include "scsi/inquiry.h"
+#include "scsi/log_pages.h"
 #include "scsi/report.h"
 
 // Commands that are answered without the device.
@@ -33,7 +34,11 @@ void LogicalUnit::Body::Parameters(Task* task) {
       BuildReportLuns(command, &answer);
       break;
     case Kind::kModeSense:
-      refused = BuildModeSense(command, mode_, device_.read_only(), capacity_blocks_, &answer);
+      refused = BuildModeSense(command, {mode_, device_.read_only(), capacity_blocks_, resources_},
+                               &answer);
+      break;
+    case Kind::kLogSense:
+      refused = BuildLogSense(command, resources_, &answer);
       break;
     case Kind::kReportOperationCodes:
       refused = BuildReportOperationCodes(command, &answer);
@@ -87,7 +92,7 @@ void LogicalUnit::Body::ModeSelect(Task* task) {
   const ModeState before = mode_;
   const std::span<const std::byte> list(task->out[0].data, task->command.parameter_bytes);
   if (const std::optional<Sense> refused =
-          ApplyModeSelect(task->command, list, capacity_blocks_, &mode_)) {
+          ApplyModeSelect(task->command, list, capacity_blocks_, resources_, &mode_)) {
     return Refuse(task, *refused);
   }
   // SPC-4, 5.8: for all nexuses but the one that did it.

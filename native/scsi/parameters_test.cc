@@ -129,13 +129,15 @@ TEST(scsi_parameters, another_lun_is_not_there) {
 TEST(scsi_parameters, mode_sense) {
   Bench bench;
   const Bytes six = bench.Run(MakeCdb({0x1a, 0, 0x3f, 0, 255})).data;
-  ASSERT(six.size() == 4 + 8 + 20 + 12);
+  ASSERT(six.size() == 4 + 8 + 12 + 20 + 12);
   EXPECT_EQ(At(six, 0), six.size() - 1);
   EXPECT_EQ(At(six, 2), 0x10);
   EXPECT_EQ(LoadBig32(&six[4]), Bench::kBlocks);
-  EXPECT_EQ(At(six, 12), 0x08);
-  EXPECT_EQ(At(six, 14), 0x04);
-  EXPECT_EQ(At(six, 32), 0x0a);
+  EXPECT_EQ(At(six, 12), 0x01);
+  EXPECT_EQ(At(six, 19), 0x80);  // LBPERE
+  EXPECT_EQ(At(six, 24), 0x08);
+  EXPECT_EQ(At(six, 26), 0x04);
+  EXPECT_EQ(At(six, 44), 0x0a);
   const Bytes ten = bench.Run(MakeCdb({0x5a, 0x18, 0x0a, 0, 0, 0, 0, 0, 255})).data;
   ASSERT(ten.size() == 8 + 12);
   EXPECT_EQ(LoadBig16(&ten[0]), ten.size() - 2);
@@ -144,12 +146,12 @@ TEST(scsi_parameters, mode_sense) {
   EXPECT_EQ(LoadBig64(&long_form[8]), Bench::kBlocks);
   // What can be changed: D_SENSE and SWP.
   const Bytes changeable = bench.Run(MakeCdb({0x1a, 0x08, 0x7f, 0, 255})).data;
-  EXPECT_EQ(At(changeable, 6), 0x00);
-  EXPECT_EQ(At(changeable, 26), 0x04);
-  EXPECT_EQ(At(changeable, 27), 0x00);
-  EXPECT_EQ(At(changeable, 28), 0x08);
+  EXPECT_EQ(At(changeable, 18), 0x00);
+  EXPECT_EQ(At(changeable, 38), 0x04);
+  EXPECT_EQ(At(changeable, 39), 0x00);
+  EXPECT_EQ(At(changeable, 40), 0x08);
   EXPECT(bench.Run(MakeCdb({0x1a, 0, 0xff, 0, 255})).Illegal(SenseCode::kSavingNotSupported));
-  EXPECT(bench.Run(MakeCdb({0x1a, 0, 0x01, 0, 255})).Illegal(SenseCode::kInvalidFieldInCdb));
+  EXPECT(bench.Run(MakeCdb({0x1a, 0, 0x02, 0, 255})).Illegal(SenseCode::kInvalidFieldInCdb));
   EXPECT(bench.Run(MakeCdb({0x1a, 0, 0x0a, 1, 255})).Illegal(SenseCode::kInvalidFieldInCdb));
 }
 

@@ -70,6 +70,7 @@ TEST(scsi_persistent, what_a_reservation_of_somebody_else_leaves) {
       {MakeCdb({0x5e, 0, 0, 0, 0, 0, 0, 0, 8}), true, true},
       {MakeCdb({0x1a, 0, 0x3f, 0, 255}), true, false},
       {MakeCdb({0x5a, 0, 0x3f, 0, 0, 0, 0, 0, 255}), true, false},
+      {MakeCdb({0x4d, 0, 0x40, 0, 0, 0, 0, 0, 255}), true, false},
       {MakeCdb({0xa3, 0x0c, 0, 0, 0, 0, 0, 0, 1, 0}), true, false},
       {MakeCdb({0xa3, 0x0d, 0, 0, 0, 0, 0, 0, 0, 4}), true, false},
       {MakeCdb({0x37, 0, 0, 0, 0, 0, 0, 0, 4}), true, false},

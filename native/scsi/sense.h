@@ -57,7 +57,8 @@ enum class SenseCode : uint16_t {
   kReservationsReleased = 0x2a04,
   kRegistrationsPreempted = 0x2a05,
   kCapacityDataHasChanged = 0x2a09,
-  kCommandsCleared = 0x2f00,  // by another initiator
+  kCommandsCleared = 0x2f00,                // by another initiator
+  kThinProvisioningSoftThreshold = 0x3807,  // reached
   kSavingNotSupported = 0x3900,
   kInternalTargetFailure = 0x4400,
   kInsufficientRegistrations = 0x5504,

@@ -13,6 +13,7 @@
 #include "sim/rot.h"
 #include "sim/snapshot_users.h"
 #include "sim/snapshots.h"
+#include "sim/trims.h"
 
 namespace ankole::sim {
 namespace {
@@ -30,6 +31,7 @@ constexpr uint64_t kGrowthBytes = 16 * kKiB;
 constexpr uint64_t kSnapshotSeed = 0x736e617073686f74;
 constexpr uint64_t kSnapshotUserSeed = 0x736e617075736572;
 constexpr uint64_t kExpansionSeed = 0x657870616e73696f;
+constexpr uint64_t kTrimSeed = 0x7472696d2d736565;
 
 class Scenario {
  public:
@@ -77,6 +79,7 @@ class Scenario {
     snapshot_users_ =
         std::make_unique<SnapshotUsers>(*cluster_, *snapshots_, seed ^ kSnapshotUserSeed);
     expansions_ = std::make_unique<Expansions>(*cluster_, seed ^ kExpansionSeed);
+    trims_ = std::make_unique<Trims>(*cluster_, seed ^ kTrimSeed);
     promises_ = Promises::Of(options_, snapshots_->layers_max());
     nemesis_ = std::make_unique<Nemesis>(*cluster_);
   }
@@ -87,7 +90,8 @@ class Scenario {
                        std::to_string(options_.size_bytes / kMiB) + " MiB, " +
                        expansions_->Describe() + (options_.direct ? "direct, " : "") +
                        std::to_string(rounds_) + " rounds, " + snapshots_->Describe() +
-                       snapshot_users_->Describe() + ", faults: " + nemesis_->Describe();
+                       snapshot_users_->Describe() + trims_->Describe() +
+                       ", faults: " + nemesis_->Describe();
     if (world_.tracing()) world_.Trace("seed", outcome.settings);
     if (cluster_->MakeReplicas()) {
       AttachAnywhere();
@@ -182,6 +186,7 @@ class Scenario {
     snapshots_->Start();
     snapshot_users_->Start();
     expansions_->Start();
+    trims_->Start();
     nemesis_->Start();
     const uint64_t least_ns = (options_.forks ? 15 : 1) * kNsPerSecond;
     world_.RunUntil(world_.now_ns() + world_.random.Skewed(least_ns, 20 * kNsPerSecond));
@@ -201,6 +206,7 @@ class Scenario {
     snapshots_->Stop();
     snapshot_users_->Stop();
     expansions_->Stop();
+    trims_->Stop();
     if (!Await("the answer to every request", promises_.answer_ns,
                [this] { return load_->idle(); })) {
       return;
@@ -218,6 +224,8 @@ class Scenario {
     if (!Await("a snapshot", promises_.snapshot_ns, [this] { return snapshots_->settled(); })) {
       return;
     }
+    trims_->Last();
+    if (!Await("the end of a trim", kPatienceNs, [this] { return trims_->idle(); })) return;
     load_->ReadAll();
     if (!Await("reading all back", kPatienceNs, [this] { return load_->read_all_done(); })) return;
     if (rot_->flips() > 0 && !Scrub()) return;
@@ -316,6 +324,7 @@ class Scenario {
   std::unique_ptr<Snapshots> snapshots_;
   std::unique_ptr<SnapshotUsers> snapshot_users_;
   std::unique_ptr<Expansions> expansions_;
+  std::unique_ptr<Trims> trims_;
   std::unique_ptr<Nemesis> nemesis_;
 };
 

@@ -6,6 +6,7 @@ import {
   RequestError,
   type DiskCounters,
   type DiskHostEvent,
+  type DiskUsage,
   type EngineCounters,
   type EngineEvent,
   type EngineRequests,
@@ -40,6 +41,7 @@ export interface AgentOptions {
 
 const countersLimitMs = 1_000
 const layersLimitMs = 2_000
+const usageLimitMs = 2_000
 
 /** Together, with engines and portal at once, under the 5 s in which a node stops, with what it takes to kill the rest. */
 const stopLimitMs = { engine: 3_000, portal: 3_000, 'disk-host': 1_500 } as const
@@ -118,6 +120,11 @@ export class Agent {
       ...{ engines: fulfilled(engines), disks: fulfilled(disks) },
       ...(portal?.status === 'fulfilled' ? { portal: portal.value } : {}),
     }
+  }
+
+  /** What the replicas of each disk take up now. Who is silent is left out. */
+  async usage(): Promise<DiskUsage[]> {
+    return fulfilled(await Promise.allSettled([...this.#disks.values()].map((disk) => disk.usage(usageLimitMs))))
   }
 
   /** Of one volume, as its engine lists them now; undefined: none serves it here. */

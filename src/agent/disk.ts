@@ -6,6 +6,7 @@ import {
   type DiskHostEvent,
   type DiskHostRequests,
   type DiskReplica,
+  type DiskUsage,
   type IoBackend,
 } from '../native/index.js'
 import { diskHostKey, type ProcessIdentity, type ProcessKey, type SupervisorClient } from '../supervisor/index.js'
@@ -99,6 +100,10 @@ export class DiskController {
 
   counters(limitMs: number): Promise<DiskCounters> {
     return this.requests.send('counters', {}, limitMs)
+  }
+
+  usage(limitMs: number): Promise<DiskUsage> {
+    return this.requests.send('usage', {}, limitMs)
   }
 
   onStarted(process: DiskHostIdentity): void {

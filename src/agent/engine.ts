@@ -7,6 +7,7 @@ import {
   type EngineEvent,
   type EngineRequests,
   type CompleteEvent,
+  type EngineSpace,
   type EngineState,
   type ExpansionRequest,
   type IoBackend,
@@ -54,6 +55,12 @@ const startWaitMs = 5_000
 const questionLimitMs = 15_000
 export type SnapshotQuestion = 'snapshot-changes' | 'read-snapshot' | 'check-unread'
 
+/** A scrub or a trim, as the engine was told of it. */
+interface ToldWalk {
+  id: string
+  bytesPerSecond: number
+}
+
 const steerLimitMs = 5_000
 const steerAgainMs = 5_000
 /** A volume that could not become as large as it is wanted. */
@@ -80,7 +87,7 @@ export class EngineController {
   #hint: MembershipRecord | undefined
   #hinting = false
   /** What the present process was told of what may change while it runs. */
-  #told: { resyncBandwidth?: number; scrub?: { id: string; bytesPerSecond: number }; expansion?: string } = {}
+  #told: { resyncBandwidth?: number; space?: EngineSpace; scrub?: ToldWalk; trim?: ToldWalk; expansion?: string } = {}
   /** An expansion that failed, and is to be tried once more. */
   #expandAgain: string | undefined
   #steering = false
@@ -148,13 +155,14 @@ export class EngineController {
 
   onStarted(process: EngineIdentity): void {
     this.#process = process
-    const { message, scrub } = this.#report
+    const { message, scrub, trim } = this.#report
     this.#said = 'starting'
     this.#told = {}
     this.#expandAgain = undefined
     this.#replace({
       ...{ ...reportOfStart(this.#plan), message, attachment: process.attachment, run: process.run },
       ...(scrub === undefined ? {} : { scrub }),
+      ...(trim === undefined ? {} : { trim }),
     })
     this.#steerSnapshots()
   }
@@ -195,6 +203,7 @@ export class EngineController {
       case 'serving':
       case 'replica':
       case 'scrub':
+      case 'trim':
       case 'size':
       case 'cannot-start':
         // The report is that of the planned attachment; the engine of an earlier one is about to end.
@@ -222,6 +231,9 @@ export class EngineController {
       }
       case 'scrub':
         this.#set({ scrub: event.progress })
+        break
+      case 'trim':
+        this.#set({ trim: event.progress })
         break
       case 'size':
         this.#onSize(event)
@@ -297,13 +309,19 @@ export class EngineController {
 
   /** The next of what it has to be told. */
   #wish(): (() => Promise<void>) | undefined {
-    const { resyncBandwidth, scrub, expansion } = this.#plan
+    const { resyncBandwidth, expansion, space } = this.#plan
     if (this.#servingPid() === undefined) return undefined
     const told = this.#told
     if (resyncBandwidth !== undefined && resyncBandwidth !== told.resyncBandwidth) {
       return async () => {
         await this.requests.send('set', { resyncBandwidth }, steerLimitMs)
         told.resyncBandwidth = resyncBandwidth
+      }
+    }
+    if (space !== undefined && JSON.stringify(space) !== JSON.stringify(told.space)) {
+      return async () => {
+        await this.requests.send('set', { space }, steerLimitMs)
+        told.space = space
       }
     }
     if (expansion !== undefined && !this.#knowsExpansion(expansion)) {
@@ -313,6 +331,12 @@ export class EngineController {
         this.#expandAgain = undefined
       }
     }
+    return this.#scrubWish() ?? this.#trimWish()
+  }
+
+  #scrubWish(): (() => Promise<void>) | undefined {
+    const { scrub } = this.#plan
+    const told = this.#told
     if (scrub === undefined) {
       if (told.scrub === undefined) return undefined
       return async () => {
@@ -331,6 +355,28 @@ export class EngineController {
       const { id, bytesPerSecond } = scrub
       await this.requests.send('scrub', { id, bytesPerSecond, ...findings }, steerLimitMs)
       told.scrub = { id, bytesPerSecond }
+    }
+  }
+
+  #trimWish(): (() => Promise<void>) | undefined {
+    const { trim } = this.#plan
+    const told = this.#told
+    if (trim === undefined) {
+      if (told.trim === undefined) return undefined
+      return async () => {
+        await this.requests.send('stop-trim', {}, steerLimitMs)
+        delete told.trim
+      }
+    }
+    const known = this.#report.trim?.id === trim.id ? this.#report.trim : undefined
+    const isTold = told.trim?.id === trim.id && told.trim.bytesPerSecond === trim.bytesPerSecond
+    if (isTold || known?.finished) return undefined
+    return async () => {
+      const before = known !== undefined && known.bytesDone > trim.bytesDone ? known : trim
+      const { bytesDone, unmappedBytes, failedBytes } = before
+      const { id, bytesPerSecond } = trim
+      await this.requests.send('trim', { id, bytesPerSecond, bytesDone, unmappedBytes, failedBytes }, steerLimitMs)
+      told.trim = { id, bytesPerSecond }
     }
   }
 

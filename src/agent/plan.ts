@@ -8,6 +8,7 @@ import type {
   CannotStartEvent,
   ChosenIoBackend,
   CloneSource,
+  EngineSpace,
   EngineState,
   ExpansionProgress,
   ExpansionRequest,
@@ -21,6 +22,8 @@ import type {
   ScrubProgress,
   RevertRequest,
   TakeSnapshot,
+  TrimProgress,
+  TrimRequest,
   WaitCause,
 } from '../native/index.js'
 
@@ -77,8 +80,12 @@ export interface EnginePlan {
   readOnly?: true
   lateMs: number
   resyncBandwidth?: number
+  /** What initiators are told of the space that there is; absent: nothing. */
+  space?: EngineSpace
   /** What the engine is to be at; absent: none. */
   scrub?: ScrubPlan
+  /** Likewise; its id is another one for each. */
+  trim?: TrimRequest
   snapshots?: SnapshotsPlan
 }
 
@@ -162,6 +169,8 @@ export interface EngineReport {
   expansion?: ExpansionProgress
   /** The scrub that it is or was at, as it last said; absent: none. */
   scrub?: ScrubProgress
+  /** Likewise the trim. */
+  trim?: TrimProgress
   snapshots?: SnapshotsReport
 }
 

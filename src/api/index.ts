@@ -1,5 +1,6 @@
 export * from './errors.js'
 export * from './schemas.js'
 export * from './snapshot-schemas.js'
+export * from './space-schemas.js'
 export { iscsiView, type Faces } from './views.js'
 export { buildServer, listen, type Server, type ServerOptions } from './server.js'

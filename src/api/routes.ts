@@ -19,6 +19,8 @@ import {
   SalvageVolume,
   ScrubView,
   ScrubVolume,
+  TrimView,
+  TrimVolume,
   UpdateVolume,
   VolumeList,
   VolumeName,
@@ -27,7 +29,18 @@ import {
 import type { Server } from './server.js'
 import { addCloneRoute } from './clone-route.js'
 import { addSnapshotRoutes } from './snapshot-routes.js'
-import { attachmentView, nodeViews, processViews, scrubView, volumeView, type Faces, type Reports } from './views.js'
+import { SpaceView, VolumeSpaceView } from './space-schemas.js'
+import { diskSpaces, volumeSpace } from './space-views.js'
+import {
+  attachmentView,
+  nodeViews,
+  processViews,
+  scrubView,
+  trimView,
+  volumeView,
+  type Faces,
+  type Reports,
+} from './views.js'
 import { explained, milliseconds, type Waited } from './waiting.js'
 
 export interface RouteOptions {
@@ -41,6 +54,7 @@ export interface RouteOptions {
 const errors = { '4xx': ErrorView, '5xx': ErrorView }
 const replicasDefault = 3
 const scrubBandwidthDefault = 64 * 1024 ** 2
+const trimBandwidthDefault = 64 * 1024 ** 2
 
 export function addRoutes(server: Server, { manager: current, node, faces }: RouteOptions): void {
   const reports = (): Reports =>
@@ -255,6 +269,33 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
     async ({ params: { name } }) => scrubView(await current().stopScrub(name)),
   )
 
+  const trimSchema = { tags: ['volumes'], params: VolumeName, response: { 200: TrimView, ...errors } }
+  server.post(
+    '/v1/volumes/:name/trim',
+    {
+      schema: {
+        ...trimSchema,
+        summary:
+          'Start to give back what takes up space in an attached volume and holds nothing but zeros; does not wait',
+        body: TrimVolume,
+      },
+    },
+    async ({ params: { name }, body }) => trimView(await current().trim(name, body.bandwidth ?? trimBandwidthDefault)),
+  )
+  server.get(
+    '/v1/volumes/:name/trim',
+    { schema: { ...trimSchema, summary: 'How far the trim of a volume is, or what became of the last one' } },
+    async ({ params: { name } }) => {
+      const { volume, progress } = await current().trimProgress(name)
+      return trimView(volume, progress)
+    },
+  )
+  server.delete(
+    '/v1/volumes/:name/trim',
+    { schema: { ...trimSchema, summary: 'Stop the trim of a volume; what it gave back stays so' } },
+    async ({ params: { name } }) => trimView(await current().stopTrim(name)),
+  )
+
   server.post(
     '/v1/volumes/:name/detach',
     {
@@ -276,6 +317,47 @@ export function addRoutes(server: Server, { manager: current, node, faces }: Rou
           return membership.node === null && status.state !== 'detaching' && status.state !== 'attaching'
         }),
       )
+    },
+  )
+
+  server.get(
+    '/v1/volumes/:name/space',
+    {
+      schema: {
+        summary: 'What each replica of a volume takes up, layer by layer, as its files are now',
+        tags: ['volumes'],
+        params: VolumeName,
+        response: { 200: VolumeSpaceView, ...errors },
+      },
+    },
+    async ({ params: { name } }) => {
+      const manager = current()
+      manager.volume(name) // Before anybody is asked.
+      const usage = await manager.usage()
+      return volumeSpace(manager.volume(name), manager.snapshots(name), usage)
+    },
+  )
+
+  server.get(
+    '/v1/space',
+    {
+      schema: {
+        summary: 'What every disk has, and what every volume takes up, as their files are now',
+        tags: ['nodes'],
+        response: { 200: SpaceView, ...errors },
+      },
+    },
+    async () => {
+      const manager = current()
+      const usage = await manager.usage()
+      const nodes = manager.nodes().map(({ node }) => node)
+      return {
+        disks: diskSpaces(nodes, manager.volumes(), reports(), usage, {
+          diskThresholds: manager.diskThresholds,
+          levelOf: (node, disk) => manager.diskLevel(node, disk),
+        }),
+        volumes: manager.volumes().map((volume) => volumeSpace(volume, manager.snapshots(volume.metadata.name), usage)),
+      }
     },
   )
 

@@ -10,6 +10,7 @@ import {
   robustnesses,
   Salvage,
   transferKinds,
+  trimOutcomes,
   volumeStates,
 } from '../store/index.js'
 
@@ -58,6 +59,24 @@ const LastScrub = nullable(
   }),
 )
 
+const trimCounts = {
+  bytesDone: Type.Integer({ description: 'All of the volume before it was looked at' }),
+  unmappedBytes: Type.Integer({
+    description:
+      'Took up space at a replica and held nothing but zeros. They take up none any more, but for what snapshots hold',
+  }),
+  failedBytes: Type.Integer({ description: 'Could not be read or given back, and are as they were' }),
+}
+
+const LastTrim = nullable(
+  Type.Object({
+    begunAt: Type.String({ description: 'ISO 8601' }),
+    endedAt: Type.String({ description: 'ISO 8601' }),
+    outcome: Type.Enum(trimOutcomes, { description: 'interrupted: the volume was detached before its end' }),
+    ...trimCounts,
+  }),
+)
+
 export const VolumeView = Type.Object({
   name: Type.String(),
   sizeBytes: Type.Integer({ description: 'What clients have, or will have when it is attached' }),
@@ -78,6 +97,7 @@ export const VolumeView = Type.Object({
     dueAt: nullable(Type.String({ description: 'When the next one begins, if it is attached then. ISO 8601' })),
     last: LastScrub,
   }),
+  trim: Type.Object({ running: Type.Boolean(), last: LastTrim }),
   readOnly: Type.Boolean({ description: 'It was adopted from Longhorn, and may not be written to yet' }),
   adopted: nullable(
     Type.Object({
@@ -218,6 +238,21 @@ export const ScrubView = Type.Object({
   last: LastScrub,
 })
 export type ScrubView = Static<typeof ScrubView>
+
+export const TrimVolume = Strict({
+  bandwidth: Type.Optional(
+    Type.Integer({ minimum: 0, description: 'Bytes that are read a second; 64 MiB if not given, 0: no bound' }),
+  ),
+})
+
+export const TrimView = Type.Object({
+  volume: Type.String(),
+  running: Type.Boolean(),
+  bytes: Type.Integer({ description: 'Of the volume' }),
+  ...trimCounts,
+  last: LastTrim,
+})
+export type TrimView = Static<typeof TrimView>
 
 export const VolumeName = Type.Object({ name: Type.String() })
 

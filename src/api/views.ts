@@ -13,8 +13,8 @@ import {
   shownBytes,
   transferMessage,
 } from '../manager/index.js'
-import type { Node, ScrubFindings, Volume } from '../store/index.js'
-import type { AttachmentView, IscsiView, NodeView, ProcessView, ScrubView, VolumeView } from './schemas.js'
+import type { Node, ScrubFindings, TrimCounts, Volume } from '../store/index.js'
+import type { AttachmentView, IscsiView, NodeView, ProcessView, ScrubView, TrimView, VolumeView } from './schemas.js'
 
 /** Where clients reach volumes. */
 export interface Faces {
@@ -64,6 +64,20 @@ function scrubOf(volume: Volume): VolumeView['scrub'] {
   }
 }
 
+/** Of the trim that is under way, which has come as far as `progress` says, or of the last one. */
+export function trimView(volume: Volume, progress?: TrimCounts): TrimView {
+  const { metadata, trim = {} } = volume
+  const { current, last } = trim
+  const { bytesDone, unmappedBytes, failedBytes } = (current === undefined ? last : (progress ?? current)) ?? noTrim
+  return {
+    ...{ volume: metadata.name, running: current !== undefined, bytes: shownBytes(volume) },
+    ...{ bytesDone, unmappedBytes, failedBytes },
+    last: last ?? null,
+  }
+}
+
+const noTrim: TrimCounts = { bytesDone: 0, unmappedBytes: 0, failedBytes: 0 }
+
 export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeView {
   const { metadata, spec, membership, status, chap, transfer } = volume
   const isAttached = status.state === 'attached'
@@ -81,6 +95,7 @@ export function volumeView(volume: Volume, { nbdHost, portal }: Faces): VolumeVi
     physicalBlockBytes: spec.physicalBlockBytes ?? physicalBlockBytesDefault,
     resyncBandwidth: spec.resyncBandwidth ?? null,
     scrub: scrubOf(volume),
+    trim: { running: volume.trim?.current !== undefined, last: volume.trim?.last ?? null },
     createdAt: metadata.creationTimestamp,
     state: status.state,
     robustness: status.robustness,

@@ -2,7 +2,7 @@
 import type { Logger } from 'pino'
 import { Agent, socketDirectory, socketPath } from '../agent/index.js'
 import { AnkoleError, buildServer, isErrorCode, listen, messageOf, type Faces, type Server } from '../api/index.js'
-import { formatHostPort, isReady, Manager } from '../manager/index.js'
+import { formatHostPort, isReady, Manager, type DiskThresholds } from '../manager/index.js'
 import { createMetrics } from '../metrics/index.js'
 import type { IoBackend } from '../native/index.js'
 import { probeStore, storeIdentity, storeRecord, type Node, type Volume } from '../store/index.js'
@@ -21,6 +21,7 @@ export interface LocalNodeOptions {
   replicaGraceMs: number
   /** Bytes a second; 0: as fast as it goes. */
   resyncBandwidth: number
+  diskThresholds: DiskThresholds
   replication: 'unix' | 'tcp'
   version: string
   log: Logger
@@ -58,7 +59,7 @@ export class LocalNode {
 
   /** Serves when it resolves. Where it rejects, stop() takes down what was started. */
   async start(): Promise<LocalNodeView> {
-    const { data, disks, replication, ioBackend, replicaGraceMs, resyncBandwidth, log } = this.#options
+    const { data, disks, replication, ioBackend, replicaGraceMs, resyncBandwidth, diskThresholds, log } = this.#options
     const directory = openDataDirectory(data)
     this.#endings.push(() => directory.close())
     const { store, path } = directory
@@ -85,7 +86,7 @@ export class LocalNode {
 
     const sockets = socketDirectory(path)
     const plan = {
-      ...{ replication, nbdHost, iscsi, lateMs: replicaGraceMs, resyncBandwidth, storeId },
+      ...{ replication, nbdHost, iscsi, lateMs: replicaGraceMs, resyncBandwidth, diskThresholds, storeId },
       socketPath: (disk: string) => socketPath(sockets, disk),
     }
     this.#endings.push(() => agent.stop())

@@ -1,5 +1,5 @@
 import { iscsiView } from '../api/index.js'
-import { count, formatBytes, iscsiUri, nbdUri, shownBytes } from '../manager/index.js'
+import { checkThresholds, count, formatBytes, iscsiUri, nbdUri, shownBytes } from '../manager/index.js'
 import type { Volume } from '../store/index.js'
 import { createLog } from './log.js'
 import { LocalNode, type LocalNodeView } from './local-node.js'
@@ -14,6 +14,7 @@ export async function up(options: UpOptions, version: string): Promise<void> {
     ...{ data, disks, http, iscsi, demo, ioBackend, replication, version, log },
     replicaGraceMs: replicaGrace,
     resyncBandwidth: options.resyncBandwidth,
+    diskThresholds: checkThresholds({ warningPercent: options.diskWarning, criticalPercent: options.diskCritical }),
   })
   const signal = nextSignal()
   try {

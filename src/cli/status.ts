@@ -1,8 +1,9 @@
 import { Command } from 'commander'
-import type { NodeList, NodeView, ProcessList, ProcessView, VolumeList, VolumeView } from '../api/index.js'
+import type { NodeList, NodeView, ProcessList, ProcessView, SpaceView, VolumeList, VolumeView } from '../api/index.js'
 import { formatBytes } from '../manager/volume-spec.js'
 import { Client } from './client.js'
 import { indent, print, printJson, table } from './output.js'
+import { sizeOrDash } from './volume-space.js'
 import { volumeTable } from './volume.js'
 
 export interface Status {
@@ -10,6 +11,8 @@ export interface Status {
   nodes: NodeView[]
   volumes: VolumeView[]
   processes: ProcessView[]
+  /** As the files are now. */
+  space: SpaceView
 }
 
 export function statusCommand(): Command {
@@ -25,26 +28,34 @@ export function statusCommand(): Command {
 }
 
 async function readStatus(client: Client): Promise<Status> {
-  const [{ nodes }, { volumes }, { processes }] = await Promise.all([
+  const [{ nodes }, { volumes }, { processes }, space] = await Promise.all([
     client.get<NodeList>('/v1/nodes'),
     client.get<VolumeList>('/v1/volumes'),
     client.get<ProcessList>('/v1/processes'),
+    client.get<SpaceView>('/v1/space'),
   ])
-  return { url: client.url, nodes, volumes, processes }
+  return { url: client.url, nodes, volumes, processes, space }
 }
 
-export function statusText({ url, nodes, volumes, processes }: Status): string {
+export function statusText({ url, nodes, volumes, processes, space }: Status): string {
   const sections = [
     `Ankole at ${url}`,
     'Portals',
     indent(portalTable(nodes)),
     'Disks',
-    indent(diskTable(nodes)),
+    indent(diskTable(nodes, space)),
     'Volumes',
-    indent(volumeTable(volumes)),
+    indent(volumeTable(volumes, space.volumes)),
   ]
-  if (volumes.length > 0) sections.push('Replicas', indent(replicaTable(volumes)))
+  if (volumes.length > 0) sections.push('Replicas', indent(replicaTable(volumes, space)))
   sections.push('Processes', indent(processTable(processes)))
+  for (const { node, id, level, usedPercent, ...limits } of space.disks) {
+    if (level === 'ok') continue
+    const percent = level === 'critical' ? limits.criticalPercent : limits.warningPercent
+    sections.push(
+      `Note: disk ${id} of ${node} is ${level}: ${Math.floor(usedPercent)} % is taken, the threshold is ${percent} %.`,
+    )
+  }
   for (const { name, warnings } of volumes) for (const warning of warnings) sections.push(`Note: ${name}: ${warning}.`)
   return sections.join('\n')
 }
@@ -60,27 +71,42 @@ function portalTable(nodes: readonly NodeView[]): string {
   return table(['NODE', 'ISCSI', 'STATE', 'IO', 'MESSAGE'], rows)
 }
 
-function diskTable(nodes: readonly NodeView[]): string {
+function diskTable(nodes: readonly NodeView[], space: SpaceView): string {
   const rows = nodes.flatMap(({ name, disks }) =>
-    disks.map(({ id, state, freeBytes, totalBytes, scheduledBytes, ioBackend, directory, message }) => [
-      name,
-      id,
-      state,
-      `${formatBytes(freeBytes)} of ${formatBytes(totalBytes)}`,
-      formatBytes(scheduledBytes),
-      ioBackend ?? '-',
-      directory,
-      message,
-    ]),
+    disks.map(({ id, state, scheduledBytes, ioBackend, directory, message, ...reported }) => {
+      const now = space.disks.find((disk) => disk.node === name && disk.id === id)
+      const { freeBytes, totalBytes } = now ?? reported
+      return [
+        ...[name, id, state, `${formatBytes(freeBytes)} of ${formatBytes(totalBytes)}`, now?.level ?? '-'],
+        ...[sizeOrDash(now?.replicasBytes), sizeOrDash(now?.otherBytes), formatBytes(scheduledBytes)],
+        ...[ioBackend ?? '-', directory, message],
+      ]
+    }),
   )
-  return table(['NODE', 'DISK', 'STATE', 'FREE', 'SCHEDULED', 'IO', 'DIRECTORY', 'MESSAGE'], rows)
+  const head = [
+    'NODE',
+    'DISK',
+    'STATE',
+    'FREE',
+    'SPACE',
+    'REPLICAS',
+    'OTHERS',
+    'SCHEDULED',
+    'IO',
+    'DIRECTORY',
+    'MESSAGE',
+  ]
+  return table(head, rows)
 }
 
-function replicaTable(volumes: readonly VolumeView[]): string {
+function replicaTable(volumes: readonly VolumeView[], space: SpaceView): string {
   const rows = volumes.flatMap(({ name, replicas }) =>
-    replicas.map(({ id, node, disk, state, directory, message }) => [name, id, node, disk, state, directory, message]),
+    replicas.map(({ id, node, disk, state, directory, message }) => {
+      const now = space.volumes.find(({ volume }) => volume === name)?.replicas.find((replica) => replica.id === id)
+      return [name, id, node, disk, state, sizeOrDash(now?.allocatedBytes), directory, message]
+    }),
   )
-  return table(['VOLUME', 'REPLICA', 'NODE', 'DISK', 'STATE', 'DIRECTORY', 'MESSAGE'], rows)
+  return table(['VOLUME', 'REPLICA', 'NODE', 'DISK', 'STATE', 'TAKEN', 'DIRECTORY', 'MESSAGE'], rows)
 }
 
 function processTable(processes: readonly ProcessView[]): string {

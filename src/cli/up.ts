@@ -2,7 +2,15 @@ import { Command, Option } from 'commander'
 import { portalPortDefault } from '../manager/addresses.js'
 import type { IoBackend } from '../native/index.js'
 import { logLevels, type LogLevel } from './log-level.js'
-import { formatHostPort, parseCount, parseGraceMs, parseHostPort, type HostPort, parseBandwidth } from './values.js'
+import {
+  formatHostPort,
+  parseCount,
+  parseGraceMs,
+  parseHostPort,
+  parsePercent,
+  type HostPort,
+  parseBandwidth,
+} from './values.js'
 
 export interface UpOptions {
   data: string
@@ -13,6 +21,8 @@ export interface UpOptions {
   ioBackend: IoBackend
   replicaGrace: number
   resyncBandwidth: number
+  diskWarning: number
+  diskCritical: number
   replication: 'unix' | 'tcp'
   logLevel: LogLevel
   json?: true
@@ -59,6 +69,16 @@ export function upCommand(version: string): Command {
       )
         .argParser(parseBandwidth)
         .default(0, 'no limit'),
+    )
+    .addOption(
+      new Option('--disk-warning <percent>', 'how full the file system of a disk is when that is said')
+        .argParser(parsePercent)
+        .default(80, '80'),
+    )
+    .addOption(
+      new Option('--disk-critical <percent>', 'and when it is said to be nearly full')
+        .argParser(parsePercent)
+        .default(90, '90'),
     )
     .addOption(
       new Option('--replication <how>', 'how engines reach the disk hosts of this machine')

@@ -48,6 +48,12 @@ export function parseCount(max: number): (text: string) => number {
   }
 }
 
+export function parsePercent(text: string): number {
+  const percent = Number(text.replace(/%$/, ''))
+  if (/^\d{1,3}(\.\d)?%?$/.test(text) && percent >= 1 && percent <= 100) return percent
+  throw new InvalidArgumentError('Use a percentage from 1 to 100, such as 80.')
+}
+
 export function parseReplicaIds(text: string): string[] {
   const ids = text.split(',').map((id) => id.trim())
   if (!ids.every((id) => /^[0-9a-f]{16}$/.test(id))) {

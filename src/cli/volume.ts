@@ -1,6 +1,15 @@
 import { setTimeout } from 'node:timers/promises'
 import { Command } from 'commander'
-import type { AttachmentView, DeletionView, SalvageView, ScrubView, VolumeList, VolumeView } from '../api/index.js'
+import type {
+  AttachmentView,
+  DeletionView,
+  SalvageView,
+  ScrubView,
+  SpaceView,
+  VolumeList,
+  VolumeSpaceView,
+  VolumeView,
+} from '../api/index.js'
 import { iscsiUri } from '../manager/addresses.js'
 import { formatBytes, parseSize } from '../manager/volume-spec.js'
 import { Client } from './client.js'
@@ -9,6 +18,8 @@ import { addCreationOptions, creationBody, printHowToAttach, printMade, type Cre
 import { print, printJson, table } from './output.js'
 import { parseBandwidth, parseBandwidthOrDefault, parseReplicaIds, parseScrubPeriod } from './values.js'
 import { exportCommand, importCommand } from './volume-image.js'
+import { sizeOrDash, spaceRows } from './volume-space.js'
+import { lastTrimText, trimCommand } from './volume-trim.js'
 
 interface CreateOptions extends CreationOptions {
   size: string
@@ -16,7 +27,7 @@ interface CreateOptions extends CreationOptions {
 
 export function volumeCommand(): Command {
   const volume = new Command('volume').description(
-    'Create, list, change, expand, attach, detach, import, export, scrub, salvage and delete volumes',
+    'Create, list, change, expand, attach, detach, import, export, scrub, trim, salvage and delete volumes',
   )
   volume.addCommand(createCommand())
   volume.addCommand(listCommand())
@@ -29,6 +40,7 @@ export function volumeCommand(): Command {
   volume.addCommand(exportCommand())
   volume.addCommand(salvageCommand())
   volume.addCommand(scrubCommand())
+  volume.addCommand(trimCommand())
   volume.addCommand(deleteCommand())
   return volume
 }
@@ -64,20 +76,27 @@ function listCommand(): Command {
     .alias('ls')
     .action(async (_: object, command: Command) => {
       const { url, json } = command.optsWithGlobals<Shared>()
-      const list = await new Client(url).get<VolumeList>('/v1/volumes')
-      if (json) printJson(list)
-      else print(volumeTable(list.volumes))
+      const client = new Client(url)
+      const [{ volumes }, space] = await Promise.all([
+        client.get<VolumeList>('/v1/volumes'),
+        client.get<SpaceView>('/v1/space'),
+      ])
+      const spaceOf = (name: string) => space.volumes.find(({ volume }) => volume === name) ?? null
+      if (json) printJson({ volumes: volumes.map((volume) => ({ ...volume, space: spaceOf(volume.name) })) })
+      else print(volumeTable(volumes, space.volumes))
     })
 }
 
 function showCommand(): Command {
-  return aCommand('show', 'Show one volume: its state, replicas, settings, and what the last scrub found')
+  return aCommand('show', 'Show one volume: its state, replicas, settings, and what the last scrub and trim found')
     .argument('<name>')
     .action(async (name: string, _: object, command: Command) => {
       const { url, json } = command.optsWithGlobals<Shared>()
-      const volume = await new Client(url).get<VolumeView>(volumePath(name))
-      if (json) printJson(volume)
-      else print(volumeText(volume))
+      const client = new Client(url)
+      const volume = await client.get<VolumeView>(volumePath(name))
+      const space = await client.get<VolumeSpaceView>(`${volumePath(name)}/space`)
+      if (json) printJson({ ...volume, space })
+      else print(volumeText(volume, spaceRows(space)))
     })
 }
 
@@ -318,7 +337,7 @@ function deleteCommand(): Command {
 }
 
 /** All that a person may want to know of it. */
-export function volumeText(volume: VolumeView): string {
+export function volumeText(volume: VolumeView, space: readonly [string, string][] = []): string {
   const { name, iscsi, nbd, resyncBandwidth, scrub, replicas, warnings, clonedFrom } = volume
   const message = volume.message === '' ? '' : `: ${volume.message}`
   const bandwidth = resyncBandwidth === null ? 'as its node says' : rateText(resyncBandwidth)
@@ -342,10 +361,12 @@ export function volumeText(volume: VolumeView): string {
     ['settings', `cache ${volume.cache}, checksums ${volume.checksums ? 'on' : 'off'}, resync ${bandwidth}`],
     ['scrub', `${every} at ${rateText(scrub.bandwidth)}, the next one ${next}`],
     ['last scrub', scrub.last === null ? 'none has ended yet' : `${scrub.last.endedAt}: ${foundText(scrub.last)}`],
+    ['last trim', lastTrimText(volume.trim)],
     ...replicas.map(({ id, node, disk, state, message }): [string, string] => [
       'replica',
       `${id} on ${node}/${disk}, ${state}${message === '' ? '' : `: ${message}`}`,
     ]),
+    ...space,
     ...warnings.map((warning): [string, string] => ['note', warning]),
   ]
   return rows.map(([what, text]) => `${what.padEnd(12)}${text}`).join('\n')
@@ -364,14 +385,24 @@ function periodText(seconds: number): string {
   return seconds % 86_400 === 0 ? `${seconds / 86_400} d` : `${Number((seconds / 3600).toFixed(1))} h`
 }
 
-export function volumeTable(volumes: readonly VolumeView[]): string {
+export function volumeTable(volumes: readonly VolumeView[], space: readonly VolumeSpaceView[] = []): string {
   if (volumes.length === 0) return 'No volumes. Create one with: ankole volume create NAME --size 1GiB'
   return table(
-    ['NAME', 'SIZE', 'REPLICAS', 'STATE', 'ROBUSTNESS', 'ISCSI', 'NBD', 'MESSAGE'],
+    ['NAME', 'SIZE', 'TAKEN', 'REPLICAS', 'STATE', 'ROBUSTNESS', 'ISCSI', 'NBD', 'MESSAGE'],
     volumes.map(({ name, sizeBytes, replicas, state, robustness, iscsi, nbd, message }) => {
       const good = replicas.filter((replica) => replica.state === 'member' || replica.state === 'ready').length
       const addresses = [iscsi === null ? '-' : iscsiUri(name, iscsi.portal), nbd?.uri ?? '-']
-      return [name, formatBytes(sizeBytes), `${good}/${replicas.length}`, state, robustness, ...addresses, message]
+      const taken = sizeOrDash(space.find(({ volume }) => volume === name)?.allocatedBytes)
+      return [
+        name,
+        formatBytes(sizeBytes),
+        taken,
+        `${good}/${replicas.length}`,
+        state,
+        robustness,
+        ...addresses,
+        message,
+      ]
     }),
   )
 }

@@ -9,6 +9,14 @@ export { scrubDueMs, scrubSettings } from './scrub.js'
 export type { Changes } from './snapshot-contents.js'
 export type { SnapshotRequest } from './snapshot-keeper.js'
 export type { VolumeSettings } from './volume-settings.js'
+export {
+  checkThresholds,
+  diskLevels,
+  diskThresholdsDefault,
+  usedPercent,
+  type DiskLevel,
+  type DiskThresholds,
+} from './thresholds.js'
 export { transferMessage } from './transfer.js'
 export type { SalvagePlan } from './salvage.js'
 export { freePort, iscsiPortFirst, nbdPortFirst, replicationPortFirst } from './ports.js'

@@ -2,7 +2,7 @@
 // store. One pass looks at every volume; passes follow each other, never overlap, and run whenever something changed.
 import { randomBytes } from 'node:crypto'
 import type { EngineReport, NodeCounters, NodePlan, NodeReport } from '../agent/index.js'
-import type { Layer } from '../native/index.js'
+import type { DiskUsage, EngineSpace, Layer } from '../native/index.js'
 import { AnkoleError, messageOf } from '../api/errors.js'
 import {
   giveAttachment,
@@ -16,6 +16,8 @@ import {
   type ScrubState,
   type Snapshot,
   type Store,
+  type TrimCounts,
+  type TrimState,
   type Volume,
   type WatchEvent,
 } from '../store/index.js'
@@ -51,7 +53,15 @@ import { planSalvage, type SalvagePlan } from './salvage.js'
 import { assessScrub, beginScrub, endScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
 import { changesOf, readableSnapshot, refuseInUse, type Changes, type SnapshotAsker } from './snapshot-contents.js'
 import { SnapshotKeeper, type SnapshotRequest } from './snapshot-keeper.js'
-import { logScrub, logTransition } from './transitions.js'
+import {
+  diskThresholdsDefault,
+  engineSpace,
+  levelOf,
+  usedPercent,
+  type DiskLevel,
+  type DiskThresholds,
+} from './thresholds.js'
+import { logScrub, logTransition, logTrim } from './transitions.js'
 import {
   checkBandwidth,
   checkName,
@@ -60,6 +70,7 @@ import {
   formatBytes,
   physicalBlockBytesDefault,
 } from './volume-spec.js'
+import { assessTrim, beginTrim, endTrim } from './trim.js'
 import { attachedBy, beginTransfer, checkMayAttach, endImport, isFor, letGo } from './transfer.js'
 import { checkSettings, withSettings, type VolumeSettings } from './volume-settings.js'
 import { assess, type Assessment } from './volume-state.js'
@@ -71,8 +82,16 @@ export interface NodeAgent extends SnapshotAsker {
   onChange(listener: (report: NodeReport) => void): () => void
   /** Leaves out who does not answer in time. */
   counters(): Promise<NodeCounters>
+  /** What the replicas of each disk take up now. Leaves out disks that do not answer in time. */
+  usage(): Promise<DiskUsage[]>
   /** Of one volume, as its engine lists them now; undefined: none serves it. */
   layers(volume: string): Promise<Layer[] | undefined>
+}
+
+/** What the disks of a node said of their files. */
+export interface NodeUsage {
+  node: string
+  disks: DiskUsage[]
 }
 
 export interface Logger {
@@ -137,6 +156,8 @@ export class Manager {
   readonly #waitingSince = new Map<string, number>()
   /** The last one of each volume, for who waits for it. */
   readonly #refusedExpansions = new Map<string, ExpansionRefusal>()
+  /** How full each disk was last seen, by node and disk. */
+  readonly #diskLevels = new Map<string, DiskLevel>()
   readonly #listeners = new Set<() => void>()
   readonly #endings: (() => void)[] = []
   #dirty = false
@@ -524,6 +545,45 @@ export class Manager {
     return { volume, progress: engine !== undefined && engine.id === current?.begunAt ? engine : current }
   }
 
+  /** Wants what takes up space in an attached volume and holds nothing but zeros given back. Throws busy: it is already. */
+  async trim(name: string, bandwidth: number): Promise<Volume> {
+    const { status } = this.volume(name)
+    refuseReadOnly(this.volume(name), 'It cannot be trimmed')
+    if (status.state !== 'attached') {
+      throw new AnkoleError('volume-not-attached', `Volume ${name} cannot be trimmed: it is ${status.state}.`)
+    }
+    checkBandwidth(bandwidth, 'a trim')
+    const volume = await this.#change(name, (volume) => {
+      volume.trim = beginTrim(volume, Date.now(), bandwidth)
+      return true
+    })
+    this.#options.log.info({ volume: name, bandwidth }, 'trim is begun')
+    return volume
+  }
+
+  /** Ends the one that is under way; what it gave back stays so. Where there is none, nothing happens. */
+  async stopTrim(name: string): Promise<Volume> {
+    const before = this.volume(name).trim?.last
+    const volume = await this.#change(name, (volume) => {
+      if (volume.trim?.current === undefined) return false
+      volume.trim = endTrim(volume.trim.current, 'stopped', Date.now())
+      return true
+    })
+    logTrim(this.#options.log, volume, before?.endedAt)
+    return volume
+  }
+
+  /** How far it is: as the engine says, where that answers, and else as it was kept. */
+  async trimProgress(name: string): Promise<{ volume: Volume; progress: TrimCounts | undefined }> {
+    const { membership, trim } = this.volume(name)
+    if (trim?.current === undefined) return { volume: this.volume(name), progress: undefined }
+    const counters = await this.#options.agents.get(membership.node ?? '')?.counters()
+    const engine = counters?.engines.find(({ volume }) => volume === name)?.trim
+    const volume = this.volume(name)
+    const { current } = volume.trim ?? {}
+    return { volume, progress: engine !== undefined && engine.id === current?.begunAt ? engine : current }
+  }
+
   createSnapshot(volume: string, request: SnapshotRequest): Promise<Snapshot> {
     return this.#inTurn(() => {
       refuseReadOnly(this.volume(volume), 'No snapshot can be taken')
@@ -578,6 +638,14 @@ export class Manager {
   /** From now on NBD clients can read it, where the volume is served. */
   async readSnapshot(volume: string, name: string): Promise<{ export: string; sizeBytes: number }> {
     return await readableSnapshot(this.volume(volume), this.snapshot(volume, name), this.#askerOf(volume))
+  }
+
+  /** What the replicas on all disks take up now; a node that does not say is left out. */
+  async usage(): Promise<NodeUsage[]> {
+    const answers = [...this.#options.agents].map(async ([node, agent]) => ({ node, disks: await agent.usage() }))
+    return (await Promise.allSettled(answers)).flatMap((answer) =>
+      answer.status === 'fulfilled' ? [answer.value] : [],
+    )
   }
 
   #askerOf(volume: string): SnapshotAsker | undefined {
@@ -711,6 +779,7 @@ export class Manager {
     while (this.#dirty && !this.#stopped) {
       this.#dirty = false
       const reports = this.#reports()
+      this.#assessDisks(reports)
       const scrubs = scrubsToBegin([...this.#volumes.values()], Date.now())
       for (const name of [...this.#volumes.keys()]) {
         const volume = this.#volumes.get(name) // as it is now: it may have changed while others were looked at
@@ -745,8 +814,9 @@ export class Manager {
         waitedMs: this.#waitedMs(volume),
       })
       const scrub = assessScrub(volume, engine, Date.now(), mayScrub)
+      const trim = assessTrim(volume, engine, Date.now())
       if (expanded.refused) this.#noteRefused(name, expanded.refused)
-      await this.#carryOut(volume, expanded.volume, assessment, scrub)
+      await this.#carryOut(volume, expanded.volume, assessment, { scrub, trim })
       if (assessment.step === 'forget') return
       const isUnplanned = (layer: string): boolean => this.#isUnplanned(volume, layer, reports)
       if (await this.#snapshots.bringNearer(volume, engine, isUnplanned)) this.#lookLater()
@@ -799,12 +869,16 @@ export class Manager {
     volume: Volume,
     expanded: Volume,
     { status, step }: Assessment,
-    scrub: ScrubState | undefined,
+    { scrub, trim }: { scrub: ScrubState | undefined; trim: TrimState | undefined },
   ): Promise<void> {
     const { store, log } = this.#options
     const { name, resourceVersion } = volume.metadata
     const node = volume.spec.nodeID
-    let next: Volume = { ...expanded, status, ...(scrub === undefined ? {} : { scrub }) }
+    let next: Volume = {
+      ...{ ...expanded, status },
+      ...(scrub === undefined ? {} : { scrub }),
+      ...(trim === undefined ? {} : { trim }),
+    }
     switch (step) {
       case 'none':
         break
@@ -827,14 +901,48 @@ export class Manager {
       log.info({ volume: name, sizeBytes: next.spec.sizeBytes }, `volume has ${formatBytes(next.spec.sizeBytes)}`)
     }
     logScrub(log, next, volume.scrub?.last?.endedAt)
+    logTrim(log, next, volume.trim?.last?.endedAt)
+  }
+
+  /** Says so where a disk has become full, or is not any more. */
+  #assessDisks(reports: ReadonlyMap<string, NodeReport>): void {
+    for (const [node, { disks }] of reports) {
+      for (const { id: disk, totalBytes, freeBytes } of disks) {
+        const before = this.diskLevel(node, disk)
+        const level = levelOf({ totalBytes, freeBytes }, before, this.diskThresholds)
+        if (level === before) continue
+        this.#diskLevels.set(`${node}/${disk}`, level)
+        const { warningPercent, criticalPercent } = this.diskThresholds
+        const limit = level === 'critical' ? criticalPercent : warningPercent
+        const used = Math.floor(usedPercent({ totalBytes, freeBytes }))
+        const is = level === 'ok' ? 'is full no more' : `is ${level === 'critical' ? 'nearly full' : 'low on space'}`
+        this.#options.log[level === 'ok' ? 'info' : level === 'critical' ? 'error' : 'warn'](
+          { node, disk, level, totalBytes, freeBytes },
+          `disk ${disk} ${is}: ${used} % of its file system is taken, the threshold is ${limit} %`,
+        )
+      }
+    }
+  }
+
+  get diskThresholds(): DiskThresholds {
+    return this.#options.plan.diskThresholds ?? diskThresholdsDefault
+  }
+
+  /** As it was last seen, and `ok` before that. */
+  diskLevel(node: string, disk: string): DiskLevel {
+    return this.#diskLevels.get(`${node}/${disk}`) ?? 'ok'
   }
 
   #writePlans(): void {
+    const reports = this.#reports()
+    const level = (node: string, disk: string): DiskLevel => this.diskLevel(node, disk)
+    const spaceOf = (volume: Volume): EngineSpace | undefined =>
+      engineSpace(volume, reports, level, this.diskThresholds)
     for (const [name, agent] of this.#options.agents) {
       const node = this.#nodes.get(name)
       if (!node) continue
       const before = this.#plans.get(name)
-      const wanted = nodePlan(node, this.volumes(), this.#options.plan, (volume) => this.#snapshots.of(volume))
+      const wanted = nodePlan(node, this.volumes(), this.#options.plan, (volume) => this.#snapshots.of(volume), spaceOf)
       if (before && JSON.stringify({ ...wanted, version: before.version }) === JSON.stringify(before)) continue
       const plan = { ...wanted, version: (before?.version ?? 0) + 1 }
       this.#plans.set(name, plan)

@@ -1,12 +1,14 @@
 import type { DiskPlan, EnginePlan, NodePlan, PortalPlan, ScrubPlan } from '../agent/index.js'
-import type { HostPort } from '../native/index.js'
-import type { Node, Scrub, Snapshot, Volume } from '../store/index.js'
+import type { EngineSpace, HostPort, TrimRequest } from '../native/index.js'
+import type { Node, Scrub, Snapshot, Trim, Volume } from '../store/index.js'
 import { isReadOnly } from './adoption.js'
 import { cloneSource } from './clones.js'
 import { formatHostPort, iqnOf } from './addresses.js'
 import { servedBytes } from './expansion.js'
 import { scrubSettings } from './scrub.js'
 import { snapshotsPlan } from './snapshots.js'
+import type { DiskThresholds } from './thresholds.js'
+import { trimCounts } from './trim.js'
 import { physicalBlockBytesDefault } from './volume-spec.js'
 import { wantsEngine, wantsReplicasGone } from './volume-state.js'
 
@@ -19,6 +21,8 @@ export interface PlanOptions {
   lateMs: number
   /** Bytes a second that an engine copies between replicas, where its volume has no own; absent: as fast as it goes. */
   resyncBandwidth?: number
+  /** How full a disk is when people and initiators are told; absent: the default. */
+  diskThresholds?: DiskThresholds
   /** Of the store as it is now; absent: it cannot have been restored. */
   storeId?: string
 }
@@ -36,6 +40,7 @@ export function nodePlan(
   volumes: readonly Volume[],
   options: PlanOptions,
   snapshotsOf: (volume: Volume) => readonly Snapshot[] = () => [],
+  spaceOf: (volume: Volume) => EngineSpace | undefined = () => undefined,
 ): Omit<NodePlan, 'version'> {
   const { name } = node.metadata
   const disks = new Map<string, DiskPlan>()
@@ -61,7 +66,9 @@ export function nodePlan(
     const { iscsiPort } = volume // There is one before there is an attachment.
     if (wantsEngine(volume, name) && iscsiPort !== undefined) {
       const snapshots = snapshotsPlan(volume, snapshotsOf(volume))
-      const plan = enginePlan(volume, iscsiPort, addresses, options)
+      const space = spaceOf(volume)
+      const of = enginePlan(volume, iscsiPort, addresses, options)
+      const plan = space === undefined ? of : { ...of, space }
       engines.push(snapshots === undefined ? plan : { ...plan, snapshots })
     }
   }
@@ -118,11 +125,16 @@ function enginePlan(
     lateMs: options.lateMs,
     ...(resyncBandwidth === undefined ? {} : { resyncBandwidth }),
     ...(volume.scrub?.current === undefined ? {} : { scrub: scrubPlan(volume, volume.scrub.current) }),
+    ...(volume.trim?.current === undefined ? {} : { trim: trimPlan(volume.trim.current) }),
   }
 }
 
 function scrubPlan(volume: Volume, { begunAt: id, bandwidth, ...before }: Scrub): ScrubPlan {
   return { id, bytesPerSecond: bandwidth ?? scrubSettings(volume).bandwidth, ...before }
+}
+
+function trimPlan(trim: Trim): TrimRequest {
+  return { id: trim.begunAt, bytesPerSecond: trim.bandwidth, ...trimCounts(trim) }
 }
 
 /** Known before the disk host runs and the same after each restart, so that an engine finds its replicas again. */

@@ -4,6 +4,7 @@ import { formatHostPort, iscsiUri, nbdUri } from './addresses.js'
 import type { Logger } from './manager.js'
 import type { PlanOptions } from './node-plan.js'
 import { count } from './placement.js'
+import { formatBytes } from './volume-spec.js'
 
 export function logScrub(log: Logger, { metadata, scrub }: Volume, endedBefore: string | undefined): void {
   const { last } = scrub ?? {}
@@ -14,6 +15,19 @@ export function logScrub(log: Logger, { metadata, scrub }: Volume, endedBefore: 
     { volume: metadata.name, ...last },
     `scrub has ended: ${count(repairedBlocks, 'damaged block')} repaired, ${corruptBlocks} damaged at all replicas, ` +
       `${differingBlocks} not the same at all`,
+  )
+}
+
+export function logTrim(log: Logger, { metadata, trim }: Volume, endedBefore: string | undefined): void {
+  const { last } = trim ?? {}
+  if (last === undefined || last.endedAt === endedBefore) return
+  const { outcome, unmappedBytes, failedBytes } = last
+  const isFine = outcome !== 'interrupted' && failedBytes === 0
+  const how = { done: 'has ended', stopped: 'is stopped', interrupted: 'was interrupted' }[outcome]
+  const failed = failedBytes === 0 ? '' : `, and ${formatBytes(failedBytes)} could not be looked at`
+  log[isFine ? 'info' : 'warn'](
+    { volume: metadata.name, ...last },
+    `trim ${how}: ${formatBytes(unmappedBytes)} of zeros unmapped${failed}`,
   )
 }
 

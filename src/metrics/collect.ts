@@ -1,12 +1,13 @@
 // What /metrics shows, gathered at the scrape. Names follow Prometheus' conventions: base units, _total, and labels of
 // bounded size: volumes, replicas, disks and nodes by name, no process numbers.
 import type { EngineReport, NodeCounters, NodeReport } from '../agent/index.js'
-import { observeEngine, scrubSettings, shownBytes } from '../manager/index.js'
+import { observeEngine, scrubSettings, shownBytes, type DiskLevel, type DiskThresholds } from '../manager/index.js'
 import {
   operationNames,
   replicaFaults,
   waitCauses,
   type DiskCounters,
+  type DiskUsage,
   type EngineCounters,
   type OperationCounters,
   type OperationTable,
@@ -29,10 +30,13 @@ export interface MetricsSource {
   volumes(): Volume[]
   snapshots(volume: string): readonly Snapshot[]
   nodes(): { node: Node; report: NodeReport | undefined }[]
+  diskLevel(node: string, disk: string): DiskLevel
+  diskThresholds: DiskThresholds
 }
 
 export interface CountersSource {
   counters(): Promise<NodeCounters>
+  usage(): Promise<DiskUsage[]>
 }
 
 export interface MetricsOptions {
@@ -65,11 +69,16 @@ async function collect({ source, agents, node, version }: MetricsOptions): Promi
   for (const { node, report } of nodes) {
     if (!report) continue
     addDisks(shown, node.metadata.name, report)
+    if (cluster) addThresholds(shown, node.metadata.name, report, cluster)
     addIoBackends(shown, node.metadata.name, report)
     if (report.portal) addPortal(shown, node.metadata.name, report.portal.state)
   }
   const places = placesOf(cluster?.volumes() ?? [])
-  const answers = await Promise.all([...agents].map(([node, agent]) => countersOf(node, agent)))
+  const asked = [...agents]
+  const [answers, usages] = await Promise.all([
+    Promise.all(asked.map(([node, agent]) => countersOf(node, agent))),
+    Promise.all(asked.map(([node, agent]) => usageOf(node, agent))),
+  ])
   for (const { node, counters } of answers) {
     shown.gauge(
       'ankole_node_counters_up',
@@ -81,19 +90,31 @@ async function collect({ source, agents, node, version }: MetricsOptions): Promi
     for (const disk of counters?.disks ?? []) addDiskCounters(shown, node, disk)
     if (counters?.portal) addPortalCounters(shown, node, counters.portal)
   }
+  for (const { node, disks } of usages) {
+    for (const disk of disks) addUsage(shown, node, disk)
+  }
   await addProcesses(shown, node, nodes)
   return shown.text()
 }
 
+async function usageOf(node: string, agent: CountersSource): Promise<{ node: string; disks: DiskUsage[] }> {
+  return { node, disks: (await inTime(agent.usage())) ?? [] }
+}
+
 async function countersOf(node: string, agent: CountersSource) {
+  return { node, counters: await inTime(agent.counters()) }
+}
+
+/** Undefined: it does not say. */
+async function inTime<T>(answer: Promise<T>): Promise<T | undefined> {
   let timer: NodeJS.Timeout | undefined
   const late = new Promise<undefined>((resolve) => {
     timer = setTimeout(resolve, countersWaitMs, undefined)
   })
   try {
-    return { node, counters: await Promise.race([agent.counters(), late]) }
+    return await Promise.race([answer, late])
   } catch {
-    return { node, counters: undefined }
+    return undefined
   } finally {
     clearTimeout(timer)
   }
@@ -199,6 +220,23 @@ function addDisks(shown: Exposition, node: string, report: NodeReport): void {
     )
     shown.gauge('ankole_disk_size_bytes', 'Size of the file system that the disk is on.', labels, totalBytes)
     shown.gauge('ankole_disk_free_bytes', 'Free space of the file system that the disk is on.', labels, freeBytes)
+  }
+}
+
+function addThresholds(shown: Exposition, node: string, { disks }: NodeReport, source: MetricsSource): void {
+  const { warningPercent, criticalPercent } = source.diskThresholds
+  for (const { id: disk } of disks) {
+    const level = source.diskLevel(node, disk)
+    for (const [name, percent, reached] of [
+      ['warning', warningPercent, level !== 'ok'],
+      ['critical', criticalPercent, level === 'critical'],
+    ] as const) {
+      const of = { node, disk, level: name }
+      const where = 'The share of its file system that is taken when the disk is said to be low on space.'
+      shown.gauge('ankole_disk_threshold_ratio', where, of, percent / 100)
+      const whether = 'Whether the threshold was reached; it ends 2 % below it.'
+      shown.gauge('ankole_disk_threshold_reached', whether, of, reached ? 1 : 0)
+    }
   }
 }
 
@@ -309,6 +347,7 @@ function addEngine(shown: Exposition, engine: EngineCounters, places: Places): v
   }
   addResync(shown, engine, labels)
   addScrub(shown, labels, engine.scrub)
+  addTrim(shown, labels, engine)
   addSnapshotCounters(shown, labels, engine)
   for (const { id, inFlight, resync, operations } of engine.replicas) {
     const of = { volume, replica: id, ...places.get(id) }
@@ -356,6 +395,33 @@ function addScrub(shown: Exposition, labels: Labels, scrub: ScrubProgress): void
   shown.gauge('ankole_volume_scrub_corrupt_blocks', corrupt, labels, scrub.corruptBlocks)
   const differing = 'Blocks that the scrub found not to be the same at all members.'
   shown.gauge('ankole_volume_scrub_differing_blocks', differing, labels, scrub.differingBlocks)
+}
+
+/** Of the trim that is under way, or of the last one. */
+function addTrim(shown: Exposition, labels: Labels, { trim, trimmedBytes }: EngineCounters): void {
+  shown.gauge('ankole_volume_trim_running', 'Whether a trim is under way.', labels, trim.running ? 1 : 0)
+  const whole = 'What the trim, or the last one, goes through.'
+  shown.gauge('ankole_volume_trim_bytes', whole, labels, trim.bytes)
+  shown.gauge('ankole_volume_trim_done_bytes', 'Of that, what it has looked at.', labels, trim.bytesDone)
+  shown.gauge('ankole_volume_trim_failed_bytes', 'Of that, what it could not look at.', labels, trim.failedBytes)
+  const unmapped = 'Zeros that took up space and that trims unmapped.'
+  shown.counter('ankole_volume_trimmed_bytes_total', unmapped, labels, trimmedBytes)
+}
+
+/** Layers by what they are: there may be very many snapshots. */
+function addUsage(shown: Exposition, node: string, { disk, replicas }: DiskUsage): void {
+  let total = 0
+  for (const { volume, id, layers, metadataBytes } of replicas) {
+    const bytes = { head: 0, snapshots: 0, metadata: metadataBytes }
+    for (const { name, allocatedBytes } of layers) bytes[name === '' ? 'head' : 'snapshots'] += allocatedBytes
+    for (const [part, allocated] of Object.entries(bytes)) {
+      const what = 'What the files of the replica take up, by what they hold.'
+      shown.gauge('ankole_replica_allocated_bytes', what, { volume, replica: id, node, disk, part }, allocated)
+      total += allocated
+    }
+  }
+  const all = 'What the files of the replicas on the disk take up.'
+  shown.gauge('ankole_disk_replicas_allocated_bytes', all, { node, disk }, total)
 }
 
 /** Operations are summed over the replicas of a disk: theirs are told apart as their engines see them. */

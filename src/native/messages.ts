@@ -226,6 +226,12 @@ export interface ScrubEvent {
   progress: ScrubProgress
 }
 
+/** A trim ended, or went on for a while. */
+export interface TrimEvent {
+  event: 'trim'
+  progress: TrimProgress
+}
+
 /** Before `serving`, and when either has changed. */
 export interface SizeEvent {
   event: 'size'
@@ -274,6 +280,7 @@ export type EngineEvent =
   | ServingEvent
   | ReplicaStateEvent
   | ScrubEvent
+  | TrimEvent
   | SizeEvent
   | StoppedEvent
 
@@ -328,6 +335,12 @@ export interface EngineRequests {
   /** Makes the volume larger, while clients are at work. Answered at once; `size` events say what becomes of it. */
   expand: { parameters: ExpansionRequest; result: object }
   'stop-scrub': { parameters: object; result: ScrubProgress }
+  /**
+   * Gives back what takes up space at any member and holds nothing but zeros, behind what is done by what it is given. One
+   * of the same id that is under way goes on with the new rate; one of another id ends.
+   */
+  trim: { parameters: TrimRequest; result: TrimProgress }
+  'stop-trim': { parameters: object; result: TrimProgress }
   /**
    * Those about snapshots are served one after the other, in their order. What is not answered with success may be there
    * all the same until `list-layers` says otherwise.
@@ -406,6 +419,17 @@ export interface Layer {
 /** What may change while an engine runs; what is absent stays. */
 export interface EngineSettings {
   resyncBandwidth?: number
+  space?: EngineSpace
+}
+
+/** Of the fullest disk that a replica lies on: SCSI initiators are told. */
+export interface EngineSpace {
+  totalBytes: number
+  freeBytes: number
+  /** What is free where the soft threshold lies. */
+  softBytes: number
+  /** It was crossed: with each change to true all initiators get a unit attention. */
+  low: boolean
 }
 
 export interface ScrubRequest extends ScrubFindings {
@@ -434,6 +458,32 @@ export interface ScrubFindings {
   repairedBlocks: number
   corruptBlocks: number
   differingBlocks: number
+}
+
+export interface TrimRequest extends TrimFindings {
+  id: string
+  /** That are read; 0: no bound. */
+  bytesPerSecond: number
+}
+
+/** Of the trim that is under way, or of the last one since the engine's process started. */
+export interface TrimProgress extends TrimFindings {
+  /** As it was asked for; empty: there was none. */
+  id: string
+  running: boolean
+  /** It came to its end. */
+  finished: boolean
+  /** That it goes through. */
+  bytes: number
+}
+
+export interface TrimFindings {
+  /** All before it is done. */
+  bytesDone: number
+  /** Took up space and held zeros: given back, or masked where a snapshot has it. */
+  unmappedBytes: number
+  /** Could not be read or unmapped. */
+  failedBytes: number
 }
 
 /** A directory of Longhorn's that becomes the replica, instead of one that is made empty. */
@@ -474,8 +524,27 @@ export interface DiskHostRequests {
   'remove-replica': { parameters: { volume: string; id: string }; result: object }
   'list-replicas': { parameters: object; result: { replicas: DiskReplica[] } }
   space: { parameters: object; result: { totalBytes: number; freeBytes: number } }
+  /** As it is now: files are looked at. */
+  usage: { parameters: object; result: DiskUsage }
   counters: { parameters: object; result: DiskCounters }
   stop: { parameters: object; result: object }
+}
+
+/** Of the file system that the disk is on, and what the files of its replicas take up there. */
+export interface DiskUsage {
+  disk: string
+  totalBytes: number
+  freeBytes: number
+  replicas: ReplicaUsage[]
+}
+
+export interface ReplicaUsage {
+  volume: string
+  id: string
+  /** Empty name: the head. */
+  layers: { name: string; allocatedBytes: number }[]
+  /** Everything else in its directory: maps, checksums, records. */
+  metadataBytes: number
 }
 
 export interface PortalRequests {
@@ -520,6 +589,9 @@ export interface EngineCounters {
   resyncedBytes: number
   repairedBlocks: number
   scrub: ScrubProgress
+  trim: TrimProgress
+  /** By trims, since the process started. */
+  trimmedBytes: number
   /** Taken and failed since the process started, and for how long each held up I/O. */
   snapshots: { taken: number; failed: number; pause: { sumSeconds: number; buckets: number[] } }
   replicas: ReplicaCounters[]

@@ -137,6 +137,43 @@ const ScrubState = Type.Object({
 })
 export type ScrubState = Static<typeof ScrubState>
 
+const trimCounts = {
+  /** All before it is done. */
+  bytesDone: Count,
+  /** Took up space and held zeros: given back, or masked where a snapshot has it. */
+  unmappedBytes: Count,
+  /** Could not be read or unmapped. */
+  failedBytes: Count,
+}
+export type TrimCounts = Record<keyof typeof trimCounts, number>
+
+const Trim = Type.Object({
+  /** ISO 8601; names it, too. */
+  begunAt: Type.String(),
+  /** Bytes a second that are read; 0: no bound. */
+  bandwidth: Count,
+  /** That it was asked for in: it ends with it. */
+  attachment: Count,
+  ...trimCounts,
+})
+export type Trim = Static<typeof Trim>
+
+/** `interrupted`: the volume was detached before its end. */
+export const trimOutcomes = ['done', 'stopped', 'interrupted'] as const
+export type TrimOutcome = (typeof trimOutcomes)[number]
+
+const TrimState = Type.Object({
+  /** As far as it is known to have come: an engine that is started anew goes on there. */
+  current: Type.Optional(Trim),
+  last: Type.Optional(
+    Type.Object({
+      ...{ begunAt: Type.String(), endedAt: Type.String(), outcome: Type.Enum(trimOutcomes) },
+      ...trimCounts,
+    }),
+  ),
+})
+export type TrimState = Static<typeof TrimState>
+
 export const transferKinds = ['import', 'export'] as const
 
 /** An image that is copied into the volume or out of it. */
@@ -228,6 +265,7 @@ export const Volume = Type.Object({
     clientsAnew: Type.Optional(Type.Boolean()),
   }),
   scrub: Type.Optional(ScrubState),
+  trim: Type.Optional(TrimState),
   /** The volume is to become as large as its spec says, and its engine has not said that it is. */
   expansion: Type.Optional(
     Type.Object({

@@ -58,6 +58,7 @@ export class Memberships {
       case 'size':
       case 'state':
       case 'stopped':
+      case 'trim':
         return
     }
   }

@@ -272,6 +272,65 @@ t.test('a scrub that the plan has no more is stopped', async (t) => {
   t.equal(supervisor.posted('stop-scrub').length, 1)
 })
 
+t.test(
+  'an engine is told of the space that there is, and again when that changed or it was started anew',
+  async (t) => {
+    const { agent, supervisor } = aNode(t)
+    supervisor.answers = { set: () => ({ result: {} }) }
+    const space = { totalBytes: 100, freeBytes: 50, softBytes: 20, low: false }
+    const sent = (): unknown[] => supervisor.posted('set').map((request) => request['space'])
+    const planned = (change: object = {}): void =>
+      agent.apply(aPlan({ engines: [anEnginePlan({ space: { ...space, ...change } })] }))
+    planned()
+    supervisor.say(engine, serves)
+    await settled()
+    planned()
+    await settled()
+    t.same(sent(), [space])
+    planned({ freeBytes: 10, low: true })
+    await settled()
+    t.same(sent().slice(1), [{ ...space, freeBytes: 10, low: true }])
+    supervisor.end(engine, 'was ended by SIGKILL', 0)
+    supervisor.run(engine)
+    supervisor.say(engine, serves)
+    await settled()
+    t.equal(sent().length, 3)
+  },
+)
+
+t.test('the trim of the plan is begun, goes on after the engine died, and is stopped with the plan', async (t) => {
+  const { agent, supervisor } = aNode(t)
+  supervisor.answers = { trim: () => ({ result: {} }), 'stop-trim': () => ({ result: {} }) }
+  const trim = { id: 'one', bytesPerSecond: 7, bytesDone: 10, unmappedBytes: 2, failedBytes: 1 }
+  const sent = (): object[] =>
+    supervisor.posted('trim').map(({ id, bytesDone, unmappedBytes }) => ({ id, bytesDone, unmappedBytes }))
+  const planned = (): void => agent.apply(aPlan({ engines: [anEnginePlan({ trim })] }))
+  planned()
+  supervisor.say(engine, serves)
+  await settled()
+  t.same(sent(), [{ id: 'one', bytesDone: 10, unmappedBytes: 2 }])
+  const progress = { ...trim, running: true, finished: false, bytes: 100, bytesDone: 50, unmappedBytes: 20 }
+  supervisor.say(engine, { event: 'trim', progress })
+  t.match(agent.report().engines, [{ trim: { id: 'one', bytesDone: 50 } }])
+  supervisor.end(engine, 'was ended by SIGKILL', 0)
+  supervisor.run(engine)
+  supervisor.say(engine, serves)
+  await settled()
+  t.same(sent().slice(1), [{ id: 'one', bytesDone: 50, unmappedBytes: 20 }], 'behind what the dead one said')
+  supervisor.say(engine, { event: 'trim', progress: { ...progress, running: false, finished: true } })
+  supervisor.end(engine, 'was ended by SIGKILL', 0)
+  supervisor.run(engine)
+  supervisor.say(engine, serves)
+  planned()
+  await settled()
+  t.equal(sent().length, 2, 'what ended is not begun again')
+  agent.apply(aPlan({ engines: [anEnginePlan({ trim: { ...trim, id: 'two' } })] }))
+  await settled()
+  agent.apply(aPlan({ engines: [anEnginePlan()] }))
+  await settled()
+  t.equal(supervisor.posted('stop-trim').length, 1)
+})
+
 t.test('an engine that died is reported as starting, with what happened, and serves nowhere', (t) => {
   const { agent, supervisor } = aNode(t)
   agent.apply(aPlan({ engines: [anEnginePlan()] }))

@@ -194,6 +194,60 @@ void t.test('what the last scrub found is kept, and shown with the volume', asyn
   t.match(await call('GET', '/v1/volumes/demo/scrub'), { status: 200, body: ended })
 })
 
+void t.test('what disks, volumes, replicas and layers take up is told', async (t) => {
+  const { call, agent, until } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB', numberOfReplicas: 2 })
+  await call('POST', '/v1/volumes/demo/attach')
+  const { body } = await call('POST', '/v1/volumes/demo/snapshots', { name: 'monday' })
+  const { layer } = body as unknown as { layer: string }
+  agent.taken.layers.push({ name: layer, allocatedBytes: 4096 })
+  const layers = [{ name: 'volume-head', snapshot: null, allocatedBytes: 8192 }, { snapshot: 'monday' }]
+  const replica = { allocatedBytes: 16_384, dataBytes: 12_288, metadataBytes: 4096, layers }
+  const volume = { sizeBytes: 2 ** 30, allocatedBytes: 32_768, snapshotBytes: 8192, replicas: [replica, replica] }
+  t.match(await call('GET', '/v1/volumes/demo/space'), { status: 200, body: { volume: 'demo', ...volume } })
+  const level = { usedPercent: 50, level: 'ok', warningPercent: 80, criticalPercent: 90 }
+  const disk = { totalBytes: 100 * 2 ** 30, freeBytes: 50 * 2 ** 30, replicasBytes: 16_384, ...level }
+  const disks = [{ ...disk, otherBytes: 50 * 2 ** 30 - 16_384, scheduledBytes: 2 ** 30 }]
+  t.match(await call('GET', '/v1/space'), { status: 200, body: { volumes: [volume], disks } })
+  t.match(await call('GET', '/v1/volumes/other/space'), { status: 404 })
+  agent.usage = () => Promise.reject(new Error('it does not say'))
+  const unknown = { allocatedBytes: null, snapshotBytes: null, replicas: [{ allocatedBytes: null, layers: [] }] }
+  t.match(await call('GET', '/v1/volumes/demo/space'), { status: 200, body: unknown })
+  t.match(await call('GET', '/v1/space'), { body: { disks: [{ replicasBytes: null, otherBytes: null }] } })
+  await until('demo', () => true)
+})
+
+void t.test('a trim is started, watched and stopped, one at a time', async (t) => {
+  const { call, agent, until } = await anApi(t)
+  await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
+  const detached = { status: 409, body: { error: { code: 'volume-not-attached', message: /demo cannot be trimmed/ } } }
+  t.match(await call('POST', '/v1/volumes/demo/trim'), detached)
+  t.match(await call('GET', '/v1/volumes/demo'), { body: { trim: { running: false, last: null } } })
+  await call('POST', '/v1/volumes/demo/attach')
+  for (const bandwidth of [-1, 1000, 'fast']) {
+    t.match(await call('POST', '/v1/volumes/demo/trim', { bandwidth }), { status: 400 }, String(bandwidth))
+  }
+  t.match(await call('POST', '/v1/volumes/other/trim'), { status: 404 })
+  t.match(await call('GET', '/v1/volumes/demo/trim'), { status: 200, body: { running: false, last: null } })
+  t.match(await call('POST', '/v1/volumes/demo/trim'), { status: 200, body: { running: true, bytes: 2 ** 30 } })
+  t.match(await call('POST', '/v1/volumes/demo/trim', {}), { status: 409, body: { error: { code: 'busy' } } })
+  await until('demo', () => agent.plan?.engines[0]?.trim?.bytesPerSecond === 64 * 1024 ** 2)
+  agent.trims({ bytesDone: 2 ** 29, unmappedBytes: 8192 })
+  const half = { running: true, bytesDone: 2 ** 29, unmappedBytes: 8192, failedBytes: 0 }
+  t.match(await call('GET', '/v1/volumes/demo/trim'), { status: 200, body: half })
+  await until('demo', ({ trim }) => trim?.current?.bytesDone === 2 ** 29)
+  const stopped = { running: false, unmappedBytes: 8192, last: { outcome: 'stopped', bytesDone: 2 ** 29 } }
+  t.match(await call('DELETE', '/v1/volumes/demo/trim'), { status: 200, body: stopped })
+  t.match(await call('DELETE', '/v1/volumes/demo/trim'), { status: 200, body: stopped }, 'there is none')
+  await until('demo', () => agent.plan?.engines[0]?.trim === undefined)
+  await call('POST', '/v1/volumes/demo/trim', { bandwidth: 0 })
+  await until('demo', () => agent.plan?.engines[0]?.trim?.bytesPerSecond === 0)
+  agent.trims({ running: false, finished: true, bytesDone: 2 ** 30, unmappedBytes: 4096, failedBytes: 4096 })
+  await until('demo', ({ trim }) => trim?.last?.outcome === 'done')
+  const last = { outcome: 'done', endedAt: /^\d{4}-/, bytesDone: 2 ** 30, unmappedBytes: 4096, failedBytes: 4096 }
+  t.match(await call('GET', '/v1/volumes/demo'), { body: { trim: { running: false, last } } })
+})
+
 void t.test('settings change while the volume is attached, and go back to what holds without them', async (t) => {
   const { call, agent, until } = await anApi(t)
   await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB' })
@@ -365,6 +419,7 @@ void t.test('the document describes every route', async (t) => {
     '/healthz',
     '/v1/nodes',
     '/v1/processes',
+    '/v1/space',
     '/v1/volumes',
     '/v1/volumes/{name}',
     '/v1/volumes/{name}/activity',
@@ -380,6 +435,8 @@ void t.test('the document describes every route', async (t) => {
     '/v1/volumes/{name}/snapshots/{snapshot}/clone',
     '/v1/volumes/{name}/snapshots/{snapshot}/read',
     '/v1/volumes/{name}/snapshots/{snapshot}/revert',
+    '/v1/volumes/{name}/space',
+    '/v1/volumes/{name}/trim',
   ])
 })
 

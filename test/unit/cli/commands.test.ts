@@ -119,6 +119,24 @@ void t.test('a volume is shown, changed and scrubbed', async (t) => {
   })
 })
 
+void t.test('a volume is trimmed, and the command says what came of it', async (t) => {
+  const { run, agent, until } = await aServer(t)
+  await run('volume', 'create', 'data', '--size', '1GiB')
+  t.match(await run('volume', 'trim', 'data', '--status'), { exitCode: 0, stdout: /data was never trimmed/ })
+  t.match(await run('volume', 'trim', 'data'), { exitCode: 1, stderr: /cannot be trimmed: it is detached.\nAttach/ })
+  await run('volume', 'attach', 'data')
+  t.match(await run('volume', 'trim', 'data', '--bandwidth', '1KiB'), { exitCode: 2, stderr: /1MiB is the least/ })
+  const waiting = run('volume', 'trim', 'data', '--bandwidth', '0')
+  await until('data', () => agent.plan?.engines[0]?.trim !== undefined)
+  t.match(await run('volume', 'trim', 'data'), { exitCode: 1, stderr: /it is being trimmed since 2/ })
+  agent.trims({ running: false, finished: true, bytesDone: 2 ** 30, unmappedBytes: 3 * 1024 ** 2 })
+  t.match(await waiting, { exitCode: 0, stdout: /^Volume data: trimmed, until 2.*Z; 3 MiB of zeros given back.\n$/ })
+  t.match((await run('volume', 'show', 'data')).stdout, /\nlast trim +2.*Z: done, 3 MiB of zeros given back\n/)
+  t.match(await run('volume', 'trim', 'data', '--no-wait'), { exitCode: 0, stdout: /is being trimmed: 0 % of 1 GiB/ })
+  const stopped = await run('volume', 'trim', 'data', '--stop', '--json')
+  t.match(JSON.parse(stopped.stdout), { running: false, last: { outcome: 'stopped' } })
+})
+
 void t.test('snapshots are taken, listed and deleted', async (t) => {
   const { run, agent, manager, untilState } = await aServer(t)
   await run('volume', 'create', 'data', '--size', '1GiB')

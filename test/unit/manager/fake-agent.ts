@@ -17,7 +17,9 @@ import {
   type EngineRequests,
   type EngineState,
   type Layer,
+  type DiskUsage,
   type ScrubProgress,
+  type TrimProgress,
   type SnapshotChanges,
   type TakeSnapshot,
 } from '../../../src/native/index.js'
@@ -213,6 +215,17 @@ export class FakeAgent implements NodeAgent {
     this.changed()
   }
 
+  /** Likewise of their trims. */
+  trimming: TrimProgress = {
+    ...{ id: '', running: false, finished: false, bytes: 0, bytesDone: 0, unmappedBytes: 0, failedBytes: 0 },
+  }
+
+  trims(progress: Partial<TrimProgress>): void {
+    const id = this.plan?.engines[0]?.trim?.id ?? ''
+    this.trimming = { ...this.trimming, id, running: true, bytes: GiB, ...progress }
+    this.changed()
+  }
+
   report(): NodeReport {
     return {
       version: this.plan?.version ?? 0,
@@ -239,16 +252,33 @@ export class FakeAgent implements NodeAgent {
       ...{ waitsFor: '' as const, faults: {} as EngineCounters['faults'] },
       ...{ iscsiSessions: this.iscsiSessions, bucketBoundsSeconds: [], operations, replicas: [] },
       ...{ dirtyRegions: 0, unequalRegions: 0, resyncedBytes: 0, repairedBlocks: 0, scrub: this.scrubbing },
+      ...{ trim: this.trimming, trimmedBytes: 0 },
       snapshots: { taken: 0, failed: 0, pause: { sumSeconds: 0, buckets: [] } },
     }))
     return Promise.resolve({ engines, disks: [] })
+  }
+
+  /** By disk; 50 GiB of 100 where there is none. */
+  readonly freeBytes = new Map<string, number>()
+
+  /** What disk hosts say that replicas take up; each of its replicas is given the same. */
+  taken = { layers: [{ name: '', allocatedBytes: 8192 }], metadataBytes: 4096 }
+
+  usage(): Promise<DiskUsage[]> {
+    const disks = this.plan?.disks ?? []
+    return Promise.resolve(
+      disks.map(({ id: disk, replicas }) => ({
+        ...{ disk, totalBytes: 100 * GiB, freeBytes: 50 * GiB },
+        replicas: replicas.map(({ volume, id }) => ({ volume, id, ...this.taken })),
+      })),
+    )
   }
 
   #diskReport({ id, directory, listen, replicas }: DiskPlan): NodeReport['disks'][number] {
     const state = this.diskStates.get(id) ?? 'ready'
     return {
       ...{ id, state, message: state === 'failed' ? 'it is broken' : '', ioBackend: 'epoll', addresses: listen },
-      ...{ totalBytes: 100 * GiB, freeBytes: 50 * GiB },
+      ...{ totalBytes: 100 * GiB, freeBytes: this.freeBytes.get(id) ?? 50 * GiB },
       replicas: replicas.map(({ volume, id: replica, desired, adopt }) => {
         const failure = this.replicaFailures.get(id)
         const good = desired === 'present' ? ('ready' as const) : ('removed' as const)
@@ -284,6 +314,7 @@ export class FakeAgent implements NodeAgent {
       ...{ state: isWanted ? this.engineState : 'stopping', message: this.engineMessage, waitsFor: '' },
       ...(this.cannotStart === undefined ? {} : { cannotStart: this.cannotStart }),
       ...(this.scrubbing.id === '' ? {} : { scrub: this.scrubbing }),
+      ...(this.trimming.id === '' ? {} : { trim: this.trimming }),
       ...this.#sizeOf(engine),
       snapshots: this.#snapshotsReport(engine),
       replicas: replicas.map(({ id }) => {

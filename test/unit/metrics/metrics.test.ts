@@ -23,11 +23,20 @@ function engineCounters(volume: string, replica: string): EngineCounters {
       ...{ id: 'one', running: true, finished: false, regions: 256, regionsDone: 64, regionsFailed: 0 },
       ...{ repairedBlocks: 3, corruptBlocks: 1, differingBlocks: 2 },
     },
+    trim: {
+      ...{ id: 'one', running: true, finished: false, bytes: 1000, bytesDone: 400, unmappedBytes: 300 },
+      failedBytes: 20,
+    },
+    trimmedBytes: 500,
     ...{ dirtyRegions: 5, unequalRegions: 1, resyncedBytes: 4096, repairedBlocks: 2 },
     snapshots: { taken: 4, failed: 1, pause: { sumSeconds: 0.25, buckets: [3, 1, 0] } },
     replicas: [{ id: replica, state: 'member', inFlight: 1, resync: null, operations: operations(6) }],
   }
 }
+
+const nothing = () => Promise.resolve([])
+const silence = () => new Promise<never>(() => undefined)
+const gone = () => Promise.reject(new Error('the node is gone'))
 
 const checksums = { errors: 3, pagesDamaged: 1, pagesDropped: 1 }
 
@@ -61,7 +70,16 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
     ],
   }
   const portal = { connections: 1, logins: 9, redirects: 5, discoveries: 3, refused: 2 }
-  const agents = new Map([['node-1', { counters: () => Promise.resolve({ ...counters, portal }) }]])
+  const layers = [
+    { name: '', allocatedBytes: 100 },
+    { name: 'monday-1', allocatedBytes: 20 },
+    { name: 'tuesday-1', allocatedBytes: 3 },
+  ]
+  const usage = () =>
+    Promise.resolve([
+      { disk: 'disk-1', totalBytes: 10, freeBytes: 1, replicas: [{ volume: 'a', id, layers, metadataBytes: 7 }] },
+    ])
+  const agents = new Map([['node-1', { counters: () => Promise.resolve({ ...counters, portal }), usage }]])
   const metrics = createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1.2.3' })
   const lines = (await metrics.text()).split('\n')
   const has = (line: string): void => void t.ok(lines.includes(line), line)
@@ -96,6 +114,19 @@ void t.test('a scrape shows volumes, replicas, disks and processes', async (t) =
   has('ankole_volume_scrub_regions_done{volume="demo"} 64')
   has('ankole_volume_scrub_corrupt_blocks{volume="demo"} 1')
   has('ankole_volume_scrub_differing_blocks{volume="demo"} 2')
+  has('ankole_disk_threshold_ratio{node="node-1",disk="disk-1",level="warning"} 0.8')
+  has('ankole_disk_threshold_ratio{node="node-1",disk="disk-1",level="critical"} 0.9')
+  has('ankole_disk_threshold_reached{node="node-1",disk="disk-1",level="warning"} 0')
+  const of = `volume="a",replica="${id}",node="node-1",disk="disk-1"`
+  has(`ankole_replica_allocated_bytes{${of},part="head"} 100`)
+  has(`ankole_replica_allocated_bytes{${of},part="snapshots"} 23`)
+  has(`ankole_replica_allocated_bytes{${of},part="metadata"} 7`)
+  has('ankole_disk_replicas_allocated_bytes{node="node-1",disk="disk-1"} 130')
+  has('ankole_volume_trim_running{volume="demo"} 1')
+  has('ankole_volume_trim_bytes{volume="demo"} 1000')
+  has('ankole_volume_trim_done_bytes{volume="demo"} 400')
+  has('ankole_volume_trim_failed_bytes{volume="demo"} 20')
+  has('ankole_volume_trimmed_bytes_total{volume="demo"} 500')
   has('ankole_volume_scrub_period_seconds{volume="demo"} 604800')
   has('ankole_volume_snapshots{volume="demo",state="ready"} 1')
   has('ankole_volume_snapshots{volume="demo",state="failed"} 0')
@@ -135,7 +166,7 @@ void t.test('every family is announced once, and its samples stand together', as
   const cluster = await aCluster(t)
   await cluster.manager.createVolume(aRequest({ name: 'a' }))
   await cluster.manager.createVolume(aRequest({ name: 'b' }))
-  const agents = new Map([['node-1', { counters: () => Promise.resolve({ engines: [], disks: [] }) }]])
+  const agents = new Map([['node-1', { counters: () => Promise.resolve({ engines: [], disks: [] }), usage: nothing }]])
   const text = await createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1' }).text()
   const types = [...text.matchAll(/^# TYPE (\S+) /gm)].map(([, name]) => name)
   t.equal(new Set(types).size, types.length)
@@ -149,7 +180,7 @@ void t.test('a scrape gathers what nodes report once, however many volumes there
     await cluster.manager.attach(name)
     await cluster.untilState(name, 'attached')
   }
-  const agents = new Map([['node-1', { counters: () => Promise.resolve({ engines: [], disks: [] }) }]])
+  const agents = new Map([['node-1', { counters: () => Promise.resolve({ engines: [], disks: [] }), usage: nothing }]])
   const metrics = createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1' })
   await new Promise((resolve) => setTimeout(resolve, 50)) // The manager has nothing left to look at.
   const report = cluster.agent.report.bind(cluster.agent)
@@ -166,8 +197,8 @@ void t.test('a scrape gathers what nodes report once, however many volumes there
 void t.test('a child that stays silent does not hang the scrape', async (t) => {
   const cluster = await aCluster(t)
   const agents = new Map([
-    ['node-1', { counters: () => new Promise<never>(() => undefined) }],
-    ['node-2', { counters: () => Promise.reject(new Error('the node is gone')) }],
+    ['node-1', { counters: silence, usage: silence }],
+    ['node-2', { counters: gone, usage: gone }],
   ])
   const metrics = createMetrics({ source: () => cluster.manager, agents, node: 'node-1', version: '1' })
   const started = performance.now()
