@@ -22,6 +22,7 @@ export interface LocalNodeOptions {
   /** Bytes a second; 0: as fast as it goes. */
   resyncBandwidth: number
   diskThresholds: DiskThresholds
+  nbdPortFirst: number
   replication: 'unix' | 'tcp'
   version: string
   log: Logger
@@ -59,7 +60,8 @@ export class LocalNode {
 
   /** Serves when it resolves. Where it rejects, stop() takes down what was started. */
   async start(): Promise<LocalNodeView> {
-    const { data, disks, replication, ioBackend, replicaGraceMs, resyncBandwidth, diskThresholds, log } = this.#options
+    const { data, disks, replication, ioBackend, replicaGraceMs, resyncBandwidth, diskThresholds, nbdPortFirst, log } =
+      this.#options
     const directory = openDataDirectory(data)
     this.#endings.push(() => directory.close())
     const { store, path } = directory
@@ -86,7 +88,16 @@ export class LocalNode {
 
     const sockets = socketDirectory(path)
     const plan = {
-      ...{ replication, nbdHost, iscsi, lateMs: replicaGraceMs, resyncBandwidth, diskThresholds, storeId },
+      ...{
+        replication,
+        nbdHost,
+        iscsi,
+        lateMs: replicaGraceMs,
+        resyncBandwidth,
+        diskThresholds,
+        nbdPortFirst,
+        storeId,
+      },
       socketPath: (disk: string) => socketPath(sockets, disk),
     }
     this.#endings.push(() => agent.stop())

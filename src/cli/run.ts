@@ -14,6 +14,7 @@ export async function up(options: UpOptions, version: string): Promise<void> {
     ...{ data, disks, http, iscsi, demo, ioBackend, replication, version, log },
     replicaGraceMs: replicaGrace,
     resyncBandwidth: options.resyncBandwidth,
+    nbdPortFirst: options.volumePorts,
     diskThresholds: checkThresholds({ warningPercent: options.diskWarning, criticalPercent: options.diskCritical }),
   })
   const signal = nextSignal()

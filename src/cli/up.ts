@@ -1,5 +1,6 @@
 import { Command, Option } from 'commander'
 import { portalPortDefault } from '../manager/addresses.js'
+import { nbdPortFirst } from '../manager/ports.js'
 import type { IoBackend } from '../native/index.js'
 import { logLevels, type LogLevel } from './log-level.js'
 import {
@@ -8,6 +9,7 @@ import {
   parseGraceMs,
   parseHostPort,
   parsePercent,
+  parsePortFirst,
   type HostPort,
   parseBandwidth,
 } from './values.js'
@@ -21,6 +23,7 @@ export interface UpOptions {
   ioBackend: IoBackend
   replicaGrace: number
   resyncBandwidth: number
+  volumePorts: number
   diskWarning: number
   diskCritical: number
   replication: 'unix' | 'tcp'
@@ -69,6 +72,14 @@ export function upCommand(version: string): Command {
       )
         .argParser(parseBandwidth)
         .default(0, 'no limit'),
+    )
+    .addOption(
+      new Option(
+        '--volume-ports <first>',
+        'the first TCP port that volumes are given for NBD; for iSCSI 10000 above that',
+      )
+        .argParser(parsePortFirst)
+        .default(nbdPortFirst),
     )
     .addOption(
       new Option('--disk-warning <percent>', 'how full the file system of a disk is when that is said')

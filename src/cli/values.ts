@@ -54,6 +54,13 @@ export function parsePercent(text: string): number {
   throw new InvalidArgumentError('Use a percentage from 1 to 100, such as 80.')
 }
 
+/** What comes after it must be left for the ports of iSCSI. */
+export function parsePortFirst(text: string): number {
+  const port = Number(text)
+  if (/^\d{1,5}$/.test(text) && port >= 1024 && port <= 50_000) return port
+  throw new InvalidArgumentError('Use a TCP port from 1024 to 50000, such as 10810.')
+}
+
 export function parseReplicaIds(text: string): string[] {
   const ids = text.split(',').map((id) => id.trim())
   if (!ids.every((id) => /^[0-9a-f]{16}$/.test(id))) {

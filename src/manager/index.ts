@@ -19,7 +19,7 @@ export {
 } from './thresholds.js'
 export { transferMessage } from './transfer.js'
 export type { SalvagePlan } from './salvage.js'
-export { freePort, iscsiPortFirst, nbdPortFirst, replicationPortFirst } from './ports.js'
+export { freePort, nbdPortFirst, replicationPortFirst } from './ports.js'
 export { clusterNodes, isReady, observeEngine } from './observation.js'
 export { count } from './placement.js'
 export type { IscsiAddresses, PlanOptions } from './node-plan.js'

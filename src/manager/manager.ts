@@ -48,7 +48,7 @@ import { nodePlan, type PlanOptions } from './node-plan.js'
 import { clusterNodes, engineEnded, isReady, observeEngine, observeReplicas } from './observation.js'
 import { count, growthObstacle, place, type Placement } from './placement.js'
 import { assessExpansion, isExpanded, orderExpansion, type ExpansionRefusal } from './expansion.js'
-import { freePort, iscsiPortFirst, nbdPortFirst, portsOf } from './ports.js'
+import { freePort, portsFrom, portsOf } from './ports.js'
 import { planSalvage, type SalvagePlan } from './salvage.js'
 import { assessScrub, beginScrub, endScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
 import { changesOf, readableSnapshot, refuseInUse, type Changes, type SnapshotAsker } from './snapshot-contents.js'
@@ -412,10 +412,11 @@ export class Manager {
     if (this.#volumes.get(name)?.metadata.deletionTimestamp !== undefined) throw deleting(name, 'created')
     if (this.#volumes.has(name)) throw new AnkoleError('already-exists', `Volume ${name} exists already.`)
     const replicas = linked?.replicas ?? this.#replicasFor(name, sizeBytes, numberOfReplicas, request.adopt)
-    const { nbdHost, iscsi } = this.#options.plan
+    const { nbdHost, iscsi, nbdPortFirst } = this.#options.plan
+    const first = portsFrom(nbdPortFirst)
     const taken = this.#portsTaken()
-    const nbdPort = await freePort(nbdHost, nbdPortFirst, taken)
-    const iscsiPort = await freePort(iscsi.listen.host, iscsiPortFirst, taken.add(nbdPort))
+    const nbdPort = await freePort(nbdHost, first.nbd, taken)
+    const iscsiPort = await freePort(iscsi.listen.host, first.iscsi, taken.add(nbdPort))
     const draft: Draft<'Volume'> = {
       metadata: { name },
       spec: { sizeBytes, numberOfReplicas, cache, checksums, physicalBlockBytes, nodeID: null },
@@ -498,7 +499,8 @@ export class Manager {
 
   /** What a release without iSCSI stored has no port for it. */
   async #givePort(name: string): Promise<void> {
-    const port = await freePort(this.#options.plan.iscsi.listen.host, iscsiPortFirst, this.#portsTaken())
+    const { iscsi, nbdPortFirst } = this.#options.plan
+    const port = await freePort(iscsi.listen.host, portsFrom(nbdPortFirst).iscsi, this.#portsTaken())
     await this.#change(name, (volume) => {
       if (volume.iscsiPort !== undefined) return false
       volume.iscsiPort = port

@@ -18,6 +18,8 @@ export interface PlanOptions {
   socketPath: (disk: string) => string
   nbdHost: string
   iscsi: IscsiAddresses
+  /** The first port that a volume may be given for NBD, below 55536; those for iSCSI begin 10000 above. Absent: the default. */
+  nbdPortFirst?: number
   lateMs: number
   /** Bytes a second that an engine copies between replicas, where its volume has no own; absent: as fast as it goes. */
   resyncBandwidth?: number

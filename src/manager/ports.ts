@@ -8,8 +8,14 @@ import type { Volume } from '../store/index.js'
  */
 export const replicationPortFirst = 10700
 export const nbdPortFirst = 10810
-export const iscsiPortFirst = 20810
+/** Where those for iSCSI begin, from those for NBD on. */
+const iscsiPortsAbove = 10_000
 const portLast = 65535
+
+/** Where the ports of volumes begin. */
+export function portsFrom(nbd: number = nbdPortFirst): { nbd: number; iscsi: number } {
+  return { nbd, iscsi: nbd + iscsiPortsAbove }
+}
 
 /** What is given to volumes. */
 export function portsOf(volumes: readonly Volume[]): Set<number> {

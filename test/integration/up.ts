@@ -31,7 +31,9 @@ export interface Status {
 
 export async function up(t: Test, data: string, ...options: string[]): Promise<Up> {
   const url = `http://127.0.0.1:${await aFreePort()}`
-  const faces = ['--http', url.slice(7), '--iscsi', '127.0.0.1:0']
+  // Tests run side by side: two that look for a port at one moment would find the same one.
+  const portFirst = 11_000 + (process.pid % 400) * 20
+  const faces = ['--http', url.slice(7), '--iscsi', '127.0.0.1:0', '--volume-ports', String(portFirst)]
   const child = spawn(process.execPath, [main, 'up', '--data', data, ...faces, ...options])
   const printed = { stdout: '', stderr: '' }
   child.stdout.on('data', (chunk: Buffer) => (printed.stdout += chunk.toString()))

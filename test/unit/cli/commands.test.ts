@@ -84,7 +84,7 @@ void t.test('what people read', async (t) => {
   const old = await run('volume', 'create', 'old', '--size', '1GiB', '--physical-block-size', '512')
   t.match(old.stdout, /Note: physical blocks of 512 bytes: initiators may write less/)
   const { stdout } = await run('status')
-  t.match(stdout, new RegExp(`data +9.3 GiB +3/3 +attached +healthy +${uri} +nbd:`))
+  t.match(stdout, new RegExp(`data +9.3 GiB +[0-9.]+ [KM]iB +3/3 +attached +healthy +${uri} +nbd:`))
   t.match(stdout, /node-1 +127.0.0.1:3260 +ready +epoll/)
   t.match(stdout, /portal +- +node-1 +1/)
   t.match(stdout, /disk-host +disk-1/)
