@@ -353,11 +353,15 @@ void ServedReplica::CloseSessions(const Status& why) {
 // Level-triggered: looks at what is wanted and starts what can be started. Called after everything
 // that may have changed either.
 void ServedReplica::Advance() {
+  // At once, whatever else is under way: nothing that it is asked for can be done.
+  const bool reverted = replica_ != nullptr && replica_->reverted();
+  if (reverted) {
+    CloseSessions({ErrorCode::kUnavailable, Name() + " was reverted, and is opened anew"});
+  }
   if (job_running_ || welcome_writing_ || tidying_ || merging_) return;
   if (cloning_ != nullptr && cloning_->running) return;
-  if (replica_ != nullptr && replica_->reverted()) {
+  if (reverted) {
     // All that is known of it in memory is of the head before: as after a restart of this process.
-    CloseSessions({ErrorCode::kUnavailable, Name() + " was reverted, and is opened anew"});
     if (in_flight_ == 0) StartClose(false);
     return;
   }
