@@ -67,7 +67,7 @@ const suites = {
     what: 'TypeScript, and the real processes',
     command: [tap, 'run', '--disable-coverage'],
     reader: readTap,
-    limitMs: 15 * minutes,
+    limitMs: 25 * minutes,
   },
   conformance: {
     what: "other people's clients against the whole",
