@@ -34,6 +34,9 @@ interface ReplicaEntry extends KnownReplica {
 /** A removal may have a great many extents to free. */
 const requestLimitMs = 30_000
 
+/** Of a linked clone the checksums are copied, which grow with the volume. */
+const cloneLimitMs = ({ sizeBytes }: ReplicaPlan): number => requestLimitMs + (60_000 * sizeBytes) / 2 ** 40
+
 const parallelRequestsMax = 8
 
 const retry = { baseMs: 200, maxMs: 5_000 } as const
@@ -249,7 +252,7 @@ export class DiskController {
               ...(adopt === undefined ? {} : { adopt }),
               ...(clone === undefined ? {} : { clone }),
             },
-            requestLimitMs,
+            clone === undefined ? requestLimitMs : cloneLimitMs(plan),
           )
           entry.directory = directory
           this.#setReadOnly(entry, readOnly)

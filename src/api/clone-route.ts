@@ -36,7 +36,7 @@ export function addCloneRoute(server: Server, current: () => Manager, view: (vol
 
 function made(manager: Manager, asked: Volume, timeoutMs: number): Promise<Volume> {
   const { name, uid, creationTimestamp } = asked.metadata
-  const lateMs = Date.parse(creationTimestamp) + cloneMakingMsMax
+  const lateMs = Date.parse(creationTimestamp) + cloneMakingMsMax(asked.spec)
   const now = () => manager.volume(name).status
   return explained(manager, { subject: `volume ${name}`, what: 'created', now }, timeoutMs, () => {
     const volume = manager.volumes().find(({ metadata }) => metadata.uid === uid)

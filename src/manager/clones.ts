@@ -19,8 +19,13 @@ export interface LinkedClone {
   record: MembershipRecord
 }
 
-/** After that it begins with the replicas that there are, if these are most of them: the others are filled from them. */
-export const cloneMakingMsMax = 10_000
+/**
+ * After that a linked clone begins with the replicas that there are, if these are most of them: the others are filled from
+ * them. What grows with its size are the checksums, of which copies are made: about 1 GiB for each TiB of data.
+ */
+export function cloneMakingMsMax({ sizeBytes }: { sizeBytes: number }): number {
+  return 10_000 + (60_000 * sizeBytes) / 2 ** 40
+}
 
 /** Throws snapshot-not-ready and volume-deleting. */
 export function checkCloneable({ metadata }: Volume, { spec, state, layer, message }: Snapshot): string {
@@ -85,11 +90,11 @@ export function isBeingMade({ clonedFrom }: Volume): boolean {
 
 /** Notes the replicas that were made. What could not be made in time is filled from the others, as any new replica is. */
 export function settleClone(volume: Volume, replicas: ReadonlyMap<string, ObservedReplica>, nowMs: number): Volume {
-  const { clonedFrom, metadata, membership } = volume
+  const { clonedFrom, metadata, membership, spec } = volume
   if (clonedFrom?.making === undefined) return volume
   const { making, ...done } = clonedFrom
   const left = making.filter(({ id }) => replicas.get(id)?.state !== 'ready')
-  const isLate = nowMs - Date.parse(metadata.creationTimestamp) > cloneMakingMsMax
+  const isLate = nowMs - Date.parse(metadata.creationTimestamp) > cloneMakingMsMax(spec)
   const { members } = membership.record
   const mayBegin = isLate && 2 * (members.length - left.length) > members.length
   if (left.length === 0 || mayBegin) return { ...volume, clonedFrom: done }

@@ -1,4 +1,6 @@
 export * from './manager.js'
+export type { Logger, ManagerOptions, NodeAgent, NodeUsage } from './context.js'
+export type { CloneVolume, VolumeRequest } from './volume-maker.js'
 export * from './addresses.js'
 export * from './chap.js'
 export * from './volume-spec.js'

@@ -1,135 +1,51 @@
 // Decides: reads what is wanted and what the nodes report, writes the store and the nodes' plans. The only writer of the
 // store. One pass looks at every volume; passes follow each other, never overlap, and run whenever something changed.
-import { randomBytes } from 'node:crypto'
-import type { EngineReport, NodeCounters, NodePlan, NodeReport } from '../agent/index.js'
-import type { DiskUsage, EngineSpace, Layer } from '../native/index.js'
+import type { EngineReport, NodePlan, NodeReport } from '../agent/index.js'
 import { AnkoleError, messageOf } from '../api/errors.js'
+import type { EngineSpace, Layer } from '../native/index.js'
 import {
   giveAttachment,
   modify,
   salvageVolume,
-  type CacheMode,
-  type Chap,
-  type Draft,
   type Node,
   type ScrubFindings,
   type ScrubState,
   type Snapshot,
-  type Store,
   type TrimCounts,
   type TrimState,
   type Volume,
   type WatchEvent,
 } from '../store/index.js'
+import { confirmAdoption, refuseReadOnly, refuseUnsettled, settleAdoption } from './adoption.js'
+import { isBeingMade, linkedClonesOf, refuseCloned, refuseWhileCloned, settleClone } from './clones.js'
 import {
-  adoptionOf,
-  confirmAdoption,
-  placeOf,
-  refuseReadOnly,
-  refuseUnsettled,
-  settleAdoption,
-  snapshotsOf,
-  type AdoptionRequest,
-} from './adoption.js'
-import { checkChap } from './chap.js'
-import {
-  checkCloneable,
-  cloneSources,
-  draftLinked,
-  isBeingMade,
-  linkedClonesOf,
-  refuseCloned,
-  refuseWhileCloned,
-  settleClone,
-  type CloneRequest,
-  type LinkedClone,
-} from './clones.js'
-import { nodePlan, type PlanOptions } from './node-plan.js'
-import { clusterNodes, engineEnded, isReady, observeEngine, observeReplicas } from './observation.js'
-import { count, growthObstacle, place, type Placement } from './placement.js'
+  agentOf,
+  countersOf,
+  deleting,
+  placementNodes,
+  type ClusterView,
+  type ManagerOptions,
+  type NodeUsage,
+} from './context.js'
+import { DiskLevels } from './disk-levels.js'
 import { assessExpansion, isExpanded, orderExpansion, type ExpansionRefusal } from './expansion.js'
-import { freePort, portsFrom, portsOf } from './ports.js'
+import { nodePlan } from './node-plan.js'
+import { engineEnded, observeEngine, observeReplicas } from './observation.js'
+import { count, growthObstacle } from './placement.js'
 import { planSalvage, type SalvagePlan } from './salvage.js'
-import { assessScrub, beginScrub, endScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
+import { assessScrub, scrubDueMs, scrubsToBegin } from './scrub.js'
 import { changesOf, readableSnapshot, refuseInUse, type Changes, type SnapshotAsker } from './snapshot-contents.js'
 import { SnapshotKeeper, type SnapshotRequest } from './snapshot-keeper.js'
-import {
-  diskThresholdsDefault,
-  engineSpace,
-  levelOf,
-  usedPercent,
-  type DiskLevel,
-  type DiskThresholds,
-} from './thresholds.js'
+import { engineSpace, type DiskLevel, type DiskThresholds } from './thresholds.js'
+import { attachedBy, checkMayAttach, endImport, isFor, letGo } from './transfer.js'
 import { logScrub, logTransition, logTrim } from './transitions.js'
-import {
-  checkBandwidth,
-  checkName,
-  checkPhysicalBlock,
-  checkReplicas,
-  formatBytes,
-  physicalBlockBytesDefault,
-} from './volume-spec.js'
-import { assessTrim, beginTrim, endTrim } from './trim.js'
-import { attachedBy, beginTransfer, checkMayAttach, endImport, isFor, letGo } from './transfer.js'
+import { assessTrim } from './trim.js'
+import { scrub, scrubProgress, stopScrub, stopTrim, trim, trimProgress, type UpkeepProgress } from './upkeep.js'
+import { VolumeMaker, type CloneVolume, type VolumeRequest } from './volume-maker.js'
 import { checkSettings, withSettings, type VolumeSettings } from './volume-settings.js'
+import { formatBytes } from './volume-spec.js'
 import { assess, type Assessment } from './volume-state.js'
-
-/** The part of a node's agent that the manager needs. */
-export interface NodeAgent extends SnapshotAsker {
-  apply(plan: NodePlan): void
-  report(): NodeReport
-  onChange(listener: (report: NodeReport) => void): () => void
-  /** Leaves out who does not answer in time. */
-  counters(): Promise<NodeCounters>
-  /** What the replicas of each disk take up now. Leaves out disks that do not answer in time. */
-  usage(): Promise<DiskUsage[]>
-  /** Of one volume, as its engine lists them now; undefined: none serves it. */
-  layers(volume: string): Promise<Layer[] | undefined>
-}
-
-/** What the disks of a node said of their files. */
-export interface NodeUsage {
-  node: string
-  disks: DiskUsage[]
-}
-
-export interface Logger {
-  info(fields: object, message: string): void
-  warn(fields: object, message: string): void
-  error(fields: object, message: string): void
-}
-
-export interface ManagerOptions {
-  store: Store
-  agents: ReadonlyMap<string, NodeAgent>
-  plan: PlanOptions
-  log: Logger
-}
-
-export interface VolumeRequest {
-  name: string
-  sizeBytes: number
-  numberOfReplicas: number
-  cache: CacheMode
-  /** True if not given. */
-  checksums?: boolean
-  /** 4096 if not given; it stays what it is. */
-  physicalBlockBytes?: number | undefined
-  chap?: Chap
-  /** Of the import that it is made for: nobody else may attach it before that has ended. */
-  transfer?: string | undefined
-  /** Its one replica is made of that directory. */
-  adopt?: AdoptionRequest | undefined
-  /** It is to hold what that snapshot does, which who imports it sees to. */
-  copyOf?: { volume: string; snapshot: string } | undefined
-}
-
-/** Of a linked clone: what is not here is as its source has it. */
-export interface CloneVolume {
-  name: string
-  chap?: Chap | undefined
-}
+import { Waiters } from './waiters.js'
 
 /** Who uses an attached volume, and whether it was changed meanwhile: where two looks say the same, it was not. */
 export interface Activity {
@@ -156,9 +72,10 @@ export class Manager {
   readonly #waitingSince = new Map<string, number>()
   /** The last one of each volume, for who waits for it. */
   readonly #refusedExpansions = new Map<string, ExpansionRefusal>()
-  /** How full each disk was last seen, by node and disk. */
-  readonly #diskLevels = new Map<string, DiskLevel>()
-  readonly #listeners = new Set<() => void>()
+  readonly #diskLevels: DiskLevels
+  readonly #waiters = new Waiters()
+  readonly #view: ClusterView
+  readonly #maker: VolumeMaker
   readonly #endings: (() => void)[] = []
   #dirty = false
   #pass: Promise<void> | null = null
@@ -186,6 +103,18 @@ export class Manager {
   private constructor(options: ManagerOptions) {
     this.#options = options
     this.#snapshots = new SnapshotKeeper(options.store, options.log)
+    this.#diskLevels = new DiskLevels(options.log, options.plan.diskThresholds)
+    this.#view = {
+      options,
+      volumes: () => [...this.#volumes.values()],
+      volume: (name) => this.volume(name),
+      nodes: () => [...this.#nodes.values()],
+      reports: () => this.#reports(),
+      engine: (volume) => this.engine(volume),
+      snapshot: (volume, name) => this.snapshot(volume, name),
+      change: (name, change) => this.#change(name, change),
+    }
+    this.#maker = new VolumeMaker(this.#view)
   }
 
   /** Ends all decisions; what runs goes on running. */
@@ -195,7 +124,7 @@ export class Manager {
     if (this.#timer) clearTimeout(this.#timer)
     await this.#pass
     if (this.#scrubTimer) clearTimeout(this.#scrubTimer)
-    this.#tell()
+    this.#waiters.stop()
   }
 
   volumes(): Volume[] {
@@ -222,42 +151,15 @@ export class Manager {
 
   /** Placed and stored when it resolves; its replicas are made after that. */
   createVolume(request: VolumeRequest): Promise<Volume> {
-    return this.#inTurn(() => this.#create(request))
+    return this.#inTurn(() => this.#maker.create(request))
   }
 
   /**
    * A new volume with what a snapshot holds, on the disks of the volume's replicas: placed and stored when it resolves;
    * its replicas are made after that.
    */
-  cloneSnapshot(volume: string, snapshot: string, { name, chap }: CloneVolume): Promise<Volume> {
-    return this.#inTurn(async () => {
-      const { spec, ...source } = this.volume(volume)
-      refuseReadOnly(this.volume(volume), `Snapshot ${snapshot} cannot be cloned by links, which needs its files`)
-      const { sizeBytes } = this.snapshot(volume, snapshot)
-      const linked = this.#linked({ volume, snapshot, linked: true })
-      const { cache, checksums = true, physicalBlockBytes } = spec
-      const { length: numberOfReplicas } = linked.replicas
-      const request = { name, sizeBytes, numberOfReplicas, cache, checksums, physicalBlockBytes }
-      const login = chap ?? source.chap
-      return await this.#create({ ...request, ...(login === undefined ? {} : { chap: login }) }, linked)
-    })
-  }
-
-  #linked({ volume: name, snapshot: wanted }: CloneRequest): LinkedClone {
-    const volume = this.volume(name)
-    const snapshot = this.snapshot(name, wanted)
-    const layer = checkCloneable(volume, snapshot)
-    const sources = cloneSources(volume, this.engine(volume)?.members, (node, disk) => this.#isDiskReady(node, disk))
-    const cluster = clusterNodes(this.#nodes.values(), this.#volumes.values(), this.#reports())
-    const obstacle = growthObstacle(cluster, sources, snapshot.sizeBytes)
-    if (obstacle !== null) {
-      throw new AnkoleError('cannot-place', `Snapshot ${wanted} of volume ${name} cannot be cloned: ${obstacle}.`)
-    }
-    return draftLinked(volume, snapshot, layer, sources, () => randomBytes(8).toString('hex'))
-  }
-
-  #isDiskReady(node: string, disk: string): boolean {
-    return isReady(this.report(node)?.disks.find(({ id }) => id === disk))
+  cloneSnapshot(volume: string, snapshot: string, request: CloneVolume): Promise<Volume> {
+    return this.#inTurn(() => this.#maker.clone(volume, snapshot, request))
   }
 
   /** Names of the volumes that are linked clones of it. */
@@ -330,8 +232,7 @@ export class Manager {
       throw new AnkoleError('volume-not-attached', `Volume ${name} is not attached: it is ${volume.status.state}.`)
     }
     const { attachment, run } = engine
-    const counters = await this.#options.agents.get(volume.membership.node ?? '')?.counters()
-    const counted = counters?.engines.find(({ volume }) => volume === name)
+    const counted = await countersOf(this.#view, volume)
     const now = this.engine(volume)
     if (counted === undefined || now?.run !== run) {
       throw new AnkoleError('unavailable', `The engine of volume ${name} does not say what it does.`)
@@ -361,133 +262,15 @@ export class Manager {
     return await this.#inTurn(() => this.#change(name, change))
   }
 
-  /**
-   * Resolves with what `check` first returns other than undefined; asks it now and after each change. Rejects with what
-   * it throws, and with timed-out.
-   */
+  /** See Waiters. */
   waitFor<T>(what: string, timeoutMs: number, check: () => T | undefined): Promise<T> {
-    return new Promise((resolve, reject) => {
-      const end = (): void => {
-        clearTimeout(timer)
-        this.#listeners.delete(look)
-      }
-      const look = (): void => {
-        try {
-          if (this.#stopped) throw new AnkoleError('unavailable', `Ankole is stopping; it was not waited for ${what}.`)
-          const result = check()
-          if (result === undefined) return
-          end()
-          resolve(result)
-        } catch (error) {
-          end()
-          reject(error instanceof Error ? error : new Error(String(error)))
-        }
-      }
-      const timer = setTimeout(() => {
-        end()
-        reject(new AnkoleError('timed-out', `After ${timeoutMs / 1000} s there is still no ${what}.`))
-      }, timeoutMs)
-      this.#listeners.add(look)
-      look()
-    })
+    return this.#waiters.waitFor(what, timeoutMs, check)
   }
 
   #inTurn<T>(work: () => Promise<T>): Promise<T> {
     const done = this.#creating.then(work)
     this.#creating = done.catch(() => undefined)
     return done
-  }
-
-  async #create(
-    { name, sizeBytes, numberOfReplicas, cache, checksums = true, ...request }: VolumeRequest,
-    linked?: LinkedClone,
-  ): Promise<Volume> {
-    checkName(name)
-    const transfer = request.transfer === undefined ? undefined : beginTransfer('import', request.transfer)
-    checkReplicas(numberOfReplicas)
-    const physicalBlockBytes = checkPhysicalBlock(request.physicalBlockBytes ?? physicalBlockBytesDefault)
-    const clonedFrom = linked?.clonedFrom ?? this.#copyOf(request.copyOf, sizeBytes, transfer)
-    const chap = request.chap ?? (clonedFrom === undefined ? undefined : this.volume(clonedFrom.volume).chap)
-    if (chap !== undefined) checkChap(chap)
-    if (this.#volumes.get(name)?.metadata.deletionTimestamp !== undefined) throw deleting(name, 'created')
-    if (this.#volumes.has(name)) throw new AnkoleError('already-exists', `Volume ${name} exists already.`)
-    const replicas = linked?.replicas ?? this.#replicasFor(name, sizeBytes, numberOfReplicas, request.adopt)
-    const { nbdHost, iscsi, nbdPortFirst } = this.#options.plan
-    const first = portsFrom(nbdPortFirst)
-    const taken = this.#portsTaken()
-    const nbdPort = await freePort(nbdHost, first.nbd, taken)
-    const iscsiPort = await freePort(iscsi.listen.host, first.iscsi, taken.add(nbdPort))
-    const draft: Draft<'Volume'> = {
-      metadata: { name },
-      spec: { sizeBytes, numberOfReplicas, cache, checksums, physicalBlockBytes, nodeID: null },
-      secret: randomBytes(32).toString('hex'),
-      nbdPort,
-      iscsiPort,
-      ...(chap === undefined ? {} : { chap }),
-      ...(transfer === undefined ? {} : { transfer }),
-      ...(request.adopt === undefined ? {} : { adoption: adoptionOf(request.adopt) }),
-      ...(clonedFrom === undefined ? {} : { clonedFrom }),
-      replicas,
-      membership: {
-        attachment: 0,
-        node: null,
-        record: linked?.record ?? { epoch: { attachment: 0, run: 0 }, generation: 0, members: [], snapshot: '' },
-        ...(this.#options.plan.storeId === undefined ? {} : { storeId: this.#options.plan.storeId }),
-      },
-      status: { state: 'creating', robustness: 'unknown', message: '', replicas: [] },
-    }
-    const volume = await this.#options.store.create('Volume', draft)
-    this.#options.log.info({ volume: name, sizeBytes, replicas: volume.replicas }, 'volume created')
-    if (request.adopt !== undefined) {
-      // One that is not stored is found by its layer as the volume is attached.
-      for (const snapshot of snapshotsOf(volume, request.adopt, Date.now())) {
-        await this.#options.store.create('Snapshot', snapshot)
-      }
-    }
-    return volume
-  }
-
-  /** Throws invalid-argument and invalid-size. */
-  #copyOf(of: VolumeRequest['copyOf'], sizeBytes: number, transfer: Volume['transfer']): Volume['clonedFrom'] {
-    if (of === undefined) return undefined
-    if (transfer === undefined) {
-      throw new AnkoleError('invalid-argument', 'A copy of a snapshot is made by who has the id of an import.')
-    }
-    const source = this.volume(of.volume)
-    const snapshot = this.snapshot(of.volume, of.snapshot)
-    checkCloneable(source, snapshot)
-    if (sizeBytes < snapshot.sizeBytes) {
-      throw new AnkoleError(
-        'invalid-size',
-        `Snapshot ${of.snapshot} of volume ${of.volume} has ${formatBytes(snapshot.sizeBytes)} (${snapshot.sizeBytes} ` +
-          `bytes): a volume of ${formatBytes(sizeBytes)} does not hold it.`,
-      )
-    }
-    return { volume: of.volume, volumeUid: source.metadata.uid, snapshot: of.snapshot, linked: false }
-  }
-
-  /** Throws cannot-place. */
-  #replicasFor(
-    name: string,
-    sizeBytes: number,
-    numberOfReplicas: number,
-    adopt: AdoptionRequest | undefined,
-  ): Volume['replicas'] {
-    const placement = this.#place(sizeBytes, numberOfReplicas, adopt)
-    if (placement.placed) return placement.replicas.map((where) => ({ id: randomBytes(8).toString('hex'), ...where }))
-    throw new AnkoleError('cannot-place', `Volume ${name} cannot be created: ${placement.reason}.`)
-  }
-
-  #place(sizeBytes: number, numberOfReplicas: number, adopt: AdoptionRequest | undefined): Placement {
-    const reports = this.#reports()
-    if (adopt === undefined) {
-      return place(clusterNodes(this.#nodes.values(), this.#volumes.values(), reports), { sizeBytes, numberOfReplicas })
-    }
-    if (numberOfReplicas !== 1) {
-      throw new AnkoleError('invalid-argument', `A directory becomes one replica, and not ${numberOfReplicas}.`)
-    }
-    const isDiskReady = (node: string, disk: string): boolean => this.#isDiskReady(node, disk)
-    return { placed: true, replicas: [placeOf(adopt, this.#nodes.values(), isDiskReady)] }
   }
 
   /** Confirms that a volume that was adopted may be written to. It is once it has no adoption any more. */
@@ -497,93 +280,28 @@ export class Manager {
     return volume
   }
 
-  /** What a release without iSCSI stored has no port for it. */
-  async #givePort(name: string): Promise<void> {
-    const { iscsi, nbdPortFirst } = this.#options.plan
-    const port = await freePort(iscsi.listen.host, portsFrom(nbdPortFirst).iscsi, this.#portsTaken())
-    await this.#change(name, (volume) => {
-      if (volume.iscsiPort !== undefined) return false
-      volume.iscsiPort = port
-      return true
-    })
+  scrub(name: string, bandwidth: number): Promise<Volume> {
+    return scrub(this.#view, name, bandwidth)
   }
 
-  #portsTaken(): Set<number> {
-    return portsOf(this.volumes()).add(this.#options.plan.iscsi.listen.port)
+  stopScrub(name: string): Promise<Volume> {
+    return stopScrub(this.#view, name)
   }
 
-  /** Wants all of an attached volume compared at all replicas, from its beginning, and what is damaged repaired. */
-  async scrub(name: string, bandwidth: number): Promise<Volume> {
-    this.#refuseDetached(name)
-    checkBandwidth(bandwidth, 'a scrub')
-    const volume = await this.#change(name, (volume) => {
-      volume.scrub = beginScrub(volume.scrub, Date.now(), bandwidth)
-      return true
-    })
-    this.#options.log.info({ volume: name, bandwidth }, 'scrub is begun')
-    return volume
+  scrubProgress(name: string): Promise<UpkeepProgress<ScrubFindings>> {
+    return scrubProgress(this.#view, name)
   }
 
-  /** Ends the scrub that is under way, asked for or of the schedule; that goes on with the next one. */
-  async stopScrub(name: string): Promise<Volume> {
-    this.#refuseDetached(name)
-    const volume = await this.#change(name, (volume) => {
-      if (volume.scrub?.current === undefined) return false
-      volume.scrub = endScrub(volume.scrub)
-      return true
-    })
-    this.#options.log.info({ volume: name }, 'scrub is stopped')
-    return volume
+  trim(name: string, bandwidth: number): Promise<Volume> {
+    return trim(this.#view, name, bandwidth)
   }
 
-  /** How far it is: as the engine says, where that answers, and else as it was kept. */
-  async scrubProgress(name: string): Promise<{ volume: Volume; progress: ScrubFindings | undefined }> {
-    this.#refuseDetached(name)
-    const { membership } = this.volume(name)
-    const counters = await this.#options.agents.get(membership.node ?? '')?.counters()
-    const engine = counters?.engines.find(({ volume }) => volume === name)?.scrub
-    const volume = this.volume(name)
-    const { current } = volume.scrub ?? {}
-    return { volume, progress: engine !== undefined && engine.id === current?.begunAt ? engine : current }
+  stopTrim(name: string): Promise<Volume> {
+    return stopTrim(this.#view, name)
   }
 
-  /** Wants what takes up space in an attached volume and holds nothing but zeros given back. Throws busy: it is already. */
-  async trim(name: string, bandwidth: number): Promise<Volume> {
-    const { status } = this.volume(name)
-    refuseReadOnly(this.volume(name), 'It cannot be trimmed')
-    if (status.state !== 'attached') {
-      throw new AnkoleError('volume-not-attached', `Volume ${name} cannot be trimmed: it is ${status.state}.`)
-    }
-    checkBandwidth(bandwidth, 'a trim')
-    const volume = await this.#change(name, (volume) => {
-      volume.trim = beginTrim(volume, Date.now(), bandwidth)
-      return true
-    })
-    this.#options.log.info({ volume: name, bandwidth }, 'trim is begun')
-    return volume
-  }
-
-  /** Ends the one that is under way; what it gave back stays so. Where there is none, nothing happens. */
-  async stopTrim(name: string): Promise<Volume> {
-    const before = this.volume(name).trim?.last
-    const volume = await this.#change(name, (volume) => {
-      if (volume.trim?.current === undefined) return false
-      volume.trim = endTrim(volume.trim.current, 'stopped', Date.now())
-      return true
-    })
-    logTrim(this.#options.log, volume, before?.endedAt)
-    return volume
-  }
-
-  /** How far it is: as the engine says, where that answers, and else as it was kept. */
-  async trimProgress(name: string): Promise<{ volume: Volume; progress: TrimCounts | undefined }> {
-    const { membership, trim } = this.volume(name)
-    if (trim?.current === undefined) return { volume: this.volume(name), progress: undefined }
-    const counters = await this.#options.agents.get(membership.node ?? '')?.counters()
-    const engine = counters?.engines.find(({ volume }) => volume === name)?.trim
-    const volume = this.volume(name)
-    const { current } = volume.trim ?? {}
-    return { volume, progress: engine !== undefined && engine.id === current?.begunAt ? engine : current }
+  trimProgress(name: string): Promise<UpkeepProgress<TrimCounts>> {
+    return trimProgress(this.#view, name)
   }
 
   createSnapshot(volume: string, request: SnapshotRequest): Promise<Snapshot> {
@@ -651,22 +369,14 @@ export class Manager {
   }
 
   #askerOf(volume: string): SnapshotAsker | undefined {
-    return this.#options.agents.get(this.volume(volume).membership.node ?? '')
+    return agentOf(this.#view, this.volume(volume))
   }
 
   /** Of an attached volume, as its engine has them now; undefined where that does not say. */
   async layers(name: string): Promise<Layer[] | undefined> {
-    const { membership, status } = this.volume(name)
-    if (status.state !== 'attached') return undefined
-    return await this.#options.agents.get(membership.node ?? '')?.layers(name)
-  }
-
-  #refuseDetached(name: string): void {
-    if (this.volume(name).status.state === 'attached') return
-    throw new AnkoleError(
-      'invalid-argument',
-      `Volume ${name} is not attached: only an attached volume can be scrubbed.`,
-    )
+    const volume = this.volume(name)
+    if (volume.status.state !== 'attached') return undefined
+    return await agentOf(this.#view, volume)?.layers(name)
   }
 
   /** What may change at any time. An engine that runs follows without a pause. */
@@ -691,7 +401,7 @@ export class Manager {
     const volume = await this.#change(name, (volume) => {
       if (volume.metadata.deletionTimestamp !== undefined) throw deleting(name, 'expanded')
       if (sizeBytes !== volume.spec.sizeBytes) refuseReadOnly(volume, `It cannot be expanded`)
-      const cluster = clusterNodes(this.#nodes.values(), this.#volumes.values(), this.#reports())
+      const cluster = placementNodes(this.#view)
       return orderExpansion(volume, sizeBytes, (growthBytes) => growthObstacle(cluster, volume.replicas, growthBytes))
     })
     const { expansion } = volume
@@ -704,15 +414,14 @@ export class Manager {
     return isExpanded(volume, id, this.#refusedExpansions.get(volume.metadata.name))
   }
 
-  async #refuseWithClients({ metadata: { name }, membership }: Volume): Promise<void> {
-    const counters = await this.#options.agents.get(membership.node ?? '')?.counters()
-    const engine = counters?.engines.find((engine) => engine.volume === name)
+  async #refuseWithClients(volume: Volume): Promise<void> {
+    const engine = await countersOf(this.#view, volume)
     const clients = engine && engine.connections + engine.iscsiSessions
     if (clients === 0) return
     const cause = clients
       ? `${count(clients, 'client connection')} to it ${clients === 1 ? 'is' : 'are'} open`
       : 'its engine does not say whether clients are connected'
-    throw new AnkoleError('volume-in-use', `Volume ${name} cannot be deleted: ${cause}.`)
+    throw new AnkoleError('volume-in-use', `Volume ${volume.metadata.name} cannot be deleted: ${cause}.`)
   }
 
   #defaultNode(): string {
@@ -753,17 +462,13 @@ export class Manager {
       this.#refusedExpansions.delete(resource.metadata.name)
     } else this.#volumes.set(resource.metadata.name, resource)
     this.#look()
-    this.#tell()
+    this.#waiters.tell()
   }
 
   #onSnapshot(event: WatchEvent<'Snapshot'>): void {
     this.#snapshots.onEvent(event)
     this.#look()
-    this.#tell()
-  }
-
-  #tell(): void {
-    for (const listener of [...this.#listeners]) listener()
+    this.#waiters.tell()
   }
 
   /** Asks for a pass; one that runs already is followed by another. */
@@ -781,7 +486,7 @@ export class Manager {
     while (this.#dirty && !this.#stopped) {
       this.#dirty = false
       const reports = this.#reports()
-      this.#assessDisks(reports)
+      this.#diskLevels.assess(reports)
       const scrubs = scrubsToBegin([...this.#volumes.values()], Date.now())
       for (const name of [...this.#volumes.keys()]) {
         const volume = this.#volumes.get(name) // as it is now: it may have changed while others were looked at
@@ -790,7 +495,7 @@ export class Manager {
       await this.#dropOrphans()
       this.#writePlans()
       this.#waitForScrubs()
-      this.#tell()
+      this.#waiters.tell()
     }
   }
 
@@ -798,7 +503,7 @@ export class Manager {
     const { name } = volume.metadata
     try {
       if (volume.iscsiPort === undefined && volume.metadata.deletionTimestamp === undefined) {
-        await this.#inTurn(() => this.#givePort(name)) // The next look is at the volume that has it.
+        await this.#inTurn(() => this.#maker.givePort(name)) // The next look is at the volume that has it.
         return
       }
       const node = volume.membership.node
@@ -906,33 +611,12 @@ export class Manager {
     logTrim(log, next, volume.trim?.last?.endedAt)
   }
 
-  /** Says so where a disk has become full, or is not any more. */
-  #assessDisks(reports: ReadonlyMap<string, NodeReport>): void {
-    for (const [node, { disks }] of reports) {
-      for (const { id: disk, totalBytes, freeBytes } of disks) {
-        const before = this.diskLevel(node, disk)
-        const level = levelOf({ totalBytes, freeBytes }, before, this.diskThresholds)
-        if (level === before) continue
-        this.#diskLevels.set(`${node}/${disk}`, level)
-        const { warningPercent, criticalPercent } = this.diskThresholds
-        const limit = level === 'critical' ? criticalPercent : warningPercent
-        const used = Math.floor(usedPercent({ totalBytes, freeBytes }))
-        const is = level === 'ok' ? 'is full no more' : `is ${level === 'critical' ? 'nearly full' : 'low on space'}`
-        this.#options.log[level === 'ok' ? 'info' : level === 'critical' ? 'error' : 'warn'](
-          { node, disk, level, totalBytes, freeBytes },
-          `disk ${disk} ${is}: ${used} % of its file system is taken, the threshold is ${limit} %`,
-        )
-      }
-    }
-  }
-
   get diskThresholds(): DiskThresholds {
-    return this.#options.plan.diskThresholds ?? diskThresholdsDefault
+    return this.#diskLevels.thresholds
   }
 
-  /** As it was last seen, and `ok` before that. */
   diskLevel(node: string, disk: string): DiskLevel {
-    return this.#diskLevels.get(`${node}/${disk}`) ?? 'ok'
+    return this.#diskLevels.of(node, disk)
   }
 
   #writePlans(): void {
@@ -976,8 +660,4 @@ export class Manager {
       this.#look()
     }, lookAgainMs)
   }
-}
-
-function deleting(name: string, wanted: string): AnkoleError {
-  return new AnkoleError('volume-deleting', `Volume ${name} cannot be ${wanted}: it is being deleted.`)
 }

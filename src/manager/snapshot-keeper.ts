@@ -2,7 +2,7 @@
 import type { EngineReport } from '../agent/index.js'
 import { AnkoleError } from '../api/errors.js'
 import { modify, type Snapshot, type Store, type Volume, type WatchEvent } from '../store/index.js'
-import type { Logger } from './manager.js'
+import type { Logger } from './context.js'
 import {
   assessSnapshot,
   byRequest,

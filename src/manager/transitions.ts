@@ -1,7 +1,7 @@
 // What the log says of volumes that changed.
 import type { Volume } from '../store/index.js'
 import { formatHostPort, iscsiUri, nbdUri } from './addresses.js'
-import type { Logger } from './manager.js'
+import type { Logger } from './context.js'
 import type { PlanOptions } from './node-plan.js'
 import { count } from './placement.js'
 import { formatBytes } from './volume-spec.js'

@@ -39,7 +39,7 @@ t.test('replicas that are made are noted, and the last one ends it', async (t) =
 
 t.test('most of them are enough when it is late, and half of them are not', async (t) => {
   const { volume, bornMs } = await aClone(t)
-  const late = bornMs + cloneMakingMsMax + 1
+  const late = bornMs + cloneMakingMsMax(volume.spec) + 1
   t.same(left(settleClone(volume, seen('ready', 'ready', 'failed'), late - 2)), ['2'])
   t.same(left(settleClone(volume, seen('ready', 'ready', 'failed'), late)), undefined)
   t.same(left(settleClone(volume, seen('ready', 'failed', 'failed'), late)), ['1', '2'])
@@ -47,6 +47,13 @@ t.test('most of them are enough when it is late, and half of them are not', asyn
   two.membership.record.members = ['0', '1']
   two.clonedFrom?.making?.pop()
   t.same(left(settleClone(two, seen('ready', 'failed'), late)), ['1'])
+  const large = { ...volume, spec: { ...volume.spec, sizeBytes: 2 ** 41 } }
+  t.same(
+    left(settleClone(large, seen('ready', 'ready', 'failed'), bornMs + 130_000)),
+    ['2'],
+    'two minutes more for 2 TiB',
+  )
+  t.same(left(settleClone(large, seen('ready', 'ready', 'failed'), bornMs + 130_001)), undefined)
 })
 
 t.test('a volume is not deleted while it is being cloned', async (t) => {
