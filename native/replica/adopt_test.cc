@@ -71,7 +71,7 @@ TEST(replica_adopt, what_is_adopted_holds_what_longhorn_reads) {
     EXPECT_EQ(Adopt(files, place).code(), ErrorCode::kAlreadyExists);
     Driver driver(files, reactor, place.to);
     ASSERT_OK(driver.status());
-    EXPECT(driver.ReadAll() == expected);
+    EXPECT(driver.Holds(expected));
     EXPECT(driver.replica().unclean() && !driver.replica().suspect() && !driver.replica().fresh());
     EXPECT_EQ(driver.replica().regions().dirty_regions(), 1U);
     const uint16_t view = testing::OpenView(driver, "b", "", ErrorCode::kOk);
@@ -124,11 +124,11 @@ TEST(replica_adopt, nothing_changes_a_layer_before_it_is_confirmed) {
     EXPECT_EQ(driver.Do(OperationKind::kWrite, 0, 4096, data.data()), ErrorCode::kOk);
     std::string written = expected;
     written.replace(0, data.size(), data);
-    EXPECT(driver.ReadAll() == written);
+    EXPECT(driver.Holds(written));
     for (int steps = 0; steps < 20; ++steps) {
       if (driver.Do(OperationKind::kMerge) != ErrorCode::kOk) break;
     }
-    EXPECT(driver.ReadAll() == written);
+    EXPECT(driver.Holds(written));
   });
 }
 
@@ -225,7 +225,7 @@ TEST(replica_adopt, a_cut_leaves_the_one_or_the_other) {
       }
       Driver driver(files, reactor, place.to);
       ASSERT_OK(driver.status());
-      EXPECT(driver.ReadAll() == Padded(expected));
+      EXPECT(driver.Holds(Padded(expected)));
     }
     EXPECT(cut > 40);
   });
@@ -258,7 +258,7 @@ TEST(replica_adopt, names_are_mapped_and_kept) {
     EXPECT(ComposeLonghorn(files, place.to) == expected);
     Driver driver(files, reactor, place.to);
     ASSERT_OK(driver.status());
-    EXPECT(driver.ReadAll() == expected);
+    EXPECT(driver.Holds(expected));
   });
 }
 
@@ -275,7 +275,7 @@ TEST(replica_adopt, layers_of_different_sizes) {
     ASSERT_OK(Adopt(files, place));
     Driver driver(files, reactor, place.to);
     ASSERT_OK(driver.status());
-    EXPECT(driver.ReadAll() == expected);
+    EXPECT(driver.Holds(expected));
   });
 }
 
@@ -302,7 +302,7 @@ TEST(replica_adopt, a_copy_is_the_same_and_leaves_the_other_as_it_is) {
       {
         Driver driver(files, reactor, place.to);
         ASSERT_OK(driver.status());
-        EXPECT(driver.ReadAll() == expected);
+        EXPECT(driver.Holds(expected));
       }
       // A copy is nobody's but ours.
       ASSERT_OK(Replica::Destroy(files, place.to));

@@ -123,7 +123,7 @@ TEST(block_sums, partial_writes_zeroes_and_unmaps_keep_them_right) {
         ASSERT_OK(driver->Close(true));
         driver = std::make_unique<Driver>(place.files, reactor, place.directory);
       }
-      EXPECT(driver->ReadAll() == model);
+      EXPECT(driver->Holds(model));
       EXPECT_EQ(driver->replica().sum_counters().errors, 0U);
       if (!reopen) continue;
       // And they are there: every block that is not a hole is verified.

@@ -63,7 +63,7 @@ TEST(replica_clone, holds_what_the_snapshot_does_and_shares_its_files) {
     EXPECT(!replica.unclean() && !replica.suspect() && !replica.fresh() && !replica.unsealed());
     EXPECT(replica.record().current == target.record && replica.record().complete == target.record);
     EXPECT_EQ(replica.regions().dirty_regions(), 0U);
-    EXPECT(clone->ReadAll() == history.snapshots.at("two"));
+    EXPECT(clone->Holds(history.snapshots.at("two")));
     // Nobody's snapshots, so that nobody can delete them or revert to them.
     for (const wire::LayerEntry& layer : LayersOf(*clone)) {
       EXPECT(layer.name.empty() || (layer.removed && !layer.user_created));
@@ -77,15 +77,15 @@ TEST(replica_clone, holds_what_the_snapshot_does_and_shares_its_files) {
     const std::string of_clone = clone->ReadAll();
     ExpectSame(*source, history);
     Write(*source, kMiB, Text(kMiB, 's'));
-    EXPECT(clone->ReadAll() == of_clone);
+    EXPECT(clone->Holds(of_clone));
     EXPECT_EQ(clone->replica().sum_counters().errors, 0U);
     ASSERT(Snapshot(*clone, "own") == ErrorCode::kOk);
     Write(*clone, 4096, Text(4096, 'd'));
-    EXPECT(ReadSnapshot(*clone, "own") == of_clone);
+    EXPECT(SnapshotHolds(*clone, "own", of_clone));
     ASSERT_OK(clone->Close(true));
     clone = Opened(place, reactor, target.directory);
-    EXPECT(ReadSnapshot(*clone, "own") == of_clone);
-    EXPECT(ReadSnapshot(*source, "two") == history.snapshots.at("two"));
+    EXPECT(SnapshotHolds(*clone, "own", of_clone));
+    EXPECT(SnapshotHolds(*source, "two", history.snapshots.at("two")));
   });
 }
 
@@ -170,10 +170,10 @@ TEST(replica_clone, merges_go_on_when_the_other_one_is_gone) {
       goes = nullptr;
       ASSERT_OK(Replica::Destroy(place.files, directory));
       if (source_goes) {
-        EXPECT(clone->ReadAll() == own);
+        EXPECT(clone->Holds(own));
         EXPECT(MergeAll(*clone) > 3);
         EXPECT_EQ(LayersOf(*clone).size(), size_t{2});
-        EXPECT(clone->ReadAll() == own && ReadSnapshot(*clone, "own") == own);
+        EXPECT(clone->Holds(own) && SnapshotHolds(*clone, "own", own));
         EXPECT_EQ(clone->replica().sum_counters().errors, 0U);
         EXPECT_EQ(LinksOf(place, target.directory, "own"), 1U);
       } else {
@@ -213,7 +213,7 @@ TEST(replica_clone, can_be_made_in_the_middle_of_a_merge) {
         ASSERT(MergeAll(*source) > 0);
         ExpectSame(*source, history);
         auto clone = Opened(place, reactor, target.directory);
-        EXPECT(clone->ReadAll() == history.snapshots.at("three"));
+        EXPECT(clone->Holds(history.snapshots.at("three")));
         EXPECT_EQ(clone->replica().sum_counters().errors, 0U);
         source = nullptr;
         source = Opened(place, reactor, place.directory);
@@ -222,7 +222,7 @@ TEST(replica_clone, can_be_made_in_the_middle_of_a_merge) {
         source = nullptr;
         ASSERT_OK(Replica::Destroy(place.files, place.directory));
         ASSERT(MergeAll(*clone) > 0);
-        EXPECT(clone->ReadAll() == history.snapshots.at("three"));
+        EXPECT(clone->Holds(history.snapshots.at("three")));
         EXPECT_EQ(clone->replica().sum_counters().errors, 0U);
       }
       EXPECT(interrupted > 3);
@@ -256,7 +256,7 @@ TEST(replica_clone, waits_for_a_merge_that_gives_names) {
       ASSERT(Clone(*source, "three", &target) == ErrorCode::kOk);
       EXPECT(!place.files.Info(journal).ok());
       auto clone = Opened(place, reactor, target.directory);
-      EXPECT(clone->ReadAll() == history.snapshots.at("three"));
+      EXPECT(clone->Holds(history.snapshots.at("three")));
       EXPECT_EQ(clone->replica().sum_counters().errors, 0U);
       ExpectSame(*source, history);
     }
@@ -290,7 +290,7 @@ TEST(replica_clone, a_merge_waits_for_a_clone_that_is_being_made) {
     EXPECT_EQ(source->replica().layers_shared(), 1U);
     ExpectSame(*source, history);
     auto clone = Opened(place, reactor, target.directory);
-    EXPECT(clone->ReadAll() == history.snapshots.at("two"));
+    EXPECT(clone->Holds(history.snapshots.at("two")));
   });
 }
 
@@ -323,7 +323,7 @@ TEST(replica_clone, a_cut_leaves_the_source_as_it_was_and_nothing_half) {
       EXPECT_EQ(LinksOf(place, place.directory, "two"), there ? 2U : 1U);
       if (!there) ASSERT(Clone(*source, "two", &target) == ErrorCode::kOk);
       auto clone = Opened(place, reactor, target.directory);
-      EXPECT(clone->ReadAll() == history.snapshots.at("two"));
+      EXPECT(clone->Holds(history.snapshots.at("two")));
       ASSERT_OK(clone->Close(true));
       clone = nullptr;
       ASSERT_OK(Replica::Destroy(place.files, target.directory));
@@ -354,10 +354,10 @@ TEST(replica_clone, of_a_clone_that_is_expanded_and_reverted) {
     CloneTarget target = TargetOf(place, "copy", 12 * kMiB);
     ASSERT(Clone(*source, "two", &target) == ErrorCode::kOk);
     auto clone = Opened(place, reactor, target.directory);
-    EXPECT(clone->ReadAll() == Padded(two, 12 * kMiB));
+    EXPECT(clone->Holds(Padded(two, 12 * kMiB)));
     WriteRecord(*clone);
     ASSERT(Expand(*clone, kLarger) == ErrorCode::kOk);
-    EXPECT(clone->ReadAll() == Padded(two, kLarger));
+    EXPECT(clone->Holds(Padded(two, kLarger)));
     Write(*clone, 10 * kMiB, Text(kMiB, 'c'));
     ASSERT(Snapshot(*clone, "own") == ErrorCode::kOk);
     const std::string own = clone->ReadAll();
@@ -371,9 +371,9 @@ TEST(replica_clone, of_a_clone_that_is_expanded_and_reverted) {
     ASSERT(Switch(*clone, "back") == ErrorCode::kOk);
     clone = nullptr;
     clone = Opened(place, reactor, target.directory);
-    EXPECT(clone->ReadAll() == own);
+    EXPECT(clone->Holds(own));
     ASSERT(MergeAll(*clone) > 0);
-    EXPECT(clone->ReadAll() == own);
+    EXPECT(clone->Holds(own));
     // The two before it go, in either order.
     ASSERT_OK(clone->Close(true));
     clone = nullptr;
@@ -386,7 +386,7 @@ TEST(replica_clone, of_a_clone_that_is_expanded_and_reverted) {
     ASSERT_OK(Replica::Destroy(place.files, place.directory));
     EXPECT(MergeAll(*last) > 1);
     EXPECT_EQ(last->replica().layers_shared(), 0U);
-    EXPECT(last->ReadAll() == own);
+    EXPECT(last->Holds(own));
     EXPECT_EQ(last->replica().sum_counters().errors, 0U);
   });
 }
@@ -423,7 +423,7 @@ TEST(replica_clone, can_be_exported_and_what_is_exported_adopted) {
     const std::string adopted = ParentOf(place.directory) + "/adopted";
     ASSERT_OK(AdoptReplica(place.files, out, adopted, TestIdentity(), kSize, {}));
     auto driver = Opened(place, reactor, adopted);
-    EXPECT(driver->ReadAll() == content);
+    EXPECT(driver->Holds(content));
     // Its files may have to be given back.
     CloneTarget second = TargetOf(place, "second", kSize);
     EXPECT_EQ(Clone(*driver, "one", &second), ErrorCode::kReadOnly);

@@ -90,17 +90,17 @@ TEST(replica_merges, the_layer_under_the_head_gives_back_what_the_head_has_anew)
     ASSERT(AboutLayer(driver, OperationKind::kDelete, "one") == ErrorCode::kOk);
     ASSERT(MergeAll(driver) > 1);
     EXPECT_EQ(AllocatedIn(place, "volume-snap-one.img"), kMiB - 131072);
-    EXPECT(driver.ReadAll() == head);
+    EXPECT(driver.Holds(head));
     EXPECT_EQ(MergeAll(driver), 1);
     ASSERT(Snapshot(driver, "two") == ErrorCode::kOk);
     ASSERT(MergeAll(driver) > 3);
     EXPECT_EQ(LayersOf(driver).size(), size_t{2});
     EXPECT_EQ(AllocatedIn(place, "volume-snap-two.img"), kMiB - 65536);
-    EXPECT(driver.ReadAll() == head);
-    EXPECT(ReadSnapshot(driver, "two") == head);
+    EXPECT(driver.Holds(head));
+    EXPECT(SnapshotHolds(driver, "two", head));
     driver.Drop();
     Driver again(place.files, reactor, place.directory);
-    EXPECT(again.ReadAll() == head);
+    EXPECT(again.Holds(head));
   });
 }
 
@@ -128,8 +128,8 @@ TEST(replica_merges, an_unwritten_extent_takes_nothing_from_the_layer_below) {
       ASSERT(AboutLayer(*driver, OperationKind::kDelete, gone) == ErrorCode::kOk);
     }
     ASSERT(MergeAll(*driver) > 3);
-    EXPECT(driver->ReadAll() == all);
-    EXPECT(ReadSnapshot(*driver, "two") == all);
+    EXPECT(driver->Holds(all));
+    EXPECT(SnapshotHolds(*driver, "two", all));
     EXPECT_EQ(driver->replica().sum_counters().errors, uint64_t{0});
   });
 }
@@ -227,7 +227,7 @@ TEST(replica_merges, a_merge_that_is_cut_short_goes_on) {
         done = MergeAll(*driver) > 0;
         EXPECT(done != place.files.reached());
         place.files.Reset(0);
-        EXPECT(driver->ReadAll() == history.head);
+        EXPECT(driver->Holds(history.head));
         // Without a crash it goes on as well, unless it was a sync of the head that failed.
         EXPECT(!driver->replica().sync_failed() || gone == "three");
         if (cut / 2 % 2 == 0 && !driver->replica().sync_failed()) {
@@ -332,15 +332,15 @@ TEST(replica_merges, a_random_history_of_deletions) {
       for (uint64_t steps = random() % 6; steps > 0; --steps) {
         ASSERT(driver->Do(OperationKind::kMerge) == ErrorCode::kOk);
       }
-      ASSERT(driver->ReadAll() == model);
+      ASSERT(driver->Holds(model));
       if (snapshots.empty()) continue;
       auto one = snapshots.begin();
       std::advance(one, static_cast<ptrdiff_t>(random() % snapshots.size()));
-      ASSERT(ReadSnapshot(*driver, one->first) == Padded(one->second, model.size()));
+      ASSERT(SnapshotHolds(*driver, one->first, one->second));
     }
     ASSERT(MergeAll(*driver) > 0);
     for (const auto& [name, content] : snapshots) {
-      ASSERT(ReadSnapshot(*driver, name) == Padded(content, model.size()));
+      ASSERT(SnapshotHolds(*driver, name, content));
     }
     // At most one that was deleted is left, under the head.
     EXPECT(LayersOf(*driver).size() <= snapshots.size() + 2);

@@ -256,6 +256,28 @@ std::string Driver::ReadAll() {
   return all;
 }
 
+bool Driver::Holds(std::string_view content, uint16_t view) {
+  static std::string buffer(kDataBytesMax, '\0');
+  static const std::string zeros(kDataBytesMax, '\0');
+  const uint64_t size_bytes = replica_->size_bytes();
+  if (content.size() > size_bytes || (view == 0 && content.size() < size_bytes)) return false;
+  for (uint64_t at = 0; at < size_bytes; at += kDataBytesMax) {
+    const uint64_t length = std::min<uint64_t>(kDataBytesMax, size_bytes - at);
+    const std::string_view expected =
+        content.substr(std::min<uint64_t>(at, content.size()), length);
+    std::fill_n(buffer.begin(), length, '?');
+    ReplicaOperation& read = Add(OperationKind::kRead, at, length, buffer.data());
+    read.anyway = view == 0;
+    read.view = view;
+    if (Run() != ErrorCode::kOk) return false;
+    const std::string_view found(buffer.data(), length);
+    if (found.substr(0, expected.size()) != expected) return false;
+    const std::string_view rest = found.substr(expected.size());
+    if (rest != std::string_view(zeros).substr(0, rest.size())) return false;
+  }
+  return true;
+}
+
 Status Driver::Close(bool clean) { return Replica::Close(std::move(replica_), clean); }
 
 void Driver::Drop() { replica_.reset(); }

@@ -6,6 +6,7 @@
 #include <functional>
 #include <memory>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "base/test.h"
@@ -142,6 +143,9 @@ class Driver {
   ErrorCode WriteRecord(const wire::RecordPair& record, wire::Epoch welcomed);
   // What it holds, also where a sync failed.
   std::string ReadAll();
+  // Whether it, or a view of it, holds that: of a view zeros behind its end may be left out. Read
+  // through one buffer: a sanitizer takes more for fresh memory than for all else.
+  bool Holds(std::string_view content, uint16_t view = 0);
   Status Close(bool clean);
   // As if the process had been killed.
   void Drop();

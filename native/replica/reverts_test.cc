@@ -47,8 +47,8 @@ TEST(replica_reverts, the_volume_is_what_the_snapshot_holds_and_others_stay) {
     Driver driver(place.files, reactor, place.directory);
     ASSERT_OK(driver.status());
     EXPECT(!driver.replica().reverted() && !driver.replica().unsealed());
-    EXPECT(driver.ReadAll() == one);
-    EXPECT(ReadSnapshot(driver, "two") == two);
+    EXPECT(driver.Holds(one));
+    EXPECT(SnapshotHolds(driver, "two", two));
     std::vector<wire::LayerEntry> layers = LayersOf(driver);
     ASSERT(layers.size() == 3);
     EXPECT_EQ(layers[1].name, "two");
@@ -71,14 +71,14 @@ TEST(replica_reverts, the_volume_is_what_the_snapshot_holds_and_others_stay) {
     ASSERT(Switch(driver, "forth") == ErrorCode::kOk);
     driver.Drop();
     Driver again(place.files, reactor, place.directory);
-    EXPECT(again.ReadAll() == two);
-    EXPECT(ReadSnapshot(again, "three") == three);
+    EXPECT(again.Holds(two));
+    EXPECT(SnapshotHolds(again, "three", three));
     // With its branch gone nothing is left of the third.
     ASSERT(AboutLayer(again, OperationKind::kDelete, "three") == ErrorCode::kOk);
     ASSERT(MergeAll(again) > 0);
     EXPECT_EQ(LayersOf(again).size(), 3U);
-    EXPECT(again.ReadAll() == two);
-    EXPECT(ReadSnapshot(again, "one") == one);
+    EXPECT(again.Holds(two));
+    EXPECT(SnapshotHolds(again, "one", one));
   });
 }
 
@@ -266,9 +266,9 @@ TEST(replica_reverts, one_that_is_cut_short_took_place_or_did_not) {
       ASSERT_OK(driver.status());
       const bool reverted = driver.replica().record().current.newest_snapshot == "back";
       EXPECT(!done || reverted);
-      EXPECT(driver.ReadAll() == (reverted ? one : before));
+      EXPECT(driver.Holds(reverted ? one : before));
       if (reverted && !done) ++reverted_cuts;
-      EXPECT(ReadSnapshot(driver, "one") == one);
+      EXPECT(SnapshotHolds(driver, "one", one));
       const std::vector<wire::LayerEntry> layers = LayersOf(driver);
       ASSERT(layers.size() == 3);
       EXPECT_EQ(layers[2].parent, reverted ? "one" : "two");
@@ -280,9 +280,9 @@ TEST(replica_reverts, one_that_is_cut_short_took_place_or_did_not) {
       EXPECT_EQ(HeadsOf(place).size(), 1U);
       driver.Drop();
       Driver again(place.files, reactor, place.directory);
-      EXPECT(again.ReadAll() == after);
-      EXPECT(ReadSnapshot(again, "three") == after);
-      EXPECT(ReadSnapshot(again, "one") == one);
+      EXPECT(again.Holds(after));
+      EXPECT(SnapshotHolds(again, "three", after));
+      EXPECT(SnapshotHolds(again, "one", one));
     }
     EXPECT(cut > 20);
     EXPECT(reverted_cuts > 5 || test::kStride > 1);

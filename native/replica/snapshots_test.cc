@@ -21,7 +21,7 @@ TEST(replica_snapshots, a_snapshot_holds_what_was_there_and_the_head_goes_on) {
       ASSERT(Snapshot(driver, "one") == ErrorCode::kOk);
       Write(driver, 4096, Text(8192, 'b'));
       Write(driver, 5 * kMiB + 512, Text(1024, 'c'));
-      EXPECT(ReadSnapshot(driver, "one") == before);
+      EXPECT(SnapshotHolds(driver, "one", before));
       EXPECT(Read(driver, 0, 4096) == before.substr(0, 4096));
       EXPECT(Read(driver, 4096, 8192) == Text(8192, 'b'));
       EXPECT(Read(driver, 5 * kMiB, 2048) ==
@@ -30,7 +30,7 @@ TEST(replica_snapshots, a_snapshot_holds_what_was_there_and_the_head_goes_on) {
     }
     Driver driver(place.files, reactor, place.directory);
     ASSERT_OK(driver.status());
-    EXPECT(ReadSnapshot(driver, "one") == before);
+    EXPECT(SnapshotHolds(driver, "one", before));
     EXPECT(Read(driver, 4096, 8192) == Text(8192, 'b'));
   });
 }
@@ -264,7 +264,7 @@ TEST(replica_snapshots, one_that_is_cut_short_took_place_or_did_not) {
       }
       Driver driver(place.files, reactor, place.directory);
       ASSERT_OK(driver.status());
-      EXPECT(driver.ReadAll() == after);
+      EXPECT(driver.Holds(after));
       const std::vector<wire::LayerEntry> layers = LayersOf(driver);
       const bool switched = driver.replica().record().current.newest_snapshot == "one";
       ASSERT(layers.size() == (switched ? size_t{3} : size_t{2}));
@@ -272,10 +272,10 @@ TEST(replica_snapshots, one_that_is_cut_short_took_place_or_did_not) {
         ++switched_cuts;
         EXPECT_EQ(AboutLayer(driver, OperationKind::kSeal, "one"), ErrorCode::kOk);
       }
-      if (switched) EXPECT(ReadSnapshot(driver, "one") == before);
+      if (switched) EXPECT(SnapshotHolds(driver, "one", before));
       // And the next one works.
       ASSERT(Snapshot(driver, "two") == ErrorCode::kOk);
-      EXPECT(ReadSnapshot(driver, "two") == after);
+      EXPECT(SnapshotHolds(driver, "two", after));
       EXPECT_EQ(LayersOf(driver).size(), layers.size() + 1);
     }
     EXPECT(cut > 25);
@@ -580,14 +580,14 @@ void RandomHistory(io::Reactor& reactor, CacheMode cache, uint64_t size, int ste
       driver = std::make_unique<Driver>(place.files, reactor, place.directory);
       ASSERT_OK(driver->status());
     }
-    ASSERT(driver->ReadAll() == model);
+    ASSERT(driver->Holds(model));
     if (snapshots.empty()) continue;
     auto one = snapshots.begin();
     std::advance(one, static_cast<ptrdiff_t>(random() % snapshots.size()));
-    ASSERT(ReadSnapshot(*driver, one->first) == Padded(one->second, model.size()));
+    ASSERT(SnapshotHolds(*driver, one->first, one->second));
   }
   for (const auto& [name, content] : snapshots) {
-    ASSERT(ReadSnapshot(*driver, name) == Padded(content, model.size()));
+    ASSERT(SnapshotHolds(*driver, name, content));
   }
   EXPECT_EQ(LayersOf(*driver).size(), snapshots.size() + 1);
   EXPECT_EQ(driver->replica().sum_counters().errors, uint64_t{0});

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "replica/sums_testing.h"
@@ -40,6 +41,8 @@ std::string ReadView(Driver& driver, uint16_t view, uint64_t at, uint64_t length
                      ErrorCode expected = ErrorCode::kOk);
 
 std::string ReadSnapshot(Driver& driver, const std::string& name);
+// Zeros behind its end may be left out.
+bool SnapshotHolds(Driver& driver, const std::string& name, std::string_view content);
 
 std::vector<wire::LayerEntry> LayersOf(Driver& driver);
 
