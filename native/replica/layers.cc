@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <set>
+#include <unordered_map>
 #include <utility>
 
 #include "base/bytes.h"
@@ -491,22 +492,27 @@ Status Replica::DeleteLayer(const std::string& file_name) {
 // --- asking
 // ---------------------------------------------------------------------------------------
 
-Status Replica::ListLayers(ReplicaOperation* operation) {
-  // Parents first: by their distance from the bottom.
-  std::vector<std::pair<size_t, const LayerMeta*>> order;
-  for (const auto& [name, meta] : snapshots_) {
-    const Result<std::vector<LayerMeta>> path = Path(name, "");
-    // A branch of which a layer is missing cannot be read, and counts for nothing.
-    if (path.ok()) order.emplace_back(path.value().size(), &meta);
+// By their distance from the bottom. A branch of which a layer is missing cannot be read, and
+// counts for nothing.
+std::vector<const LayerMeta*> Replica::ParentsFirst() const {
+  std::unordered_map<std::string_view, std::vector<const LayerMeta*>> on;
+  for (const auto& [name, meta] : snapshots_) on[meta.parent].push_back(&meta);
+  std::vector<const LayerMeta*> order = std::move(on[""]);
+  for (size_t i = 0; i < order.size(); ++i) {
+    const auto above = on.find(order[i]->name);
+    if (above != on.end()) order.insert(order.end(), above->second.begin(), above->second.end());
   }
-  std::stable_sort(order.begin(), order.end(),
-                   [](const auto& a, const auto& b) { return a.first < b.first; });
+  return order;
+}
+
+Status Replica::ListLayers(ReplicaOperation* operation) {
+  std::vector<const LayerMeta*> order = ParentsFirst();
   const LayerMeta& head = chain_.head().meta;
-  order.emplace_back(0, &head);
+  order.push_back(&head);
   const std::string unsealed = record_state_.unsealed ? LayerUnderHead() : std::string();
   size_t count = 0;
   for (size_t i = operation->first; i < order.size() && count < wire::kLayerEntriesMax; ++i) {
-    const LayerMeta& meta = *order[i].second;
+    const LayerMeta& meta = *order[i];
     wire::LayerEntry entry;
     entry.name = SnapshotNameOf(meta.name);
     entry.parent = SnapshotNameOf(meta.parent);

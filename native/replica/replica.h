@@ -221,6 +221,7 @@ class Replica {
   Status RemovePrepared();
   Status SealLayer();
   Status DeleteLayer(const std::string& file_name);
+  std::vector<const LayerMeta*> ParentsFirst() const;
   Status ListLayers(ReplicaOperation* operation);
   Status ListChanged(ReplicaOperation* operation);
   Result<std::vector<LayerMeta>> Between(const std::string& one, const std::string& other) const;

@@ -1,3 +1,5 @@
+#include <set>
+
 #include "replica/regions_testing.h"
 #include "replica/snapshots_testing.h"
 
@@ -180,6 +182,39 @@ TEST(replica_reverts, who_is_left_behind_by_it_misses_everything) {
 }
 
 // Of two that are no ancestors of one another: what either has over what is under both.
+// An answer holds fifty; a branch that cannot be read is none.
+TEST(replica_reverts, many_layers_are_listed_parents_first_and_lost_branches_are_not) {
+  OnEpoll([](io::Reactor& reactor) {
+    Place place(reactor);
+    {
+      Driver driver(place.files, reactor, place.directory);
+      WriteRecord(driver);
+      for (int i = 100; i > 0; --i) {
+        ASSERT(Snapshot(driver, "s" + std::to_string(i)) == ErrorCode::kOk);
+      }
+      ASSERT(PrepareRevert(driver, "back", "s50") == ErrorCode::kOk);
+      ASSERT(Switch(driver, "back") == ErrorCode::kOk);
+      driver.Drop();
+    }
+    const auto listed = [&] {
+      Driver driver(place.files, reactor, place.directory);
+      EXPECT(driver.status().ok() && MergeAll(driver) > 0);
+      std::set<std::string> before = {""};
+      for (const wire::LayerEntry& layer : LayersOf(driver)) {
+        EXPECT(before.contains(layer.parent));
+        before.insert(layer.name);
+      }
+      driver.Drop();
+      return before.size();
+    };
+    EXPECT_EQ(listed(), size_t{101});
+    for (const char* suffix : {"", ".meta"}) {
+      ASSERT_OK(place.files.Remove(place.directory + "/volume-snap-s20.img" + suffix));
+    }
+    EXPECT_EQ(listed(), size_t{101 - 20});
+  });
+}
+
 TEST(replica_reverts, what_changed_between_branches_is_told) {
   io::OnEachBackend([](io::Reactor& reactor) {
     Place place(reactor);
