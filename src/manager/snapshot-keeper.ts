@@ -158,6 +158,7 @@ export class SnapshotKeeper {
 
   async #write(before: Snapshot, next: Snapshot | null): Promise<void> {
     const { metadata, spec } = before
+    if (next === before) return
     const fields = { volume: spec.volume, snapshot: spec.name }
     if (next === null) {
       await this.store.delete('Snapshot', metadata.name, metadata.resourceVersion)

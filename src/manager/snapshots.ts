@@ -190,7 +190,7 @@ function assessDeleting(snapshot: Snapshot, { engine, isUnplanned }: SnapshotSur
 
 /** The list is of one member: where a deletion failed the layer may be at another one. */
 function isLayerGone(name: string, layers: readonly Layer[], troubles: readonly SnapshotTrouble[]): boolean {
-  return !present(layers).some((layer) => layer.name === name) && !troubles.some(({ layer }) => layer === name)
+  return !presentByName(layers).has(name) && !troubles.some(({ layer }) => layer === name)
 }
 
 /** What is deleted everywhere, and will not come to be any more, need not be kept in mind. */
@@ -256,8 +256,8 @@ function candidatesOf({ layer, tries, abandonedLayers }: Snapshot): string[] {
 }
 
 function candidateOf(snapshot: Snapshot, layers: readonly Layer[]): Layer | undefined {
-  const candidates = candidatesOf(snapshot)
-  const found = present(layers).filter(({ name }) => candidates.includes(name))
+  const there = presentByName(layers)
+  const found = candidatesOf(snapshot).flatMap((name) => there.get(name) ?? [])
   return found.find(({ sealed }) => sealed) ?? found[0]
 }
 
@@ -275,6 +275,17 @@ function layersOf({ layer, abandonedLayers }: Snapshot): string[] {
 /** The frozen ones that are there as their snapshots' own. */
 function present(layers: readonly Layer[]): Layer[] {
   return layers.filter(({ name, removed }) => name !== '' && !removed)
+}
+
+const indexes = new WeakMap<readonly Layer[], ReadonlyMap<string, Layer>>()
+
+/** Each snapshot of a volume is looked for in the same list, which never changes. */
+function presentByName(layers: readonly Layer[]): ReadonlyMap<string, Layer> {
+  const known = indexes.get(layers)
+  if (known !== undefined) return known
+  const index = new Map(present(layers).map((layer) => [layer.name, layer]))
+  indexes.set(layers, index)
+  return index
 }
 
 /** Sealed layers that no snapshot of the store has: it was put back from a copy, above all. */

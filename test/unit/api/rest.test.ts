@@ -159,7 +159,10 @@ void t.test('a scrub is started, watched and stopped', async (t) => {
   const { call, agent, until } = await anApi(t)
   await call('POST', '/v1/volumes', { name: 'demo', size: '1GiB', checksums: false })
   t.match(await call('GET', '/v1/volumes/demo'), { body: { checksums: false } })
-  const refused = { status: 400, body: { error: { code: 'invalid-argument', message: /demo is not attached/ } } }
+  const refused = {
+    status: 409,
+    body: { error: { code: 'volume-not-attached', message: /demo cannot be scrubbed: it is detached/ } },
+  }
   t.match(await call('POST', '/v1/volumes/demo/scrub'), refused)
   t.match(await call('GET', '/v1/volumes/demo/scrub'), refused)
   t.match(await call('DELETE', '/v1/volumes/demo/scrub'), refused)
