@@ -36,7 +36,8 @@ RunningHost::RunningHost(std::string directory, const Options& options)
   Result<DiskHostConfig> parsed = DiskHostConfig::Parse(config);
   CHECK(parsed.ok());
   parsed.value().handshake_timeout_ns = options.handshake_timeout_ns;
-  host_ = std::make_unique<DiskHost>(*reactor_, *this, parsed.Take());
+  if (options.around) around_ = options.around(*reactor_);
+  host_ = std::make_unique<DiskHost>(around_ ? *around_ : *reactor_, *this, parsed.Take());
   thread_ = std::thread([this] {
     host_->Start();
     reactor_->Loop();

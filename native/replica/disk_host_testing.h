@@ -30,6 +30,8 @@ class RunningHost final : public EventSink {
     io::Backend backend = io::Backend::kAuto;
     std::vector<std::string> listen = {};  // else a Unix socket in the directory and a TCP port
     uint64_t handshake_timeout_ns = kHandshakeTimeoutNs;
+    // Makes the reactor that the disk host sees of the real one.
+    std::function<std::unique_ptr<io::Reactor>(io::Reactor&)> around = nullptr;
   };
   explicit RunningHost(std::string directory);
   RunningHost(std::string directory, const Options& options);
@@ -59,6 +61,7 @@ class RunningHost final : public EventSink {
 
   const std::string directory_;
   std::unique_ptr<io::Reactor> reactor_;
+  std::unique_ptr<io::Reactor> around_;
   std::unique_ptr<DiskHost> host_;
   std::thread thread_;
   std::mutex mutex_;

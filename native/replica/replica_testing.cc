@@ -58,6 +58,10 @@ Status CutFiles::SyncData(io::File file) {
 }
 
 Status CutFiles::SyncDirectory(const std::string& path) {
+  if (hold_directory_sync) {
+    ++held;
+    while (hold_directory_sync) std::this_thread::yield();
+  }
   RETURN_IF_ERROR(Pass());
   ++directory_syncs;
   return under_.SyncDirectory(path);

@@ -30,6 +30,8 @@ class CutFiles final : public io::FileSystem {
   std::atomic<bool> fail_sync{false};
   std::atomic<bool> fail_whole_sync{false};  // Sync, where fail_sync is for SyncData
   std::atomic<bool> hold_sync{false};
+  std::atomic<bool> hold_directory_sync{false};
+  std::atomic<int> held{0};   // calls that came to wait for the latter
   std::atomic<int> syncs{0};  // SyncData that did not fail
   std::atomic<int> directory_syncs{0};
   std::string boot_id;   // the machine's own while empty

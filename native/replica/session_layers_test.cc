@@ -1,5 +1,7 @@
 #include <cstring>
+#include <thread>
 
+#include "replica/replica_testing.h"
 #include "replica/session.h"
 #include "replica/session_testing.h"
 #include "wire/layers.h"
@@ -160,6 +162,50 @@ TEST(session, ARecordThatNamesALayerIsNotTakenAmongWrites) {
   EXPECT_EQ(engine.Inquire().value().records.current.newest_snapshot, "monday");
 }
 
+ErrorCode Prepare(Client& engine, const std::string& name, const std::string& base) {
+  std::vector<std::byte> bytes(wire::kPrepareBytesMax);
+  wire::PrepareRequest request;
+  request.name = name;
+  request.base = base;
+  const size_t size = wire::EncodePrepare(request, bytes.data());
+  return engine.Call(Client::Of(Opcode::kPrepare), bytes.data(), size).status();
+}
+
+ErrorCode SendName(Client& engine, Opcode opcode, const std::string& name) {
+  std::vector<std::byte> bytes(wire::kLayerNameBytes);
+  wire::EncodeLayerName(name, bytes.data());
+  return engine.Call(Client::Of(opcode), bytes.data(), bytes.size()).status();
+}
+
+// Names `newest` by the next record, and waits for no answer.
+void SendNext(Client& engine, const std::string& newest, wire::RecordPair* pair) {
+  ++pair->current.generation;
+  pair->current.newest_snapshot = newest;
+  std::array<std::byte, wire::kEncodedRecordPairBytes> bytes;
+  wire::EncodeRecordPair(*pair, bytes);
+  engine.Send(Client::Of(Opcode::kRecord), bytes.data(), bytes.size());
+}
+
+void TakeSnapshot(Client& engine, const std::string& name, wire::RecordPair* pair) {
+  EXPECT(Prepare(engine, name, "") == ErrorCode::kOk);
+  SendNext(engine, name, pair);
+  const std::optional<ReceivedFrame> switched = engine.Receive();
+  EXPECT(switched && switched->status() == ErrorCode::kOk);
+  EXPECT(engine.Call(Client::Of(Opcode::kFlush)).status() == ErrorCode::kOk);
+  EXPECT(SendName(engine, Opcode::kSeal, name) == ErrorCode::kOk);
+}
+
+// Its files can be held up.
+class HeldReactor final : public FaultyReactor {
+ public:
+  explicit HeldReactor(io::Reactor& under) : FaultyReactor(under), held_(under.files()) {}
+  io::FileSystem& files() override { return held_; }
+  CutFiles& held() { return held_; }
+
+ private:
+  CutFiles held_;
+};
+
 // What the disk host has open is of the head before: it ends the connection, and opens it anew.
 TEST(session, ARevertEndsTheConnectionAndTheNextOneReadsTheSnapshot) {
   RunningHost host(test::TemporaryDirectory());
@@ -167,43 +213,16 @@ TEST(session, ARevertEndsTheConnectionAndTheNextOneReadsTheSnapshot) {
   host.CreateReplica(kId);
   const std::vector<std::byte> old_data = Pattern(4096, 1);
   const std::vector<std::byte> new_data = Pattern(4096, 2);
-  const auto about = [](const std::string& name) {
-    std::vector<std::byte> bytes(wire::kLayerNameBytes);
-    wire::EncodeLayerName(name, bytes.data());
-    return bytes;
-  };
-  const auto prepare = [](Client& engine, const std::string& name, const std::string& base) {
-    std::vector<std::byte> bytes(wire::kPrepareBytesMax);
-    wire::PrepareRequest request;
-    request.name = name;
-    request.base = base;
-    const size_t size = wire::EncodePrepare(request, bytes.data());
-    return engine.Call(Client::Of(Opcode::kPrepare), bytes.data(), size).status();
-  };
-  const auto write = [](Client& engine, const std::vector<std::byte>& data) {
-    return engine.Call(Client::Of(Opcode::kWrite, 0, 4096), data.data(), data.size()).status();
-  };
   wire::RecordPair pair = ARecord(kEpoch, 1);
   {
     Client engine(host.socket_path());
     EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
     EXPECT(SendRecord(engine, pair) == ErrorCode::kOk);
-    EXPECT(write(engine, old_data) == ErrorCode::kOk);
-    EXPECT(prepare(engine, "monday", "") == ErrorCode::kOk);
-    pair.current.generation = 2;
-    pair.current.newest_snapshot = "monday";
-    EXPECT(SendRecord(engine, pair) == ErrorCode::kOk);
-    EXPECT(engine.Call(Client::Of(Opcode::kFlush)).status() == ErrorCode::kOk);
-    const std::vector<std::byte> monday = about("monday");
-    EXPECT(engine.Call(Client::Of(Opcode::kSeal), monday.data(), monday.size()).status() ==
-           ErrorCode::kOk);
-    EXPECT(write(engine, new_data) == ErrorCode::kOk);
-    EXPECT(prepare(engine, "back", "monday") == ErrorCode::kOk);
-    pair.current.generation = 3;
-    pair.current.newest_snapshot = "back";
-    std::array<std::byte, wire::kEncodedRecordPairBytes> bytes;
-    wire::EncodeRecordPair(pair, bytes);
-    engine.Send(Client::Of(Opcode::kRecord), bytes.data(), bytes.size());
+    EXPECT(engine.Write(0, old_data) == ErrorCode::kOk);
+    TakeSnapshot(engine, "monday", &pair);
+    EXPECT(engine.Write(0, new_data) == ErrorCode::kOk);
+    EXPECT(Prepare(engine, "back", "monday") == ErrorCode::kOk);
+    SendNext(engine, "back", &pair);
     EXPECT(engine.WaitForEnd());
   }
   Client engine(host.socket_path());
@@ -214,6 +233,55 @@ TEST(session, ARevertEndsTheConnectionAndTheNextOneReadsTheSnapshot) {
   const ReceivedFrame read = engine.Call(Client::Of(Opcode::kRead, 0, 4096));
   EXPECT(read.status() == ErrorCode::kOk);
   EXPECT(std::memcmp(read.data(), old_data.data(), old_data.size()) == 0);
+}
+
+// It ends at once, though a merge may take long: until then nothing could be done that is asked
+// for.
+TEST(session, ARevertEndsTheConnectionWhileAMergeWaitsForTheDisk) {
+  CutFiles* files = nullptr;
+  RunningHost::Options options;
+  options.around = [&](io::Reactor& reactor) {
+    auto around = std::make_unique<HeldReactor>(reactor);
+    files = &around->held();
+    return around;
+  };
+  RunningHost host(test::TemporaryDirectory(), options);
+  host.WaitForEvent("listening");
+  host.CreateReplica(kId);
+  const std::vector<std::byte> old_data = Pattern(4096, 1);
+  wire::RecordPair pair = ARecord(kEpoch, 1);
+  {
+    Client engine(host.socket_path());
+    EXPECT(engine.Join(kId, kEpoch) == ErrorCode::kOk);
+    EXPECT(SendRecord(engine, pair) == ErrorCode::kOk);
+    EXPECT(engine.Write(4096, old_data) == ErrorCode::kOk);
+    TakeSnapshot(engine, "monday", &pair);
+    EXPECT(engine.Write(0, old_data) == ErrorCode::kOk);
+    TakeSnapshot(engine, "tuesday", &pair);
+    EXPECT(engine.Write(0, Pattern(4096, 2)) == ErrorCode::kOk);
+    EXPECT(Prepare(engine, "back", "tuesday") == ErrorCode::kOk);
+    EXPECT(SendName(engine, Opcode::kDelete, "monday") == ErrorCode::kOk);
+    files->hold_directory_sync = true;
+    while (files->held == 0) std::this_thread::yield();
+    SendNext(engine, "back", &pair);
+    std::optional<ReceivedFrame> told = engine.Receive();
+    // With an answer to the record or without.
+    if (told && told->header.opcode == Opcode::kRecord) told = engine.Receive();
+    EXPECT(!told && engine.WaitForEnd());
+    EXPECT(files->held == 1);
+    files->hold_directory_sync = false;
+  }
+  // Until the step is over whoever comes is sent away as well.
+  std::unique_ptr<Client> next;
+  ErrorCode joined = ErrorCode::kConnectionLost;
+  for (int tries = 0; tries < 10'000 && joined == ErrorCode::kConnectionLost; ++tries) {
+    next = std::make_unique<Client>(host.socket_path());
+    joined = next->Join(kId, kEpoch);
+  }
+  ASSERT(joined == ErrorCode::kOk);
+  Client& engine = *next;
+  EXPECT_EQ(engine.Inquire().value().records.current.newest_snapshot, "back");
+  EXPECT(engine.Read(0, 4096) == old_data && engine.Read(4096, 4096) == old_data);
 }
 
 }  // namespace
