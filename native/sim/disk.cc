@@ -4,6 +4,7 @@
 #include <cerrno>
 #include <cstring>
 #include <functional>
+#include <set>
 #include <utility>
 
 #include "base/check.h"
@@ -99,9 +100,7 @@ int Disk::Remove(const std::string& path, bool directory) {
   if (there == parent->entries.end()) return -ENOENT;
   if (there->second->directory != directory) return directory ? -ENOTDIR : -EISDIR;
   if (directory && !there->second->entries.empty()) return -ENOTEMPTY;
-  for (const auto& [number, page] : there->second->pages) {
-    if (page.kind != PageKind::kHole) --used_pages_;
-  }
+  Unlink(there->second.get());
   parent->entries.erase(there);
   parent->changes.push_back({name, nullptr, ""});
   return 0;
@@ -120,9 +119,9 @@ int Disk::Rename(const std::string& from, const std::string& to) {
   const auto over = source->entries.find(to_name);
   if (over != source->entries.end()) {
     if (over->second->directory && !over->second->entries.empty()) return -ENOTEMPTY;
-    for (const auto& [number, page] : over->second->pages) {
-      if (page.kind != PageKind::kHole) --used_pages_;
-    }
+    // Two names of one file: nothing is done (POSIX).
+    if (over->second == there->second) return 0;
+    Unlink(over->second.get());
   }
   const InodePtr inode = there->second;
   source->entries.erase(from_name);
@@ -131,11 +130,33 @@ int Disk::Rename(const std::string& from, const std::string& to) {
   return 0;
 }
 
+int Disk::Link(const std::string& from, const std::string& to) {
+  InodePtr inode;
+  std::string name;
+  const InodePtr parent = Parent(to, &name);
+  if (parent == nullptr || Lookup(from, &inode) < 0) return -ENOENT;
+  if (inode->directory) return -EPERM;
+  if (parent->entries.contains(name)) return -EEXIST;
+  if (used_pages_ >= capacity_pages) return -ENOSPC;
+  ++inode->links;
+  parent->entries[name] = inode;
+  parent->changes.push_back({name, inode, ""});
+  return 0;
+}
+
+// One name less. What has none takes up no space.
+void Disk::Unlink(Inode* inode) {
+  if (--inode->links > 0) return;
+  for (const auto& [number, page] : inode->pages) {
+    if (page.kind != PageKind::kHole) --used_pages_;
+  }
+}
+
 void Disk::Replace(const std::string& name) {
   const std::function<void(const Inode&)> drop = [&](const Inode& inode) {
-    for (const auto& [child_name, child] : inode.entries) drop(*child);
-    for (const auto& [number, page] : inode.pages) {
-      if (page.kind != PageKind::kHole) --used_pages_;
+    for (const auto& [child_name, child] : inode.entries) {
+      drop(*child);
+      Unlink(child.get());
     }
   };
   InodePtr& place = root_->entries.at(name);
@@ -495,10 +516,15 @@ void Disk::LosePower() {
   LoseDirectory(root_.get());
   used_pages_ = 0;
   std::vector<Inode*> left = {root_.get()};
+  std::set<const Inode*> seen;
   while (!left.empty()) {
     Inode* const inode = left.back();
     left.pop_back();
-    for (const auto& [name, child] : inode->entries) left.push_back(child.get());
+    for (const auto& [name, child] : inode->entries) {
+      const bool first = seen.insert(child.get()).second;
+      child->links = first ? 1 : child->links + 1;
+      if (first) left.push_back(child.get());
+    }
     for (const auto& [number, page] : inode->pages) {
       if (page.kind != PageKind::kHole) ++used_pages_;
     }

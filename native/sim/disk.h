@@ -41,6 +41,7 @@ struct Inode {
   uint64_t size_bytes = 0;
   uint64_t durable_size_bytes = 0;
   std::map<uint64_t, Page> pages;
+  uint64_t links = 1;      // its names
   uint64_t locked_by = 0;  // the open file; 0: nobody
   // A directory's.
   using Entries = std::map<std::string, std::shared_ptr<Inode>>;
@@ -65,6 +66,8 @@ class Disk {
   int MakeDirectory(const std::string& path);
   int Remove(const std::string& path, bool directory);
   int Rename(const std::string& from, const std::string& to);
+  // Another name of a file. Either may vanish without the other.
+  int Link(const std::string& from, const std::string& to);
   // An empty directory in the place of one at the root, as if another disk were mounted there.
   void Replace(const std::string& name);
 
@@ -117,6 +120,7 @@ class Disk {
   void Set(Page* page, PageKind kind);
   int Grow(Inode* file, uint64_t first, uint64_t end);
   void ZeroPart(Inode* file, uint64_t begin_bytes, uint64_t end_bytes);
+  void Unlink(Inode* inode);
   void LoseFile(Inode* file);
   void LoseDirectory(Inode* directory);
   void Settle(Page* page, bool take_new);

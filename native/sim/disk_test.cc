@@ -1,5 +1,6 @@
 #include "sim/disk.h"
 
+#include <cerrno>
 #include <cstring>
 #include <set>
 #include <string>
@@ -193,6 +194,52 @@ TEST(sim_disk, HolesTakeNoSpaceAndAFullDiskRefuses) {
   disk.capacity_pages = disk.used_pages();
   EXPECT(disk.Write(file.get(), 12 * kBlockBytes, "y", 1) == -ENOSPC);
   EXPECT(disk.Write(file.get(), 2 * kBlockBytes, "y", 1) == 0);
+}
+
+TEST(sim_disk, AFileOfTwoNamesTakesUpItsSpaceOnceAndUntilBothAreGone) {
+  Disk disk(1);
+  const InodePtr file = MakeFile(&disk, "/f");
+  const std::string data = Blocks(2, 'a');
+  ASSERT(disk.Write(file.get(), 0, data.data(), data.size()) == 0);
+  ASSERT(disk.MakeDirectory("/d") == 0);
+  EXPECT(disk.Link("/d", "/e") == -EPERM && disk.Link("/g", "/e") == -ENOENT);
+  ASSERT(disk.Link("/f", "/d/f") == 0);
+  EXPECT(disk.Link("/f", "/d/f") == -EEXIST);
+  EXPECT_EQ(file->links, 2U);
+  InodePtr other;
+  ASSERT(disk.Lookup("/d/f", &other) == 0);
+  EXPECT(other == file);
+  EXPECT_EQ(disk.used_pages(), 2U);
+  ASSERT(disk.Remove("/f", false) == 0);
+  EXPECT_EQ(disk.used_pages(), 2U);
+  ASSERT(disk.Remove("/d/f", false) == 0);
+  EXPECT_EQ(disk.used_pages(), 0U);
+}
+
+TEST(sim_disk, EachNameOfAFileVanishesByItself) {
+  std::set<std::string> seen;
+  for (uint64_t seed = 1; seed <= kSeeds; ++seed) {
+    Disk disk(seed);
+    ASSERT(disk.MakeDirectory("/d") == 0);
+    disk.SyncDirectory(disk.root().get());
+    const InodePtr file = MakeFile(&disk, "/f");
+    const std::string data = Blocks(1, 'a');
+    ASSERT(disk.Write(file.get(), 0, data.data(), data.size()) == 0);
+    disk.SyncEnds(file.get(), disk.SyncBegins(file.get()));
+    ASSERT(disk.Link("/f", "/d/f") == 0);
+    disk.LosePower();
+    InodePtr found;
+    std::string names;
+    for (const char* path : {"/f", "/d/f"}) {
+      if (disk.Lookup(path, &found) < 0) continue;
+      EXPECT(found == file && ReadAll(disk, *found) == data);
+      names += path;
+    }
+    EXPECT_EQ(disk.used_pages(), names.empty() ? 0U : 1U);
+    EXPECT(names.empty() || file->links == (names == "/f/d/f" ? 2U : 1U));
+    seen.insert(names);
+  }
+  EXPECT_EQ(seen.size(), 4U);
 }
 
 TEST(sim_disk, ABitFlipsOnTheDiskAlone) {

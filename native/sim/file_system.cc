@@ -178,7 +178,8 @@ Result<io::FileInfo> SimFileSystem::Info(const std::string& path) {
   const Status status = Quick(path + ": stat", [&] {
     InodePtr inode;
     if (const int found = machine_.disk.Lookup(path, &inode); found < 0) return found;
-    info = {inode->size_bytes, machine_.disk.allocated_bytes(*inode), inode->directory};
+    info = {inode->size_bytes, machine_.disk.allocated_bytes(*inode), inode->directory,
+            inode->links};
     return 0;
   });
   if (!status.ok()) return status;
@@ -189,7 +190,7 @@ Result<io::FileInfo> SimFileSystem::Info(io::File file) {
   io::FileInfo info;
   RETURN_IF_ERROR(Quick("stat", [&] {
     const Inode& inode = *InodeOf(file);
-    info = {inode.size_bytes, machine_.disk.allocated_bytes(inode), inode.directory};
+    info = {inode.size_bytes, machine_.disk.allocated_bytes(inode), inode.directory, inode.links};
     return 0;
   }));
   return info;
@@ -197,6 +198,9 @@ Result<io::FileInfo> SimFileSystem::Info(io::File file) {
 
 Status SimFileSystem::Rename(const std::string& from, const std::string& to) {
   return Quick(from + ": rename to " + to, [&] { return machine_.disk.Rename(from, to); });
+}
+Status SimFileSystem::Link(const std::string& from, const std::string& to) {
+  return Quick(from + ": link as " + to, [&] { return machine_.disk.Link(from, to); });
 }
 Status SimFileSystem::Remove(const std::string& path) {
   return Quick(path + ": remove", [&] { return machine_.disk.Remove(path, false); });

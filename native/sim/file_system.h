@@ -37,6 +37,7 @@ class SimFileSystem final : public io::FileSystem {
   Result<io::FileInfo> Info(const std::string& path) override;
   Result<io::FileInfo> Info(io::File file) override;
   Status Rename(const std::string& from, const std::string& to) override;
+  Status Link(const std::string& from, const std::string& to) override;
   Status Remove(const std::string& path) override;
   Status RemoveDirectory(const std::string& path) override;
   Status MakeDirectory(const std::string& path) override;
