@@ -31,6 +31,7 @@ class Cluster {
     uint64_t first_bytes = 0;         // what it has then; 0: size_bytes
     bool direct = false;              // O_DIRECT
     bool forks = false;               // the faults are those of Nemesis::Fork
+    bool reverts = false;             // a replica misses reverts: Reverts
     bool snapshots = kFeatures.snapshots;
     // As in EngineOptions.
     uint64_t late_ns = kNsPerSecond;
@@ -92,8 +93,9 @@ class Cluster {
   // For traces: what each replica has of the block, in which layer.
   void TraceBlock(uint64_t block) { TraceBlock(block, false); }
 
-  // The newest complete record that an engine told of.
+  // The newest complete record that an engine told of, and the newest that one has proposed.
   const wire::Record& complete() const { return complete_; }
+  const wire::Record& proposed() const { return proposed_; }
 
   // Those whom the newest engine works with: of its proposal, where that is not complete.
   const wire::Members& targets() const {

@@ -168,7 +168,7 @@ void Load::Fill(Request* request) {
     sweep_.pop_back();
     return;
   }
-  if (random_.Below(1000) < flushes_in_1000_) {
+  if (!reads_only_ && random_.Below(1000) < flushes_in_1000_) {
     request->operation = BlockOperation::kFlush;
     return;
   }
@@ -184,7 +184,7 @@ void Load::Fill(Request* request) {
   const uint64_t bytes = std::min(hot ? hot_bytes_ : size_bytes, size_bytes - begin);
   request->offset_bytes = RoundDown(begin + random_.Below(bytes - length + 1), unit);
   request->length_bytes = length;
-  if (random_.Below(100) < writes_in_100_) {
+  if (!reads_only_ && random_.Below(100) < writes_in_100_) {
     const uint64_t which = random_.Below(10);
     request->operation = which < 8    ? BlockOperation::kWrite
                          : which == 8 ? BlockOperation::kZero

@@ -22,6 +22,8 @@ class Load {
   void Start();
   // From now on the clients take their time.
   void SlowDown() { eager_left_ = 0; }
+  // They change nothing, and ask for no flush.
+  void set_reads_only(bool reads_only) { reads_only_ = reads_only; }
   // No new requests; those under way go on.
   void Stop() { running_ = false; }
   bool idle() const { return under_way_ == 0; }
@@ -90,6 +92,7 @@ class Load {
   World& world_;
   Random random_;
   bool running_ = false;
+  bool reads_only_ = false;
   bool reading_all_ = false;
   std::vector<std::pair<uint64_t, uint64_t>> sweep_;  // ranges to be read
   bool sweep_flush_ = false;

@@ -56,6 +56,13 @@ Nemesis::Nemesis(Cluster& cluster)
     kinds_ = {kFork};
     at_record_ = false;
   }
+  if (cluster_.options.reverts) {
+    std::erase(kinds_, kFlipBits);
+    if (random_.Chance(3, 4)) {
+      kinds_.clear();
+      at_record_ = false;
+    }
+  }
   pause_ns_ = (50 * kNsPerMs) << random_.Below(6);
   length_ns_ = (200 * kNsPerMs) << random_.Below(6);
   cluster_.on_record = [this] { AtRecord(); };

@@ -10,6 +10,7 @@
 #include "sim/load.h"
 #include "sim/nemesis.h"
 #include "sim/promises.h"
+#include "sim/reverts.h"
 #include "sim/rot.h"
 #include "sim/snapshot_users.h"
 #include "sim/snapshots.h"
@@ -32,6 +33,7 @@ constexpr uint64_t kSnapshotSeed = 0x736e617073686f74;
 constexpr uint64_t kSnapshotUserSeed = 0x736e617075736572;
 constexpr uint64_t kExpansionSeed = 0x657870616e73696f;
 constexpr uint64_t kTrimSeed = 0x7472696d2d736565;
+constexpr uint64_t kRevertsSeed = 0x726576657274696e;
 
 class Scenario {
  public:
@@ -61,6 +63,7 @@ class Scenario {
       options_.replicas = random.Chance(1, 2) ? 3 : 5;
       options_.start_wait_ns = kNsPerSecond;
     }
+    Reverts::Set(seed, &options_);
     options_.first_bytes = Expansions::FirstBytes(seed, options_.size_bytes);
     cluster_ = std::make_unique<Cluster>(world_, options_);
     Network::Options& net = cluster_->network.options;
@@ -82,6 +85,7 @@ class Scenario {
     trims_ = std::make_unique<Trims>(*cluster_, seed ^ kTrimSeed);
     promises_ = Promises::Of(options_, snapshots_->layers_max());
     nemesis_ = std::make_unique<Nemesis>(*cluster_);
+    reverts_ = std::make_unique<Reverts>(*cluster_, *load_, *snapshots_, seed ^ kRevertsSeed);
   }
 
   Outcome Run() {
@@ -90,7 +94,7 @@ class Scenario {
                        std::to_string(options_.size_bytes / kMiB) + " MiB, " +
                        expansions_->Describe() + (options_.direct ? "direct, " : "") +
                        std::to_string(rounds_) + " rounds, " + snapshots_->Describe() +
-                       snapshot_users_->Describe() + trims_->Describe() +
+                       snapshot_users_->Describe() + trims_->Describe() + reverts_->Describe() +
                        ", faults: " + nemesis_->Describe();
     if (world_.tracing()) world_.Trace("seed", outcome.settings);
     if (cluster_->MakeReplicas()) {
@@ -188,13 +192,16 @@ class Scenario {
     expansions_->Start();
     trims_->Start();
     nemesis_->Start();
-    const uint64_t least_ns = (options_.forks ? 15 : 1) * kNsPerSecond;
-    world_.RunUntil(world_.now_ns() + world_.random.Skewed(least_ns, 20 * kNsPerSecond));
+    reverts_->Start();
+    const uint64_t least_ns = (options_.forks || options_.reverts ? 15 : 1) * kNsPerSecond;
+    const uint64_t most_ns = (options_.reverts ? 40 : 20) * kNsPerSecond;
+    world_.RunUntil(world_.now_ns() + world_.random.Skewed(least_ns, most_ns));
     // What a slow disk has begun takes as long as it was to.
     for (const auto& machine : cluster_->machines()) {
       slow_until_ns_ = std::max(slow_until_ns_, machine->faults.slow_until_ns);
     }
     nemesis_->Heal();
+    reverts_->Stop();
     load_->SlowDown();
     if (world_.failed() || !AwaitUp() || !AwaitStart()) return;
     load_->Promise(promises_.answer_ns);
@@ -326,6 +333,7 @@ class Scenario {
   std::unique_ptr<Expansions> expansions_;
   std::unique_ptr<Trims> trims_;
   std::unique_ptr<Nemesis> nemesis_;
+  std::unique_ptr<Reverts> reverts_;
 };
 
 }  // namespace

@@ -44,12 +44,17 @@ Snapshots::Snapshots(Cluster& cluster, Load& load, uint64_t seed)
       random_(seed),
       revert_random_(seed ^ 0x7265766572740000) {
   const uint64_t kind = random_.Below(6);
-  if (!cluster.options.snapshots || kind < 2) return;
+  if (!cluster.options.snapshots || (kind < 2 && !cluster.options.reverts)) return;
   if (revert_random_.Chance(1, 3)) reverts_in_100_ = revert_random_.Between(3, 25);
   const bool many = kind == 5;
   layers_max_ = many ? random_.Between(8, 20) : random_.Between(1, 6);
   pause_ns_ = (many ? 20 * kNsPerMs : 100 * kNsPerMs) << random_.Below(5);
   clients_.resize(random_.Between(1, 2));
+  if (cluster.options.reverts) {
+    reverts_in_100_ = revert_random_.Between(5, 25);
+    layers_max_ = revert_random_.Between(2, 6);
+    pause_ns_ = (50 * kNsPerMs) << revert_random_.Below(3);
+  }
   cluster.on_engine_gone = [this, before = cluster.on_engine_gone](EngineProcess* engine) {
     before(engine);
     OnEngineGone(engine);
@@ -186,6 +191,7 @@ void Snapshots::Next(size_t client) {
 
 // False: there is nothing to be done.
 bool Snapshots::Fill(Request* request) {
+  if (held_ && !settling_) return reverts_ && FillRevert(request);
   if (!settling_ && revert_random_.Chance(reverts_in_100_, 100) && FillRevert(request)) return true;
   std::vector<std::string> there;
   for (const auto& [name, snapshot] : snapshots_) {

@@ -32,6 +32,11 @@ class Snapshots {
   void Start();
   void Stop() { running_ = false; }
   bool idle() const { return under_way_ == 0; }
+  // Nothing is asked for but reverts, and these where `reverts` says so.
+  void Hold(bool held, bool reverts) {
+    held_ = held;
+    reverts_ = reverts;
+  }
   uint64_t taken() const { return taken_; }
   uint64_t reverted() const { return reverted_; }
   // Takes one, again and again until one is answered: from then on members have the same, as far as
@@ -128,6 +133,8 @@ class Snapshots {
   // Of its own, so that a run without reverts is what it was.
   Random revert_random_;
   uint64_t reverts_in_100_ = 0;
+  bool held_ = false;
+  bool reverts_ = false;
   std::vector<Revert> reverts_unknown_;  // nobody answered for them
   uint64_t reverted_ = 0;
   // How this run's snapshots are made.

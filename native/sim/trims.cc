@@ -3,7 +3,8 @@
 namespace ankole::sim {
 
 Trims::Trims(Cluster& cluster, uint64_t seed) : cluster_(cluster), random_(seed) {
-  on_ = random_.Chance(1, 2);
+  // They write, where clients are not to.
+  on_ = random_.Chance(1, 2) && !cluster.options.reverts;
   pause_ns_ = (50 * kNsPerMs) << random_.Below(6);
 }
 
