@@ -35,8 +35,11 @@ Engine::Engine(io::Reactor& reactor, Observer& observer, LogSink& log, EngineOpt
       trimmer_(*this),
       complete_(options_.record) {
   CHECK(options_.replicas.size() <= kReplicasMax);
-  tick_.owner = answer_task_.owner = this;
+  tick_.owner = tick_task_.owner = answer_task_.owner = this;
   tick_.done = [](io::Operation* operation) { static_cast<Engine*>(operation->owner)->Tick(); };
+  tick_task_.done = [](io::Operation* operation) {
+    static_cast<Engine*>(operation->owner)->TickHeldUp();
+  };
   answer_task_.done = [](io::Operation* operation) {
     auto* self = static_cast<Engine*>(operation->owner);
     while (!self->answers_.empty()) {

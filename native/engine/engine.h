@@ -381,6 +381,8 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
 
   // --- engine_late.cc: what time brings about ---
   void Tick();
+  void TickHeldUp();
+  void LookAround(uint64_t now_ns, bool forgive);
   void ArmTick(bool fast);
   // Who is late: `first` after the time of a minority, `second` after that of a drop that needs
   // the store.
@@ -405,6 +407,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
 
   // --- engine_whole.cc: members that leave with all that was acknowledged ---
   void NoteWhole(const Operation& operation);
+  void NoteWhole(const Link& link);
   bool RouteToWhole(Operation* operation);
   bool KeepWhole(const Operation& operation);
   void KeepWhole(const wire::Members& whole);
@@ -549,9 +552,11 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   WaitsFor waits_for_ = WaitsFor::kNothing;
   uint64_t next_question_ = 0;
   io::Timer tick_;
+  io::Task tick_task_;  // where ticks were held up
   bool tick_fast_ = false;
   uint64_t late_in_ns_ = UINT64_MAX;  // when somebody will be late, as the last tick saw it
   bool tick_was_late_ = false;
+  bool forgives_ = false;  // nobody is called late before the next tick
   uint64_t reachable_since_ns_ = 0;  // since when some member is; 0: none is
   bool alive_wanted_ = false;        // somebody can only leave when a PING is answered
   uint64_t alive_since_ns_ = 0;      // that was sent since then; 0: nobody must leave

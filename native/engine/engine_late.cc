@@ -24,11 +24,25 @@ void Engine::ArmTick(bool fast) {
   reactor_.Arm(&tick_, reactor_.NowNs() + (fast ? fast_ns : kTickIdleNs));
 }
 
+// Where this process was held up itself, the answers may have come meanwhile. They are read before
+// anybody is called late: before the next tick, and where that was held up as well, in this turn of
+// the loop, as all following ones may be.
 void Engine::Tick() {
   const uint64_t now_ns = reactor_.NowNs();
-  // This process was held up itself: the answers may have come, and are read before the next tick.
-  const bool late = !tick_was_late_ && ElapsedNs(tick_.deadline_ns, now_ns) >= kTickFastNs;
-  tick_was_late_ = late;
+  const bool late = ElapsedNs(tick_.deadline_ns, now_ns) >= kTickFastNs;
+  if (std::exchange(tick_was_late_, late) && late) {
+    reactor_.Defer(&tick_task_);
+  } else {
+    LookAround(now_ns, late);
+  }
+}
+
+void Engine::TickHeldUp() {
+  if (mode_ != Mode::kStopped && mode_ != Mode::kRefused) LookAround(reactor_.NowNs(), false);
+}
+
+void Engine::LookAround(uint64_t now_ns, bool forgive) {
+  forgives_ = forgive;
   late_in_ns_ = kTickFastNs;
   // Only the last member to answer rings: with one that is late the others' answers lie there
   // unheard.
@@ -41,14 +55,14 @@ void Engine::Tick() {
     case Mode::kFencing:
     case Mode::kLearning:
       for (const auto& link : links_) {
-        if (!late && link->up()) CheckSilence(*link, now_ns);
+        if (!forgives_ && link->up()) CheckSilence(*link, now_ns);
       }
       snapshotter_.Look(now_ns);
       break;
     case Mode::kRecording:
     case Mode::kServing:
     case Mode::kChanging:
-      if (!late) CheckMembers(now_ns);
+      CheckMembers(now_ns);
       CheckLease(now_ns);
       ServeWhenAlone();
       RetryFull(now_ns);
@@ -83,6 +97,11 @@ void Engine::Tick() {
 
 // Who does not answer leaves, as soon as rule 2 lets them.
 void Engine::CheckMembers(uint64_t now_ns) {
+  if (forgives_) {
+    AskAgainForRecord(now_ns);
+    LetLeave({});
+    return;
+  }
   Late late;
   CheckLinks(now_ns, &late);
   CheckOperations(now_ns, &late);

@@ -437,7 +437,9 @@ void Engine::OnLinkControl(Link& link, wire::Opcode opcode, const Status& outcom
   if (Staying().count > 1) {
     wire::Members leaving;
     leaving.Add(link.replica());
-    Drop(leaving, Fault::kRecordFailed, "it cannot write the record: " + outcome.message());
+    MustLeave(leaving, Fault::kRecordFailed, "it cannot write the record: " + outcome.message());
+    NoteWhole(link);
+    LetLeave({});
     return;
   }
   SetMessage("the last member cannot write the record: " + outcome.message(), WaitsFor::kMembers);

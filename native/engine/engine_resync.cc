@@ -327,7 +327,7 @@ void Engine::MembersChanged() {
 }
 
 void Engine::LookAtResync(uint64_t now_ns) {
-  CheckErrands(now_ns);
+  if (!forgives_) CheckErrands(now_ns);
   LookAtExpansion(now_ns);
   copier_.Kick();
   equalizer_.Pump();

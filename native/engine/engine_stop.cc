@@ -80,7 +80,8 @@ void Engine::Closed(bool in_time) {
 }
 
 bool Engine::Ended() const {
-  if (mode_ != Mode::kStopped || pool_.used() > 0 || answer_task_.scheduled) return false;
+  if (mode_ != Mode::kStopped || pool_.used() > 0) return false;
+  if (answer_task_.scheduled || tick_task_.scheduled) return false;
   if (!ResyncIdle()) return false;
   for (const auto& link : links_) {
     if (!link->gone()) return false;

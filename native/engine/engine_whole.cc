@@ -1,21 +1,27 @@
 #include "engine/engine.h"
 
-// Members that must leave as they failed a change, and cannot yet as that needs the store. They are
-// as good as any: what they failed is not acknowledged and keeps its range locked until they have
-// left, so that where a read comes to, they have all that anybody was told of. That ends for one
-// that fails a flush, that comes back as one that would have to leave for what it holds, and that
-// did not make a range equal.
+// Members that must leave as they failed a change, or cannot write the record, and cannot yet as
+// that needs the store. They are as good as any: what they failed is not acknowledged and keeps its
+// range locked until they have left, so that where a read comes to, they have all that anybody was
+// told of. That ends for one that fails a flush, that comes back as one that would have to leave
+// for what it holds, and that did not make a range equal.
 namespace ankole::engine {
 
 // Those that failed this, and have now to leave.
 void Engine::NoteWhole(const Operation& operation) {
-  if (!operation.dirties() || !equalizer_.AllEqual()) return;
+  if (!operation.dirties()) return;
   for (const std::unique_ptr<Link>& link : links_) {
     const MemberPart& part = operation.parts[link->index()];
     const bool failed = part.state == MemberPart::State::kFailed &&
                         (part.error == ErrorCode::kNoSpace || part.error == ErrorCode::kIoError);
-    if (!failed || !leaving_.Contains(link->replica())) continue;
-    if (!joiner_.IsResynced(link->index())) whole_.Add(link->replica());
+    if (failed) NoteWhole(*link);
+  }
+}
+
+void Engine::NoteWhole(const Link& link) {
+  const bool leaves = leaving_.Contains(link.replica());
+  if (leaves && equalizer_.AllEqual() && !joiner_.IsResynced(link.index())) {
+    whole_.Add(link.replica());
   }
 }
 

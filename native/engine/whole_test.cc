@@ -91,6 +91,31 @@ TEST(engine_whole, AMemberThatFailedAWriteIsReadAsWell) {
   EXPECT(pair.two.bench.Reads(0, 4096, 1));
 }
 
+TEST(engine_whole, AMemberThatCannotWriteTheRecordIsReadAsWell) {
+  Three three;
+  ASSERT(three.bench.StartAndWait());
+  EXPECT(three.bench.Write(0, 4096, 1) == ErrorCode::kOk);
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kRefuses; });
+  three[0].verdict = [](const wire::Header& header) {
+    return FailsAt(header, wire::Opcode::kRead, 0, ErrorCode::kIoError);
+  };
+  three[1].verdict = [](const wire::Header& header) {
+    return FailWith(header.opcode == wire::Opcode::kRecord, ErrorCode::kIoError);
+  };
+  // The third leaves for this.
+  three[2].verdict = [](const wire::Header& header) {
+    return FailsAt(header, wire::Opcode::kWrite, kRefusedAt, ErrorCode::kIoError);
+  };
+  Request* write = three.bench.Submit(BlockOperation::kWrite, kRefusedAt, 4096, 2);
+  ASSERT(three.bench.Until([&] { return three.bench.At("store probed") != SIZE_MAX; }));
+  EXPECT(three.bench.Reads(0, 4096, 1));
+  EXPECT(!write->finished);
+  three.bench.On([&] { three.bench.store_mode = StoreMode::kAnswers; });
+  ASSERT(three.bench.Wait(write));
+  EXPECT(write->status == ErrorCode::kOk);
+  EXPECT_EQ(three.Members(), 1U);
+}
+
 TEST(engine_whole, AMemberThatLeavesForWhatItMayHaveLostIsNotRead) {
   FullAndUnreadable pair;
   pair.Refuse(ErrorCode::kSuspect);
