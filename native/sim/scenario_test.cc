@@ -17,23 +17,21 @@ TEST(sim_scenario, ASeedGivesTheSameRunEachTime) {
   }
 }
 
-TEST(sim_scenario, RunsWithoutFindings) {
-  for (uint64_t seed = 100; seed < 110; ++seed) {
-    const Outcome outcome = RunSeed(seed, false);
-    if (!outcome.finding.empty()) {
-      test::Fail(__FILE__, __LINE__, "seed " + std::to_string(seed) + ": " + outcome.finding);
-    }
+void RunsClean(uint64_t seed) {
+  const Outcome outcome = RunSeed(seed, false);
+  if (!outcome.finding.empty()) {
+    test::Fail(__FILE__, __LINE__, "seed " + std::to_string(seed) + ": " + outcome.finding);
   }
 }
 
+TEST(sim_scenario, RunsWithoutFindings) {
+  for (uint64_t seed = 100; seed < 110; ++seed) RunsClean(seed);
+}
+
+// 313: the engine was held up, and blamed members for what it had not read yet.
 // 9041628: the checker judged an answer of an engine that was held up by the members of the next.
-TEST(sim_scenario, SeedsThatWereFaultsOfTheCheckerAreClean) {
-  for (const uint64_t seed : {9041628}) {
-    const Outcome outcome = RunSeed(seed, false);
-    if (!outcome.finding.empty()) {
-      test::Fail(__FILE__, __LINE__, "seed " + std::to_string(seed) + ": " + outcome.finding);
-    }
-  }
+TEST(sim_scenario, SeedsThatWereFindingsAreClean) {
+  for (const uint64_t seed : {313, 9041628}) RunsClean(seed);
 }
 
 }  // namespace
