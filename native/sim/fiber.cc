@@ -21,6 +21,8 @@ namespace {
 
 // A job of a replica has buffers of 16 KiB on its stack, and the sanitizers multiply that.
 constexpr size_t kStackBytes = 512 * kKiB;
+// Below the stack: what runs over ends the process there, and not somewhere else later.
+constexpr size_t kGuardBytes = 64 * kKiB;
 
 Fiber* current = nullptr;
 std::vector<std::byte*> free_stacks;
@@ -31,14 +33,15 @@ std::byte* TakeStack() {
     free_stacks.pop_back();
     return stack;
   }
-  void* memory = mmap(nullptr, kStackBytes, PROT_READ | PROT_WRITE,
+  void* mapped = mmap(nullptr, kGuardBytes + kStackBytes, PROT_READ | PROT_WRITE,
                       MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_STACK, -1, 0);
-  CHECK(memory != MAP_FAILED);
+  CHECK(mapped != MAP_FAILED && mprotect(mapped, kGuardBytes, PROT_NONE) == 0);
+  std::byte* const memory = static_cast<std::byte*>(mapped) + kGuardBytes;
 #if defined(ANKOLE_ASAN)
   // A job of a process that is killed is never gone on with: what its stack owns is no leak.
   __lsan_register_root_region(memory, kStackBytes);
 #endif
-  return static_cast<std::byte*>(memory);
+  return memory;
 }
 
 }  // namespace

@@ -356,8 +356,9 @@ async function exportReplica(
     }
     const { copiedBytes, maskedBytes, chain, notes } = exported
     const zeros = maskedBytes === 0 ? '' : `, and ${formatBytes(maskedBytes)} of zeros for masks`
+    const layers = chain === 1 ? '1 layer' : `${chain} layers`
     print(
-      `Volume ${name} is exported to ${exported.directory}: ${chain} layers, ${formatBytes(copiedBytes)}${zeros}, in ${durationText(seconds)}.`,
+      `Volume ${name} is exported to ${exported.directory}: ${layers}, ${formatBytes(copiedBytes)}${zeros}, in ${durationText(seconds)}.`,
     )
     for (const note of notes) print(`Note: ${note}.`)
   } finally {
