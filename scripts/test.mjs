@@ -48,7 +48,7 @@ const suites = {
     what: 'the native core under ThreadSanitizer',
     command: [process.execPath, 'scripts/native-tests.mjs', 'tsan'],
     reader: readNative,
-    limitMs: 20 * minutes,
+    limitMs: 25 * minutes,
   },
   sim: {
     what: 'the data path in 200 simulated worlds',
