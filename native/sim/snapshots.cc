@@ -544,7 +544,8 @@ void Snapshots::See(size_t replica, const LayersNow& layers, size_t at, Snapshot
   if (!layers.named()) return;
   const std::string who = "snapshot " + layers.chain()[at].snapshot() + " at " +
                           cluster_.replica_machine(replica).name();
-  Result<ViewValues> values = ReadView(cluster_, replica, layers, at);
+  Result<ViewValues> values = ReadView(cluster_, cluster_.replica_machine(replica).disk,
+                                       cluster_.DirectoryOf(replica), layers, at);
   if (!values.ok()) {
     // A torn page of checksums is written again when the replica is opened.
     if (values.status().code() != ErrorCode::kUnsupported) {
