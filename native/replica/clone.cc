@@ -1,6 +1,7 @@
 #include "replica/clone.h"
 
 #include "base/check.h"
+#include "base/mutant.h"
 #include "replica/layers.h"
 #include "replica/longhorn.h"
 #include "replica/making.h"
@@ -39,8 +40,10 @@ Status TakeLayer(io::FileSystem& files, const std::string& directory, const Laye
   }
   RETURN_IF_ERROR(files.Link(from, to));
   RETURN_IF_ERROR(SyncLayer(files, to));
-  RETURN_IF_ERROR(
-      CopyIfThere(files, from + std::string(kMaskSuffix), to + std::string(kMaskSuffix)));
+  if (!Mutant("clone-without-masks")) {
+    RETURN_IF_ERROR(
+        CopyIfThere(files, from + std::string(kMaskSuffix), to + std::string(kMaskSuffix)));
+  }
   if (target.identity.checksums) {
     RETURN_IF_ERROR(
         CopyIfThere(files, from + std::string(kSumSuffix), to + std::string(kSumSuffix)));
@@ -120,6 +123,7 @@ void Replica::RunClone(ReplicaOperation* operation) {
 // Where that cannot be told it counts as shared. One that is not there has its other name: a merge
 // that gives names goes on, and no clone was made since it began with that.
 bool Replica::IsShared(const std::string& name) {
+  if (Mutant("clone-merged-in-place")) return false;
   const Result<io::FileInfo> info = files_.Info(Join(directory_, name));
   if (info.ok()) return info.value().links > 1;
   return info.status().code() != ErrorCode::kNotFound;

@@ -10,6 +10,8 @@ namespace ankole::sim {
 namespace {
 
 constexpr uint64_t kSweepBytes = 256 * kKiB;
+// What lies between two ranges is read with them.
+constexpr uint64_t kGapBytes = 64 * kKiB;
 constexpr size_t kSnapshotsMax = 3;
 
 std::string RangeOf(const BlockRequest& request) {
@@ -191,9 +193,11 @@ void CloneVolume::FillSweep() {
   for (const uint64_t sector : sectors) {
     const uint64_t at = sector * kSectorBytes;
     if (at >= size_bytes_) break;
-    if (!sweep_.empty() && sweep_.back().first + sweep_.back().second == at &&
-        sweep_.back().second < kSweepBytes) {
-      sweep_.back().second += kSectorBytes;
+    const bool near = !sweep_.empty() &&
+                      at <= sweep_.back().first + sweep_.back().second + kGapBytes &&
+                      at < sweep_.back().first + kSweepBytes;
+    if (near) {
+      sweep_.back().second = at + kSectorBytes - sweep_.back().first;
     } else {
       sweep_.emplace_back(at, kSectorBytes);
     }

@@ -45,6 +45,8 @@ class CloneVolume {
   bool gone() const { return state_ == State::kGone; }
   // The disk host was asked to make it, and nobody knows yet whether it did.
   bool making() const { return state_ == State::kMaking; }
+  // Under its name, whole or not.
+  bool IsThere();
   // Its machine lost what was not synced.
   void OnLost();
   // For findings.
@@ -76,7 +78,6 @@ class CloneVolume {
   const Machine& machine() const { return cluster_.replica_machine(source_.replica); }
   DiskHostProcess* Host();
   bool HostLost();
-  bool IsThere();
   bool DiskReplaced();
   bool Trusted() const { return !machine().damaged; }
   void Go(State state);

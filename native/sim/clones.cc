@@ -10,8 +10,9 @@ namespace {
 constexpr uint64_t kCloneSeed = 0x6c696e6b636c6f6e;
 constexpr uint64_t kStepNs = 20 * kNsPerMs;
 constexpr uint64_t kGoneNs = 500 * kNsPerMs;
-// How long it takes until one is made, about.
-constexpr uint64_t kMakingNs = 80 * kNsPerMs;
+// How long it takes until one is made, mostly.
+constexpr uint64_t kMakingNs = 4 * kNsPerMs;
+constexpr uint64_t kLookNs = 20 * kNsPerUs;
 
 }  // namespace
 
@@ -112,7 +113,8 @@ void Clones::Next() {
   StepLater(clone);
   if (cluster_.on_snapshot) cluster_.on_snapshot();
   if (breaks_ && random_.Chance(1, 2)) {
-    world_.After(random_.Below(kMakingNs), [this, clone] { Break(clone); });
+    const bool named = random_.Chance(1, 3);
+    world_.After(named ? 0 : random_.Below(kMakingNs), [this, clone, named] { Break(clone, named); });
   }
   world_.After(random_.Skewed(life_ns_ / 4, 2 * life_ns_), [this, clone] {
     if (running_) clone->Close();
@@ -127,19 +129,38 @@ void Clones::StepLater(CloneVolume* clone) {
   });
 }
 
+// Within the moments in which it is made, or right when it has its name, which is not durable then.
 // Nothing else fails while a disk begins to: Nemesis.
-void Clones::Break(CloneVolume* clone) {
+void Clones::Break(CloneVolume* clone, bool named) {
   if (!breaks_ || !running_ || !clone->making()) return;
-  Machine& machine = cluster_.replica_machine(clone->replica());
-  for (size_t i = 0; i < cluster_.replica_count(); ++i) {
-    if (cluster_.replica_machine(i).damaged) return;
+  if (named && !clone->IsThere()) {
+    world_.After(kLookNs, [this, clone] { Break(clone, true); });
+    return;
   }
-  if (!cluster_.rot->MayCrash(machine)) return;
   if (random_.Chance(1, 2)) {
-    cluster_.KillDiskHost(clone->replica(), random_.Below(kNsPerSecond));
-  } else {
-    cluster_.LosePower(machine, random_.Skewed(kNsPerMs, kNsPerSecond));
+    LosePower(*clone);
+    return;
   }
+  if (!MayCrash(*clone)) return;
+  cluster_.KillDiskHost(clone->replica(), random_.Below(100 * kNsPerMs));
+  // What is asked for again, and is there, must be as durable as what is made.
+  if (random_.Chance(1, 2)) return;
+  world_.After(random_.Below(2 * kNsPerSecond), [this, clone] {
+    if (breaks_ && running_) LosePower(*clone);
+  });
+}
+
+bool Clones::MayCrash(const CloneVolume& clone) const {
+  for (size_t i = 0; i < cluster_.replica_count(); ++i) {
+    if (cluster_.replica_machine(i).damaged) return false;
+  }
+  return cluster_.rot->MayCrash(cluster_.replica_machine(clone.replica()));
+}
+
+void Clones::LosePower(const CloneVolume& clone) {
+  if (!MayCrash(clone)) return;
+  cluster_.LosePower(cluster_.replica_machine(clone.replica()),
+                     random_.Skewed(kNsPerMs, kNsPerSecond));
 }
 
 }  // namespace ankole::sim

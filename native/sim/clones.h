@@ -35,7 +35,9 @@ class Clones {
   void NextLater();
   void Next();
   void StepLater(CloneVolume* clone);
-  void Break(CloneVolume* clone);
+  void Break(CloneVolume* clone, bool named);
+  bool MayCrash(const CloneVolume& clone) const;
+  void LosePower(const CloneVolume& clone);
   size_t Alive() const;
 
   Cluster& cluster_;
