@@ -95,7 +95,7 @@ void CloneVolume::AnswerStore(EngineProcess* engine, uint64_t question, const St
 // What engines before had on their way is done by now, or will never be.
 void CloneVolume::OnReady() {
   const uint64_t at = world_.Tick();
-  for (const Unknown& change : std::exchange(unknown_, {})) {
+  for (const Unanswered& change : std::exchange(unknown_, {})) {
     model_->WriteFails(change.offset_bytes, change.length_bytes, change.began, at);
   }
   sweep_.clear();
@@ -217,9 +217,9 @@ void CloneVolume::Submit(std::unique_ptr<Request> made) {
   if (request->changes()) {
     model_->WriteBegins(request->offset_bytes, request->length_bytes, request->value,
                         request->began);
-    const uint64_t end = DivideUp(request->offset_bytes + request->length_bytes, kBlockBytes);
-    for (uint64_t block = request->offset_bytes / kBlockBytes; block < end; ++block) {
-      written_.insert(block);
+    const uint64_t end = DivideUp(request->offset_bytes + request->length_bytes, kRegionBytes);
+    for (uint64_t region = request->offset_bytes / kRegionBytes; region < end; ++region) {
+      dirtied_.insert(region);
     }
   }
   Trace(RangeOf(*request) + " value " + std::to_string(request->value) + " tick " +
@@ -294,21 +294,22 @@ std::string CloneVolume::Judge(const Request& request, uint64_t at) {
                            request.force_unit_access);
 }
 
-// Of a block that rotted once nothing is known where it was not known of the snapshot, or where it
-// was changed here: in a dirty region a crash makes it data.
+// Of a block that rotted once, where it was not known of the snapshot either; and in a dirty region
+// a crash makes it data, as in the volume (rot.h).
+bool CloneVolume::Unknown(uint64_t offset_bytes, uint64_t length_bytes) const {
+  if (!cluster_.rot->WasFlipped(offset_bytes / kBlockBytes)) return false;
+  if (crashed_ && dirtied_.contains(offset_bytes / kRegionBytes)) return true;
+  const auto known = source_.values.begin() + static_cast<ptrdiff_t>(offset_bytes / kSectorBytes);
+  return std::count(known, known + static_cast<ptrdiff_t>(length_bytes / kSectorBytes),
+                    RegisterModel::kUnreadable) > 0;
+}
+
 std::string CloneVolume::JudgeRead(const Request& request, uint64_t at) {
   const uint64_t end_bytes = request.offset_bytes + request.length_bytes;
   for (uint64_t begin = request.offset_bytes; begin < end_bytes;) {
-    const uint64_t block = begin / kBlockBytes;
-    const uint64_t until = std::min((block + 1) * kBlockBytes, end_bytes);
-    const auto known = source_.values.begin() + static_cast<ptrdiff_t>(begin / kSectorBytes);
-    const bool rotted =
-        cluster_.rot->WasFlipped(block) &&
-        (written_.contains(block) ||
-         std::count(known, known + static_cast<ptrdiff_t>((until - begin) / kSectorBytes),
-                    RegisterModel::kUnreadable) > 0);
+    const uint64_t until = std::min(RoundDown(begin, kBlockBytes) + kBlockBytes, end_bytes);
     std::string fault;
-    if (!rotted) {
+    if (!Unknown(begin, until - begin)) {
       fault = model_->Read(begin, request.data + (begin - request.offset_bytes), until - begin,
                            request.began, at);
     }

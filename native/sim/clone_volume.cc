@@ -100,6 +100,9 @@ void CloneVolume::Step() {
     return;
   }
   if (engine_ != nullptr && !engine_->reactor.alive()) EngineGone();
+  const DiskHostProcess* const host = cluster_.disk_host(source_.replica);
+  crashed_ |= last_host_ != nullptr && host != last_host_;
+  last_host_ = host;
   if (DiskReplaced() || !Trusted()) {
     closing_ = true;
     if (engine_ != nullptr) EndEngine();
@@ -170,10 +173,17 @@ void CloneVolume::Refused(const Status& status) {
   Go(State::kUnsure);
   ++failures_;
   wait_until_ns_ = world_.now_ns() + kAgainNs;
-  // It was deleted by then, or was not there; what is there by an attempt before goes.
   if (status.code() == ErrorCode::kNotFound || status.code() == ErrorCode::kInvalidArgument) {
+    const wire::ReplicaId id = cluster_.replica_id(source_.replica);
+    const bool member =
+        cluster_.complete().members.Contains(id) && cluster_.targets().Contains(id);
+    // It was deleted by then, was not there, or is of a volume that has grown since; what is there
+    // by an attempt before goes.
     closing_ = true;
-    return;
+    if (status.code() == ErrorCode::kInvalidArgument ? size_bytes_ < cluster_.options.size_bytes
+                                                     : !member || !source_.lives()) {
+      return;
+    }
   }
   const bool passes = status.code() == ErrorCode::kBusy || status.code() == ErrorCode::kSuspect ||
                       status.code() == ErrorCode::kUnavailable ||

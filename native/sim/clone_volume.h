@@ -1,6 +1,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <set>
 #include <string>
@@ -28,6 +29,7 @@ class CloneVolume {
     size_t replica = 0;
     std::string snapshot;
     ViewValues values;  // what it holds
+    std::function<bool()> lives;  // whether it was taken and not deleted
   };
   CloneVolume(Cluster& cluster, uint64_t number, Source source, uint64_t seed);
 
@@ -104,6 +106,7 @@ class CloneVolume {
   std::string Judge(const Request& request, uint64_t at);
   std::string JudgeRead(const Request& request, uint64_t at);
   std::string JudgeError(const Request& request, uint64_t at);
+  bool Unknown(uint64_t offset_bytes, uint64_t length_bytes) const;
   bool Rotted(const Request& request) const;
   void Finding(const std::string& what);
   void Trace(const std::string& what) const;
@@ -143,13 +146,15 @@ class CloneVolume {
   std::vector<std::unique_ptr<Request>> requests_;
   std::vector<std::unique_ptr<SnapshotRequest>> snapshot_requests_;
   std::vector<std::pair<uint64_t, uint64_t>> sweep_;  // ranges to be read
-  struct Unknown {
+  struct Unanswered {
     uint64_t offset_bytes;
     uint64_t length_bytes;
     uint64_t began;
   };
-  std::vector<Unknown> unknown_;     // changes that nobody answered, until the next engine is ready
-  std::set<uint64_t> written_;       // blocks that were changed
+  std::vector<Unanswered> unknown_;  // changes that nobody answered, until the next engine is ready
+  std::set<uint64_t> dirtied_;       // regions that were changed
+  const DiskHostProcess* last_host_ = nullptr;
+  bool crashed_ = false;             // the disk host ended since it was made
   std::vector<std::string> own_;     // its own snapshots
   uint64_t names_ = 0;
   uint32_t values_ = 0x40000000;  // none of the volume's clients gets so far

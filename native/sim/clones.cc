@@ -107,7 +107,9 @@ void Clones::Next() {
   const std::string& name = known[random_.Below(known.size())];
   clones_.push_back(std::make_unique<CloneVolume>(
       cluster_, clones_.size() + 1,
-      CloneVolume::Source{replica, name, *snapshots_.Seen(name)}, random_.Next()));
+      CloneVolume::Source{replica, name, *snapshots_.Seen(name),
+                                              [this, name] { return snapshots_.Seen(name) != nullptr; }},
+      random_.Next()));
   CloneVolume* const clone = clones_.back().get();
   clone->Step();
   StepLater(clone);
