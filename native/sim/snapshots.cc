@@ -495,6 +495,8 @@ void Snapshots::LookAt(size_t replica) {
     // What an engine puts on a layer of a joiner for it to go (native/engine/joiner_layers.cc).
     const bool resync = layer.snapshot().starts_with("resync-");
     if (resync && (!member || !layer.live())) return true;
+    // One that a clone keeps, whose name was needed (native/replica/clone.cc).
+    if (layer.snapshot().starts_with("shared-") && layer.meta.removed) return true;
     if (found == snapshots_.end()) {
       Finding(machine + " has snapshot " + layer.snapshot() + ", which is nobody's");
       return false;
