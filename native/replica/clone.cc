@@ -163,12 +163,14 @@ Status Replica::FreeName(const std::string& name) {
     if (!linked.ok() && (suffix.empty() || linked.code() != ErrorCode::kNotFound)) return linked;
   }
   RETURN_IF_ERROR(files_.SyncDirectory(directory_));
-  snapshots_[meta.name] = meta;
   LayerMeta moved = *above;
   moved.parent = meta.name;
+  // Where that fails nobody knows which of them the layer above names: neither goes before the
+  // replica is opened anew, as their file has two names here.
   RETURN_IF_ERROR(io::ReplaceFile(
       files_, Join(directory_, moved.name + std::string(kMetaSuffix)), moved.Write()));
   *above = moved;
+  snapshots_[meta.name] = meta;
   renamed_ = {name, meta.name};
   return DeleteLeaf(name);
 }
