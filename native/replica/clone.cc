@@ -132,9 +132,10 @@ bool Replica::IsShared(const std::string& name) {
   return info.status().code() != ErrorCode::kNotFound;
 }
 
-// A removed layer that a clone keeps stays for as long as that lives, and a snapshot of its name may
-// be asked for meanwhile: by a member that gives this replica what it lacks, of a history that it
-// was not part of, or by who uses a clone. Then the layer gets another name, which nobody can know.
+// A removed layer that a clone keeps stays for as long as that lives, and a snapshot of its name
+// may be asked for meanwhile: by a member that gives this replica what it lacks, of a history that
+// it was not part of, or by who uses a clone. Then the layer gets another name, which nobody can
+// know.
 Status Replica::FreeName(const std::string& name) {
   const auto found = snapshots_.find(name);
   if (found == snapshots_.end()) return Status::Ok();
@@ -155,8 +156,8 @@ Status Replica::FreeName(const std::string& name) {
   RETURN_IF_ERROR(ForgetMerge());
   // The description first: without data it goes when the replica is opened. With it both are whole,
   // and the one that nothing stands on goes as any removed layer does.
-  RETURN_IF_ERROR(
-      io::ReplaceFile(files_, Join(directory_, meta.name + std::string(kMetaSuffix)), meta.Write()));
+  RETURN_IF_ERROR(io::ReplaceFile(files_, Join(directory_, meta.name + std::string(kMetaSuffix)),
+                                  meta.Write()));
   for (const std::string_view suffix : {kMaskSuffix, kSumSuffix, std::string_view()}) {
     const Status linked = files_.Link(Join(directory_, name) + std::string(suffix),
                                       Join(directory_, meta.name) + std::string(suffix));
@@ -167,8 +168,8 @@ Status Replica::FreeName(const std::string& name) {
   moved.parent = meta.name;
   // Where that fails nobody knows which of them the layer above names: neither goes before the
   // replica is opened anew, as their file has two names here.
-  RETURN_IF_ERROR(io::ReplaceFile(
-      files_, Join(directory_, moved.name + std::string(kMetaSuffix)), moved.Write()));
+  RETURN_IF_ERROR(io::ReplaceFile(files_, Join(directory_, moved.name + std::string(kMetaSuffix)),
+                                  moved.Write()));
   *above = moved;
   snapshots_[meta.name] = meta;
   renamed_ = {name, meta.name};

@@ -333,8 +333,8 @@ TEST(replica_clone, a_cut_leaves_the_source_as_it_was_and_nothing_half) {
   });
 }
 
-// The clone may stay for years, and whoever fills this replica, or uses the clone, may need a snapshot
-// of that name meanwhile.
+// The clone may stay for years, and whoever fills this replica, or uses the clone, may need a
+// snapshot of that name meanwhile.
 TEST(replica_clone, a_deleted_layer_that_is_shared_keeps_no_name_from_a_snapshot) {
   io::OnEachBackend([](io::Reactor& reactor) {
     Place place(reactor);

@@ -471,8 +471,8 @@ void DiskHost::Create(const Change& change) {
       [this, wanted, outcome] { FinishCreate(*wanted, *outcome); });
 }
 
-// What is there already is taken as by Create: the snapshot may be gone by then. It may be there by an
-// attempt whose end nobody saw: its name must be durable before it counts.
+// What is there already is taken as by Create: the snapshot may be gone by then. It may be there by
+// an attempt whose end nobody saw: its name must be durable before it counts.
 void DiskHost::Clone(const Change& change) {
   auto wanted = std::make_shared<Change>(change);
   wanted->identity.created_seconds = reactor_.WallClockSeconds();

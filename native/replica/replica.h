@@ -482,7 +482,7 @@ class Replica {
   size_t layers_shared_ = 0;
   // While there is one no merge goes on: it would change what is being linked and copied.
   size_t clones_ = 0;
-  List clone_waiters_;  // for the end of a step of a merge
+  List clone_waiters_;                           // for the end of a step of a merge
   std::pair<std::string, std::string> renamed_;  // a layer whose name was needed: before, after
   Status clone_failure_;
   bool has_removed_layers_ = false;

@@ -175,8 +175,7 @@ void CloneVolume::Refused(const Status& status) {
   wait_until_ns_ = world_.now_ns() + kAgainNs;
   if (status.code() == ErrorCode::kNotFound || status.code() == ErrorCode::kInvalidArgument) {
     const wire::ReplicaId id = cluster_.replica_id(source_.replica);
-    const bool member =
-        cluster_.complete().members.Contains(id) && cluster_.targets().Contains(id);
+    const bool member = cluster_.complete().members.Contains(id) && cluster_.targets().Contains(id);
     // It was deleted by then, was not there, or is of a volume that has grown since; what is there
     // by an attempt before goes.
     closing_ = true;

@@ -28,7 +28,7 @@ class CloneVolume {
   struct Source {
     size_t replica = 0;
     std::string snapshot;
-    ViewValues values;  // what it holds
+    ViewValues values;            // what it holds
     std::function<bool()> lives;  // whether it was taken and not deleted
   };
   CloneVolume(Cluster& cluster, uint64_t number, Source source, uint64_t seed);
@@ -121,7 +121,7 @@ class CloneVolume {
   const uint64_t size_bytes_;
   const bool direct_;
   Secret secret_ = {};
-  uint64_t disk_number_ = 0;  // of the directory of the disk that it is on
+  uint64_t disk_number_ = 0;    // of the directory of the disk that it is on
   std::vector<uint64_t> held_;  // sectors that the snapshot has something of
   std::unique_ptr<RegisterModel> model_;
 
@@ -154,8 +154,8 @@ class CloneVolume {
   std::vector<Unanswered> unknown_;  // changes that nobody answered, until the next engine is ready
   std::set<uint64_t> dirtied_;       // regions that were changed
   const DiskHostProcess* last_host_ = nullptr;
-  bool crashed_ = false;             // the disk host ended since it was made
-  std::vector<std::string> own_;     // its own snapshots
+  bool crashed_ = false;          // the disk host ended since it was made
+  std::vector<std::string> own_;  // its own snapshots
   uint64_t names_ = 0;
   uint32_t values_ = 0x40000000;  // none of the volume's clients gets so far
 };

@@ -108,7 +108,7 @@ void Clones::Next() {
   clones_.push_back(std::make_unique<CloneVolume>(
       cluster_, clones_.size() + 1,
       CloneVolume::Source{replica, name, *snapshots_.Seen(name),
-                                              [this, name] { return snapshots_.Seen(name) != nullptr; }},
+                          [this, name] { return snapshots_.Seen(name) != nullptr; }},
       random_.Next()));
   CloneVolume* const clone = clones_.back().get();
   clone->Step();
@@ -116,7 +116,8 @@ void Clones::Next() {
   if (cluster_.on_snapshot) cluster_.on_snapshot();
   if (breaks_ && random_.Chance(1, 2)) {
     const bool named = random_.Chance(1, 3);
-    world_.After(named ? 0 : random_.Below(kMakingNs), [this, clone, named] { Break(clone, named); });
+    world_.After(named ? 0 : random_.Below(kMakingNs),
+                 [this, clone, named] { Break(clone, named); });
   }
   world_.After(random_.Skewed(life_ns_ / 4, 2 * life_ns_), [this, clone] {
     if (running_) clone->Close();

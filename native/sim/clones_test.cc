@@ -57,8 +57,7 @@ class CloneWorld {
                               .Set("volume", kVolumeName)
                               .Set("replica", wire::ReplicaIdText(cluster_.replica_id(0)))
                               .Set("layer", layer)
-                              .Set("members",
-                                   Json::Array().Append(wire::ReplicaIdText(kCloneId)))),
+                              .Set("members", Json::Array().Append(wire::ReplicaIdText(kCloneId)))),
         [this](const Status& status) { asked_ = status; });
   }
   bool answered() const { return asked_.has_value(); }

@@ -101,8 +101,7 @@ class Scenario {
                        expansions_->Describe() + (options_.direct ? "direct, " : "") +
                        std::to_string(rounds_) + " rounds, " + snapshots_->Describe() +
                        snapshot_users_->Describe() + trims_->Describe() + reverts_->Describe() +
-                       clones_->Describe() +
-                       ", faults: " + nemesis_->Describe();
+                       clones_->Describe() + ", faults: " + nemesis_->Describe();
     if (world_.tracing()) world_.Trace("seed", outcome.settings);
     if (cluster_->MakeReplicas()) {
       AttachAnywhere();
@@ -265,8 +264,7 @@ class Scenario {
   // Left alone a volume comes to rest, and from then on takes no more memory.
   bool Rest() {
     const bool snapshots = snapshots_->matched();
-    const uint64_t limit_ns = options_.idle_ns + kRestNs +
-                              (snapshots ? promises_.merged_ns : 0) +
+    const uint64_t limit_ns = options_.idle_ns + kRestNs + (snapshots ? promises_.merged_ns : 0) +
                               (clones_->on() ? kSharedNs : 0);
     const uint64_t end_ns = world_.now_ns() + limit_ns;
     std::string unrest = "?";
