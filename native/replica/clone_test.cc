@@ -394,6 +394,7 @@ TEST(replica_clone, a_cut_while_a_name_is_freed_leaves_all_snapshots) {
       ASSERT(Clone(*source, "three", &target) == ErrorCode::kOk);
       ASSERT(AboutLayer(*source, OperationKind::kDelete, "two") == ErrorCode::kOk);
       history.snapshots.erase("two");
+      EXPECT_EQ(MergeAll(*source), 1);
       place.files.Reset(cut);
       done = Prepare(*source, "two") == ErrorCode::kOk;
       EXPECT(done != place.files.reached());

@@ -285,10 +285,11 @@ ErrorCode Replica::BeginPrepare(const ReplicaOperation& operation) {
   if (unshown_) return ErrorCode::kIoError;
   // It would be of the size before.
   if (expand_operation_ != nullptr) return ErrorCode::kBusy;
-  // Its name may be had all the same: FreeName. Not while a merge or a clone goes by it.
+  // Where layers stay for clones its name may be had all the same: FreeName. Not while a merge or
+  // the making of a clone goes by it.
   const auto there = snapshots_.find(SnapshotFileName(operation.layer));
-  if (there != snapshots_.end() &&
-      (!there->second.removed || merge_ != nullptr || merge_step_ || clones_ > 0)) {
+  const bool free = layers_shared_ > 0 && merge_ == nullptr && !merge_step_ && clones_ == 0;
+  if (there != snapshots_.end() && (!there->second.removed || !free)) {
     return ErrorCode::kAlreadyExists;
   }
   const bool revert = !operation.base.empty();
