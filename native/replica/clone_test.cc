@@ -353,6 +353,7 @@ TEST(replica_clone, a_deleted_layer_that_is_shared_keeps_no_name_from_a_snapshot
     auto clone = Opened(place, reactor, target.directory);
     EXPECT(clone->Holds(history.snapshots.at("three")));
     WriteRecord(*clone);
+    EXPECT_EQ(MergeAll(*clone), 1);
     ASSERT(Snapshot(*clone, "two") == ErrorCode::kOk);
     EXPECT(SnapshotHolds(*clone, "two", history.snapshots.at("three")));
     ASSERT_OK(clone->Close(true));
