@@ -41,7 +41,7 @@ class CloneVolume {
   void Pause() { paused_ = true; }
   void Resume() { paused_ = false; }
   bool paused() const { return paused_ && engine_ == nullptr && state_ != State::kMaking; }
-  // It is read as a whole once more, and deleted. `snapshot_there`: it can be made, if it is not.
+  // It is read as a whole once more, and deleted.
   void Close() { closing_ = true; }
   bool closing() const { return closing_; }
   bool gone() const { return state_ == State::kGone; }
