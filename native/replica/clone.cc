@@ -1,9 +1,13 @@
 #include "replica/clone.h"
 
+#include <utility>
+
 #include "base/check.h"
+#include "base/mutant.h"
 #include "replica/layers.h"
 #include "replica/longhorn.h"
 #include "replica/making.h"
+#include "wire/hello.h"
 
 namespace ankole::replica {
 namespace {
@@ -39,8 +43,10 @@ Status TakeLayer(io::FileSystem& files, const std::string& directory, const Laye
   }
   RETURN_IF_ERROR(files.Link(from, to));
   RETURN_IF_ERROR(SyncLayer(files, to));
-  RETURN_IF_ERROR(
-      CopyIfThere(files, from + std::string(kMaskSuffix), to + std::string(kMaskSuffix)));
+  if (!Mutant("clone-without-masks")) {
+    RETURN_IF_ERROR(
+        CopyIfThere(files, from + std::string(kMaskSuffix), to + std::string(kMaskSuffix)));
+  }
   if (target.identity.checksums) {
     RETURN_IF_ERROR(
         CopyIfThere(files, from + std::string(kSumSuffix), to + std::string(kSumSuffix)));
@@ -120,9 +126,64 @@ void Replica::RunClone(ReplicaOperation* operation) {
 // Where that cannot be told it counts as shared. One that is not there has its other name: a merge
 // that gives names goes on, and no clone was made since it began with that.
 bool Replica::IsShared(const std::string& name) {
+  if (Mutant("clone-merged-in-place")) return false;
   const Result<io::FileInfo> info = files_.Info(Join(directory_, name));
   if (info.ok()) return info.value().links > 1;
   return info.status().code() != ErrorCode::kNotFound;
+}
+
+// A removed layer that a clone keeps stays for as long as that lives, and a snapshot of its name
+// may be asked for meanwhile: by a member that gives this replica what it lacks, of a history that
+// it was not part of, or by who uses a clone. Then the layer gets another name, which nobody can
+// know.
+Status Replica::FreeName(const std::string& name) {
+  const auto found = snapshots_.find(name);
+  if (found == snapshots_.end()) return Status::Ok();
+  LayerMeta* above = nullptr;
+  size_t children = chain_.head().meta.parent == name ? 1 : 0;
+  for (auto& [other, meta] : snapshots_) {
+    if (meta.parent != name) continue;
+    ++children;
+    above = &meta;
+  }
+  if (!found->second.removed || children != 1 || above == nullptr || !IsShared(name)) {
+    return {ErrorCode::kAlreadyExists, Join(directory_, name) + ": exists already"};
+  }
+  uint64_t number = 0;
+  reactor_.Random(&number, sizeof(number));
+  LayerMeta meta = found->second;
+  meta.name = SnapshotFileName("shared-" + wire::ReplicaIdText(number));
+  RETURN_IF_ERROR(ForgetMerge());
+  // The description first: without data it goes when the replica is opened. With it both are whole,
+  // and the one that nothing stands on goes as any removed layer does.
+  RETURN_IF_ERROR(io::ReplaceFile(files_, Join(directory_, meta.name + std::string(kMetaSuffix)),
+                                  meta.Write()));
+  for (const std::string_view suffix : {kMaskSuffix, kSumSuffix, std::string_view()}) {
+    const Status linked = files_.Link(Join(directory_, name) + std::string(suffix),
+                                      Join(directory_, meta.name) + std::string(suffix));
+    if (!linked.ok() && (suffix.empty() || linked.code() != ErrorCode::kNotFound)) return linked;
+  }
+  RETURN_IF_ERROR(files_.SyncDirectory(directory_));
+  LayerMeta moved = *above;
+  moved.parent = meta.name;
+  // Where that fails nobody knows which of them the layer above names: neither goes before the
+  // replica is opened anew, as their file has two names here.
+  RETURN_IF_ERROR(io::ReplaceFile(files_, Join(directory_, moved.name + std::string(kMetaSuffix)),
+                                  moved.Write()));
+  *above = moved;
+  snapshots_[meta.name] = meta;
+  renamed_ = {name, meta.name};
+  return DeleteLeaf(name);
+}
+
+// Whatever became of it after that: by its files the layer above stands on the new name.
+void Replica::EndFreeName() {
+  const auto [before, after] = std::exchange(renamed_, {});
+  if (before.empty()) return;
+  for (Layer& layer : chain_.layers()) {
+    if (layer.meta.name == before) layer.meta.name = after;
+    if (layer.meta.parent == before) layer.meta.parent = after;
+  }
 }
 
 bool Replica::MergesIntoShared() {

@@ -333,6 +333,96 @@ TEST(replica_clone, a_cut_leaves_the_source_as_it_was_and_nothing_half) {
   });
 }
 
+// The clone may stay for years, and whoever fills this replica, or uses the clone, may need a
+// snapshot of that name meanwhile.
+TEST(replica_clone, a_deleted_layer_that_is_shared_keeps_no_name_from_a_snapshot) {
+  io::OnEachBackend([](io::Reactor& reactor) {
+    Place place(reactor);
+    auto source = Opened(place, reactor, place.directory);
+    History history = MakeHistory(*source);
+    CloneTarget target = TargetOf(place);
+    ASSERT(Clone(*source, "three", &target) == ErrorCode::kOk);
+    EXPECT(Prepare(*source, "two") == ErrorCode::kAlreadyExists);  // it is a snapshot
+    ASSERT(AboutLayer(*source, OperationKind::kDelete, "two") == ErrorCode::kOk);
+    EXPECT_EQ(MergeAll(*source), 1);
+    ASSERT(Snapshot(*source, "two") == ErrorCode::kOk);
+    history.snapshots["two"] = history.head;
+    ExpectSame(*source, history);
+    EXPECT_EQ(LayersOf(*source).size(), size_t{5});
+    EXPECT_EQ(LinksOf(place, place.directory, "two"), 1U);
+    auto clone = Opened(place, reactor, target.directory);
+    EXPECT(clone->Holds(history.snapshots.at("three")));
+    WriteRecord(*clone);
+    EXPECT_EQ(MergeAll(*clone), 1);
+    ASSERT(Snapshot(*clone, "two") == ErrorCode::kOk);
+    EXPECT(SnapshotHolds(*clone, "two", history.snapshots.at("three")));
+    ASSERT_OK(clone->Close(true));
+    clone = Opened(place, reactor, target.directory);
+    EXPECT(SnapshotHolds(*clone, "two", history.snapshots.at("three")));
+
+    // It goes as others do when the clone is gone.
+    ASSERT_OK(clone->Close(true));
+    clone = nullptr;
+    ASSERT_OK(Replica::Destroy(place.files, target.directory));
+    for (const bool opened_anew : {false, true}) {
+      if (opened_anew) {
+        ASSERT_OK(source->Close(true));
+        source = Opened(place, reactor, place.directory);
+      }
+      EXPECT(MergeAll(*source) > 0);
+      ExpectSame(*source, history);
+      EXPECT_EQ(LayersOf(*source).size(), size_t{4});
+    }
+  });
+}
+
+TEST(replica_clone, a_cut_while_a_name_is_freed_leaves_all_snapshots) {
+  OnEpoll([](io::Reactor& reactor) {
+    bool done = false;
+    int cut = 1;
+    for (; !done; cut += test::kStride) {
+      Place place(reactor, CacheMode::kBuffered, kMiB);
+      auto source = Opened(place, reactor, place.directory);
+      History history;
+      WriteRecord(*source);
+      for (const std::string name : {"one", "two", "three"}) {
+        Write(*source, name.size() * 4096, Text(65536, name[0]));
+        ASSERT(source->Do(OperationKind::kUnmap, 32768, 8192) == ErrorCode::kOk);
+        ASSERT(Snapshot(*source, name) == ErrorCode::kOk);
+        history.snapshots[name] = history.head = source->ReadAll();
+      }
+      CloneTarget target = TargetOf(place, "copy", kMiB);
+      ASSERT(Clone(*source, "three", &target) == ErrorCode::kOk);
+      ASSERT(AboutLayer(*source, OperationKind::kDelete, "two") == ErrorCode::kOk);
+      history.snapshots.erase("two");
+      EXPECT_EQ(MergeAll(*source), 1);
+      place.files.Reset(cut);
+      done = Prepare(*source, "two") == ErrorCode::kOk;
+      EXPECT(done != place.files.reached());
+      place.files.Reset(0);
+      // As a crash leaves it, and where the process goes on.
+      for (const bool crashed : {false, true}) {
+        if (crashed) {
+          source->Drop();
+          source = nullptr;
+          source = Opened(place, reactor, place.directory);
+          ASSERT_OK(source->status());
+        }
+        ExpectSame(*source, history);
+        EXPECT(MergeAll(*source) > 0);
+        ExpectSame(*source, history);
+      }
+      ASSERT(Snapshot(*source, "two") == ErrorCode::kOk);
+      history.snapshots["two"] = history.head;
+      ExpectSame(*source, history);
+      EXPECT_EQ(LayersOf(*source).size(), size_t{5});
+      auto clone = Opened(place, reactor, target.directory);
+      EXPECT(clone->Holds(history.snapshots.at("three")));
+    }
+    EXPECT(cut > 10);
+  });
+}
+
 TEST(replica_clone, of_a_clone_that_is_expanded_and_reverted) {
   OnEpoll([](io::Reactor& reactor) {
     constexpr uint64_t kSize = 8 * kMiB;

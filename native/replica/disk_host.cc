@@ -3,6 +3,7 @@
 #include <algorithm>
 
 #include "base/limits.h"
+#include "base/mutant.h"
 #include "replica/control_job.h"
 
 namespace ankole::replica {
@@ -470,11 +471,12 @@ void DiskHost::Create(const Change& change) {
       [this, wanted, outcome] { FinishCreate(*wanted, *outcome); });
 }
 
-// What is there already is taken as by Create: the snapshot may be gone by then.
+// What is there already is taken as by Create: the snapshot may be gone by then. It may be there by
+// an attempt whose end nobody saw: its name must be durable before it counts.
 void DiskHost::Clone(const Change& change) {
   auto wanted = std::make_shared<Change>(change);
   wanted->identity.created_seconds = reactor_.WallClockSeconds();
-  auto there = std::make_shared<Status>();
+  auto there = std::make_shared<Result<bool>>(false);
   const std::string directory =
       ReplicaDirectory(config_.directory, change.identity.volume, change.identity.id);
   auto describe = [this, wanted, directory] {
@@ -483,25 +485,34 @@ void DiskHost::Clone(const Change& change) {
         [this, outcome, directory] { *outcome = Replica::Describe(reactor_.files(), directory); },
         [this, wanted, outcome] { FinishCreate(*wanted, *outcome); });
   };
-  RunJob([this, there, directory] { *there = reactor_.files().Info(directory).status(); },
-         [this, wanted, there, directory, describe] {
-           if (there->ok()) return describe();
-           Result<ServedReplica*> source =
-               mode_ == Mode::kServing
-                   ? FindReplica(wanted->clone_source.first, wanted->clone_source.second)
-                   : Status(ErrorCode::kUnavailable, "the disk host stops");
-           if (!source.ok()) return FinishCreate(*wanted, source.status());
-           CloneTarget target = {.directory = directory,
-                                 .identity = wanted->identity,
-                                 .size_bytes = wanted->size_bytes,
-                                 .record = FirstRecordOfClone(wanted->clone_members),
-                                 .chain = {}};
-           source.value()->Clone(wanted->clone_layer, std::move(target),
-                                 [this, wanted, describe](const Status& status) {
-                                   if (status.ok()) return describe();
-                                   FinishCreate(*wanted, status);
-                                 });
-         });
+  RunJob(
+      [this, there, directory] {
+        if (!reactor_.files().Info(directory).ok()) return;
+        *there = true;
+        if (Mutant("clone-found-not-synced")) return;
+        const Status status =
+            reactor_.files().SyncDirectory(Join(config_.directory, kReplicasName));
+        if (!status.ok()) *there = status;
+      },
+      [this, wanted, there, directory, describe] {
+        if (!there->ok()) return FinishCreate(*wanted, there->status());
+        if (there->value()) return describe();
+        Result<ServedReplica*> source =
+            mode_ == Mode::kServing
+                ? FindReplica(wanted->clone_source.first, wanted->clone_source.second)
+                : Status(ErrorCode::kUnavailable, "the disk host stops");
+        if (!source.ok()) return FinishCreate(*wanted, source.status());
+        CloneTarget target = {.directory = directory,
+                              .identity = wanted->identity,
+                              .size_bytes = wanted->size_bytes,
+                              .record = FirstRecordOfClone(wanted->clone_members),
+                              .chain = {}};
+        source.value()->Clone(wanted->clone_layer, std::move(target),
+                              [this, wanted, describe](const Status& status) {
+                                if (status.ok()) return describe();
+                                FinishCreate(*wanted, status);
+                              });
+      });
 }
 
 void DiskHost::FinishCreate(const Change& change, const Result<ReplicaDescription>& outcome) {

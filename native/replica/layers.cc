@@ -285,7 +285,13 @@ ErrorCode Replica::BeginPrepare(const ReplicaOperation& operation) {
   if (unshown_) return ErrorCode::kIoError;
   // It would be of the size before.
   if (expand_operation_ != nullptr) return ErrorCode::kBusy;
-  if (snapshots_.contains(SnapshotFileName(operation.layer))) return ErrorCode::kAlreadyExists;
+  // Where layers stay for clones its name may be had all the same: FreeName. Not while a merge or
+  // the making of a clone goes by it.
+  const auto there = snapshots_.find(SnapshotFileName(operation.layer));
+  const bool free = layers_shared_ > 0 && merge_ == nullptr && !merge_step_ && clones_ == 0;
+  if (there != snapshots_.end() && (!there->second.removed || !free)) {
+    return ErrorCode::kAlreadyExists;
+  }
   const bool revert = !operation.base.empty();
   if (revert && IsRemoved(SnapshotFileName(operation.base))) return ErrorCode::kNotFound;
   if (record_state_.unsealed && (revert || !IsRemoved(LayerUnderHead()))) return ErrorCode::kBusy;
@@ -303,6 +309,7 @@ Status Replica::RunLayer(ReplicaOperation* operation) {
   const std::string name = SnapshotFileName(operation->layer);
   switch (operation->kind) {
     case OperationKind::kPrepare: {
+      RETURN_IF_ERROR(FreeName(name));
       const Status status = Prepare(*operation);
       if (!status.ok()) DropPrepared();
       return status;
@@ -632,6 +639,7 @@ Status Replica::OpenView(ReplicaOperation* operation) {
 
 void Replica::EndLayer(const Status& outcome) {
   ReplicaOperation* operation = record_operation_;
+  EndFreeName();
   if (outcome.ok() && operation->kind == OperationKind::kOpenView) {
     while (next_view_ == 0 || views_.contains(next_view_)) ++next_view_;
     operation->view = next_view_;
@@ -661,6 +669,7 @@ ErrorCode Replica::OutcomeOfLayer(const Status& outcome) {
   switch (outcome.code()) {
     case ErrorCode::kInvalidArgument:
     case ErrorCode::kNotFound:
+    case ErrorCode::kAlreadyExists:
     case ErrorCode::kCorrupt:
       return outcome.code();
     default:

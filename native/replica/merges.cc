@@ -118,6 +118,15 @@ Status Replica::FinishMerge() {
   return RemoveIfThere(files_, MergedSumsOf(Join(directory_, journal.value().upper)));
 }
 
+// One that was given up, and whose layers may have other names from now on.
+Status Replica::ForgetMerge() {
+  const Result<Journal> journal = ReadJournal(files_, directory_);
+  if (journal.status().code() == ErrorCode::kNotFound) return Status::Ok();
+  if (!journal.ok()) return journal.status().Within(Join(directory_, kJournalName));
+  RETURN_IF_ERROR(RemoveIfThere(files_, MergedSumsOf(Join(directory_, journal.value().upper))));
+  return RemoveIfThere(files_, Join(directory_, kJournalName));
+}
+
 void Replica::DropMerge() {
   if (merge_ == nullptr) return;
   for (const io::File file : {merge_->from, merge_->to, merge_->merged}) {

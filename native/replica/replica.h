@@ -4,6 +4,7 @@
 #include <map>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "base/buffer_pool.h"
@@ -239,6 +240,7 @@ class Replica {
   // merges.cc: layers that go.
   struct Merge;
   Status FinishMerge();
+  Status ForgetMerge();
   void DropMerge();
   Status PlanMerge(bool* more);
   Status DeleteLeaf(const std::string& name);
@@ -266,6 +268,8 @@ class Replica {
   void ReleaseClones();
   void RunClone(ReplicaOperation* operation);
   bool IsShared(const std::string& name);
+  Status FreeName(const std::string& name);
+  void EndFreeName();
   bool MergesIntoShared();
 
   // switch.cc: another head.
@@ -478,7 +482,8 @@ class Replica {
   size_t layers_shared_ = 0;
   // While there is one no merge goes on: it would change what is being linked and copied.
   size_t clones_ = 0;
-  List clone_waiters_;  // for the end of a step of a merge
+  List clone_waiters_;                           // for the end of a step of a merge
+  std::pair<std::string, std::string> renamed_;  // a layer whose name was needed: before, after
   Status clone_failure_;
   bool has_removed_layers_ = false;
   bool read_only_ = false;  // adopted, and not confirmed: no layer changes

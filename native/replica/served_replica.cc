@@ -163,7 +163,10 @@ void ServedReplica::Tidy() {
 }
 
 void ServedReplica::MergeIn(uint64_t delay_ns) {
-  if (!merge_timer_.armed() && !merging_) reactor_.Arm(&merge_timer_, reactor_.NowNs() + delay_ns);
+  const uint64_t at_ns = reactor_.NowNs() + delay_ns;
+  // Layers that stay for a clone keep no others from going.
+  const bool sooner = shared_told_ > 0 && at_ns < merge_timer_.deadline_ns;
+  if (!merging_ && (!merge_timer_.armed() || sooner)) reactor_.Arm(&merge_timer_, at_ns);
 }
 
 void ServedReplica::Merge() {

@@ -79,8 +79,11 @@ std::optional<Checks::Maps> Checks::MapsOf(size_t replica) {
   if (host == nullptr || !host->alive() || !host->ready()) return std::nullopt;
   const Json counters = host->Counters();
   const Json* replicas = counters.Find("replicas");
-  if (replicas == nullptr || replicas->items().size() != 1) return std::nullopt;
-  const Json* regions = replicas->items()[0].Find("regions");
+  if (replicas == nullptr) return std::nullopt;
+  const Json* regions = nullptr;
+  for (const Json& each : replicas->items()) {
+    if (each.String("volume").Take() == kVolumeName) regions = each.Find("regions");
+  }
   if (regions == nullptr) return std::nullopt;  // it is closed
   Maps maps;
   maps.dirty = Number(regions->Find("dirty"));

@@ -82,10 +82,14 @@ void Cluster::StartDiskHost(size_t replica) {
   Keep(process);
   slot.process = process.get();
   process->create = !slot.made;
+  process->remove = slot.remove;
   process->size_bytes = wanted_bytes();
   process->direct = options.direct;
   process->secret = secret_;
-  process->on_made = [&slot] { slot.made = true; };
+  process->on_made = [&slot] {
+    slot.made = true;
+    slot.remove = false;
+  };
   process->on_ended = [this, replica, started = process.get()] {
     // It could not use the disk, and says so by ending: tried again, later each time.
     ReplicaSlot& ended = replicas_[replica];
@@ -119,7 +123,8 @@ void Cluster::ReplaceDisk(size_t replica, uint64_t restart_ns) {
     ReplicaSlot& of = replicas_[replica];
     if (of.process != process) return;  // its machine lost power
     of.process = nullptr;
-    of.machine->disk.Replace("disk");
+    of.remove = remove_alone && remove_alone();
+    if (!of.remove) of.machine->disk.Replace("disk");
     of.made = false;
     world.After(restart_ns, [this, replica] { StartDiskHost(replica); });
   });

@@ -32,6 +32,7 @@ class Cluster {
     bool direct = false;              // O_DIRECT
     bool forks = false;               // the faults are those of Nemesis::Fork
     bool reverts = false;             // a replica misses reverts: Reverts
+    bool clones = false;              // there are linked clones of snapshots: Clones
     bool snapshots = kFeatures.snapshots;
     // As in EngineOptions.
     uint64_t late_ns = kNsPerSecond;
@@ -57,7 +58,8 @@ class Cluster {
   // The newest attachment's machine; null before the first.
   Machine* engine_machine() { return engine_machine_; }
 
-  // The disk of a replica that nobody counts on is replaced: it is made anew, and empty.
+  // The disk of a replica that nobody counts on is replaced: it is made anew, and empty. Or, where
+  // remove_alone says so, the replica is removed, and what else is on that disk stays.
   void ReplaceDisk(size_t replica, uint64_t restart_ns);
   // kill -9; the supervisor starts it again after `restart_ns`.
   void KillDiskHost(size_t replica, uint64_t restart_ns);
@@ -125,6 +127,7 @@ class Cluster {
   std::function<void()> on_members_changed;
   // A record is proposed, or complete: things are on their way.
   std::function<void()> on_record;
+  std::function<bool()> remove_alone;
   // A snapshot is about to be taken or deleted, or what was deleted is about to be merged.
   std::function<void()> on_snapshot;
   // As the engine tells, before the store knows.
@@ -137,6 +140,7 @@ class Cluster {
     DiskHostProcess* process = nullptr;
     uint64_t failures = 0;   // starts that failed one after the other
     bool made = false;       // its replica was made, on the disk that is there
+    bool remove = false;     // what is there of it goes first
     std::string block = {};  // what was last told of a block
   };
   void StartDiskHost(size_t replica);

@@ -14,6 +14,18 @@ constexpr uint64_t kCreateAgainNs = 500 * kNsPerMs;
 // Numbers of requests to a disk host.
 constexpr int kCreateRequest = 1;
 constexpr int kCountersRequest = 2;
+constexpr int kRemoveRequest = 3;
+constexpr int kOtherRequests = 10;  // and more: of Ask
+
+Status StatusOf(const Json* error) {
+  if (error == nullptr) return Status::Ok();
+  const std::string code = error->String("code").Take();
+#define ANKOLE_CODE(name, number, text) \
+  if (code == (text)) return {ErrorCode::name, error->String("message").Take()};
+  ANKOLE_ERROR_CODES(ANKOLE_CODE)
+#undef ANKOLE_CODE
+  return {ErrorCode::kInternal, "an error without a name: " + code};
+}
 
 }  // namespace
 
@@ -55,6 +67,40 @@ void DiskHostProcess::Create() {
                        .Set("cache", direct ? "direct" : "buffered"));
 }
 
+void DiskHostProcess::Remove() {
+  host_->OnMessage(Json::Object()
+                       .Set("op", "remove-replica")
+                       .Set("request", kRemoveRequest)
+                       .Set("volume", kVolumeName)
+                       .Set("id", wire::ReplicaIdText(replica_)));
+}
+
+void DiskHostProcess::Ask(Json message, std::function<void(const Status&)> done) {
+  const int64_t request = kOtherRequests + requests_++;
+  message.Set("request", request);
+  asked_[request] = std::move(done);
+  reactor.Inside([this, message = std::move(message)] { host_->OnMessage(message); });
+}
+
+void DiskHostProcess::Answered(int64_t request, const Json* error) {
+  if (request >= kOtherRequests) {
+    const auto asked = asked_.extract(request);
+    CHECK(!asked.empty());
+    asked.mapped()(StatusOf(error));
+    return;
+  }
+  if (error != nullptr) {
+    // Its disk is full, or fails: the manager asks again.
+    reactor.world().After(kCreateAgainNs, [this, request] {
+      reactor.Inside([this, request] { request == kRemoveRequest ? Remove() : Create(); });
+    });
+    return;
+  }
+  if (request == kRemoveRequest) return Create();
+  ready_ = true;
+  if (on_made) on_made();
+}
+
 Json DiskHostProcess::Counters() {
   host_->OnMessage(Json::Object().Set("op", "counters").Set("request", kCountersRequest));
   return std::exchange(counters_, {});
@@ -73,15 +119,10 @@ void DiskHostProcess::Emit(const Json& event) {
       ready_ = true;
       return;
     }
-    Create();
+    remove ? Remove() : Create();
   }
-  // Its disk is full, or fails: the manager asks again.
-  if (event.Find("reply") != nullptr && event.Find("error") != nullptr) {
-    reactor.world().After(kCreateAgainNs, [this] { reactor.Inside([this] { Create(); }); });
-  }
-  if (event.Find("reply") != nullptr && event.Find("result") != nullptr) {
-    ready_ = true;
-    if (on_made) on_made();
+  if (const Json* reply = event.Find("reply"); reply != nullptr) {
+    Answered(reply->AsInteger("reply", 0, INT64_MAX).Take(), event.Find("error"));
   }
 }
 

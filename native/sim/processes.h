@@ -2,6 +2,7 @@
 
 #include <cstdint>
 #include <functional>
+#include <map>
 #include <memory>
 #include <string>
 #include <vector>
@@ -29,10 +30,14 @@ class DiskHostProcess final : private EventSink {
   wire::ReplicaId replica() const { return replica_; }
   // What it answers when asked for its counters; it serves.
   Json Counters();
+  // Asks it for something else. `done` never runs where it ends before it has answered.
+  void Ask(Json message, std::function<void(const Status&)> done);
 
   SimReactor reactor;
   uint64_t started_ns = 0;
-  bool create = false;  // to be set before Start
+  // To be set before Start.
+  bool create = false;
+  bool remove = false;  // before that, what is there of the replica
   uint64_t size_bytes = 0;
   bool direct = false;
   Secret secret = {};
@@ -44,11 +49,15 @@ class DiskHostProcess final : private EventSink {
  private:
   void Emit(const Json& event) override;
   void Create();
+  void Remove();
+  void Answered(int64_t request, const Json* error);
 
   const wire::ReplicaId replica_;
   bool ready_ = false;
   bool ended_ = false;
   Json counters_;
+  std::map<int64_t, std::function<void(const Status&)>> asked_;
+  int64_t requests_ = 0;
   std::unique_ptr<replica::DiskHost> host_;
 };
 

@@ -4,6 +4,7 @@
 #include <memory>
 
 #include "sim/checks.h"
+#include "sim/clones.h"
 #include "sim/cluster.h"
 #include "sim/expansions.h"
 #include "sim/features.h"
@@ -34,6 +35,9 @@ constexpr uint64_t kSnapshotUserSeed = 0x736e617075736572;
 constexpr uint64_t kExpansionSeed = 0x657870616e73696f;
 constexpr uint64_t kTrimSeed = 0x7472696d2d736565;
 constexpr uint64_t kRevertsSeed = 0x726576657274696e;
+constexpr uint64_t kClonesSeed = 0x6c696e6b65642d63;
+// What layers have for a clone they have for a minute more (native/replica/served_replica.cc).
+constexpr uint64_t kSharedNs = 61 * kNsPerSecond;
 
 class Scenario {
  public:
@@ -64,6 +68,7 @@ class Scenario {
       options_.start_wait_ns = kNsPerSecond;
     }
     Reverts::Set(seed, &options_);
+    Clones::Set(seed, &options_);
     options_.first_bytes = Expansions::FirstBytes(seed, options_.size_bytes);
     cluster_ = std::make_unique<Cluster>(world_, options_);
     Network::Options& net = cluster_->network.options;
@@ -86,6 +91,7 @@ class Scenario {
     promises_ = Promises::Of(options_, snapshots_->layers_max());
     nemesis_ = std::make_unique<Nemesis>(*cluster_);
     reverts_ = std::make_unique<Reverts>(*cluster_, *load_, *snapshots_, seed ^ kRevertsSeed);
+    clones_ = std::make_unique<Clones>(*cluster_, *snapshots_, seed ^ kClonesSeed);
   }
 
   Outcome Run() {
@@ -95,7 +101,7 @@ class Scenario {
                        expansions_->Describe() + (options_.direct ? "direct, " : "") +
                        std::to_string(rounds_) + " rounds, " + snapshots_->Describe() +
                        snapshot_users_->Describe() + trims_->Describe() + reverts_->Describe() +
-                       ", faults: " + nemesis_->Describe();
+                       clones_->Describe() + ", faults: " + nemesis_->Describe();
     if (world_.tracing()) world_.Trace("seed", outcome.settings);
     if (cluster_->MakeReplicas()) {
       AttachAnywhere();
@@ -193,6 +199,7 @@ class Scenario {
     trims_->Start();
     nemesis_->Start();
     reverts_->Start();
+    clones_->Start();
     const uint64_t least_ns = (options_.forks || options_.reverts ? 15 : 1) * kNsPerSecond;
     const uint64_t most_ns = (options_.reverts ? 40 : 20) * kNsPerSecond;
     world_.RunUntil(world_.now_ns() + world_.random.Skewed(least_ns, most_ns));
@@ -202,6 +209,7 @@ class Scenario {
     }
     nemesis_->Heal();
     reverts_->Stop();
+    clones_->Calm();
     load_->SlowDown();
     if (world_.failed() || !AwaitUp() || !AwaitStart()) return;
     load_->Promise(promises_.answer_ns);
@@ -236,6 +244,7 @@ class Scenario {
     load_->ReadAll();
     if (!Await("reading all back", kPatienceNs, [this] { return load_->read_all_done(); })) return;
     if (rot_->flips() > 0 && !Scrub()) return;
+    if (clones_->on() && !EndClones(round + 1 == rounds_)) return;
     // In the last round only: the others shall go on from all that may be left of a clean stop.
     const bool rests = round + 1 == rounds_ && AllMembers();
     if (rests && !Rest()) return;
@@ -243,10 +252,20 @@ class Scenario {
     StopAndCompare(round, rests && round == 0);
   }
 
+  bool EndClones(bool all) {
+    clones_->Stop(all);
+    if (world_.RunUntil(world_.now_ns() + kPatienceNs, [this] { return clones_->idle(); })) {
+      return !world_.failed();
+    }
+    if (!world_.failed()) world_.Finding("clones do not come to their end" + clones_->Waiting());
+    return false;
+  }
+
   // Left alone a volume comes to rest, and from then on takes no more memory.
   bool Rest() {
     const bool snapshots = snapshots_->matched();
-    const uint64_t limit_ns = options_.idle_ns + kRestNs + (snapshots ? promises_.merged_ns : 0);
+    const uint64_t limit_ns = options_.idle_ns + kRestNs + (snapshots ? promises_.merged_ns : 0) +
+                              (clones_->on() ? kSharedNs : 0);
     const uint64_t end_ns = world_.now_ns() + limit_ns;
     std::string unrest = "?";
     while (!unrest.empty() && world_.now_ns() < end_ns && !world_.failed()) {
@@ -334,6 +353,7 @@ class Scenario {
   std::unique_ptr<Trims> trims_;
   std::unique_ptr<Nemesis> nemesis_;
   std::unique_ptr<Reverts> reverts_;
+  std::unique_ptr<Clones> clones_;
 };
 
 }  // namespace

@@ -495,6 +495,8 @@ void Snapshots::LookAt(size_t replica) {
     // What an engine puts on a layer of a joiner for it to go (native/engine/joiner_layers.cc).
     const bool resync = layer.snapshot().starts_with("resync-");
     if (resync && (!member || !layer.live())) return true;
+    // One that a clone keeps, whose name was needed (native/replica/clone.cc).
+    if (layer.snapshot().starts_with("shared-") && layer.meta.removed) return true;
     if (found == snapshots_.end()) {
       Finding(machine + " has snapshot " + layer.snapshot() + ", which is nobody's");
       return false;
@@ -544,7 +546,8 @@ void Snapshots::See(size_t replica, const LayersNow& layers, size_t at, Snapshot
   if (!layers.named()) return;
   const std::string who = "snapshot " + layers.chain()[at].snapshot() + " at " +
                           cluster_.replica_machine(replica).name();
-  Result<ViewValues> values = ReadView(cluster_, replica, layers, at);
+  Result<ViewValues> values = ReadView(cluster_, cluster_.replica_machine(replica).disk,
+                                       cluster_.DirectoryOf(replica), layers, at);
   if (!values.ok()) {
     // A torn page of checksums is written again when the replica is opened.
     if (values.status().code() != ErrorCode::kUnsupported) {

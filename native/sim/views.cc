@@ -15,11 +15,12 @@ constexpr uint64_t kAtATimeBlocks = 64;
 
 }  // namespace
 
-Result<ViewValues> ReadView(Cluster& cluster, size_t replica, const LayersNow& layers, size_t at) {
-  StillFiles files(cluster.replica_machine(replica).disk);
+Result<ViewValues> ReadView(Cluster& cluster, Disk& disk, const std::string& directory,
+                            const LayersNow& layers, size_t at) {
+  StillFiles files(disk);
   const uint64_t size_bytes = layers.size_bytes();
   Result<std::unique_ptr<replica::View>> view =
-      replica::View::Open(files, cluster.DirectoryOf(replica), layers.Metas(at), size_bytes,
+      replica::View::Open(files, directory, layers.Metas(at), size_bytes,
                           /*checksums=*/true, /*difference=*/false);
   if (!view.ok()) return view.status();
   // Behind its end there are zeros.

@@ -15,7 +15,8 @@ using ViewValues = std::vector<uint32_t>;
 
 // What a replica's files give for the layer, read with the replica's own code. Where a bit of the
 // block was flipped once it may be kUnreadable.
-Result<ViewValues> ReadView(Cluster& cluster, size_t replica, const LayersNow& layers, size_t at);
+Result<ViewValues> ReadView(Cluster& cluster, Disk& disk, const std::string& directory,
+                            const LayersNow& layers, size_t at);
 
 // Where the two differ; empty: nowhere. What one of them cannot tell the other one may.
 std::string Difference(const ViewValues& one, const ViewValues& other);

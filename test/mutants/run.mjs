@@ -58,7 +58,7 @@ function simulate(from, count, ...more) {
 function counts({ text }) {
   return (
     /sector \d+ |two epochs acknowledge|differ in block|its region is clean/.test(text) ||
-    /has snapshot |does not have (it|snapshot)|members have it|shows it/.test(text)
+    /has snapshot |does not have (it|snapshot)|members have it|shows it|was made, and is not there/.test(text)
   )
 }
 
