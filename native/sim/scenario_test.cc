@@ -37,8 +37,8 @@ TEST(sim_scenario, SeedsThatWereFaultsOfTheCheckerAreClean) {
 }
 
 // A clone that was answered for was lost with the power, one that was asked for in the middle of a
-// revert was refused as «cancelled», and a replica that a clone's layers kept a name from never came
-// back.
+// revert was refused as «cancelled», and a replica that a clone's layers kept a name from never
+// came back.
 TEST(sim_scenario, SeedsThatFoundFaultsOfLinkedClonesAreClean) {
   for (const uint64_t seed : {263, 4509, 372}) {
     const Outcome outcome = RunSeed(seed, false);
