@@ -243,6 +243,11 @@ void ServedReplica::OnCloned() {
   switch (code) {
     case ErrorCode::kOk:
       return FinishClone(Status::Ok());
+    case ErrorCode::kCancelled:
+      // It was reverted meanwhile: once it is opened anew.
+      if (replica_->reverted()) return Advance();
+      why = ErrorCodeName(code);
+      break;
     case ErrorCode::kNotFound:
       why = "it has no such snapshot";
       break;

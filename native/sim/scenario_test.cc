@@ -35,5 +35,17 @@ TEST(sim_scenario, SeedsThatWereFindingsAreClean) {
   for (const uint64_t seed : {313, 9041628}) RunsClean(seed);
 }
 
+// A clone that was answered for was lost with the power, one that was asked for in the middle of a
+// revert was refused as «cancelled», and a replica that a clone's layers kept a name from never
+// came back.
+TEST(sim_scenario, SeedsThatFoundFaultsOfLinkedClonesAreClean) {
+  for (const uint64_t seed : {263, 4509, 372}) {
+    const Outcome outcome = RunSeed(seed, false);
+    if (!outcome.finding.empty()) {
+      test::Fail(__FILE__, __LINE__, "seed " + std::to_string(seed) + ": " + outcome.finding);
+    }
+  }
+}
+
 }  // namespace
 }  // namespace ankole::sim
