@@ -136,7 +136,9 @@ async function measureLayers(counts, options) {
       const started = performance.now()
       one.ankole = await Ankole.up(one.home, options)
       await one.ankole.attach('bench')
-      console.log(`${count} layers: attached ${((performance.now() - started) / 1000).toFixed(1)} s after the start`)
+      console.log(
+        `${count === 1 ? '1 layer' : `${count} layers`}: attached ${((performance.now() - started) / 1000).toFixed(1)} s after the start`,
+      )
     }
   } finally {
     await Promise.all([flat.ankole.stop(), deep.ankole.stop()])
