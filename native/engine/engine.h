@@ -556,7 +556,7 @@ class Engine final : public BlockDevice, Link::Owner, ResyncHost, SnapshotHost {
   bool tick_fast_ = false;
   uint64_t late_in_ns_ = UINT64_MAX;  // when somebody will be late, as the last tick saw it
   bool tick_was_late_ = false;
-  bool forgives_ = false;  // nobody is called late before the next tick
+  bool forgives_ = false;            // nobody is called late before the next tick
   uint64_t reachable_since_ns_ = 0;  // since when some member is; 0: none is
   bool alive_wanted_ = false;        // somebody can only leave when a PING is answered
   uint64_t alive_since_ns_ = 0;      // that was sent since then; 0: nobody must leave
